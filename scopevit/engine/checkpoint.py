@@ -1,0 +1,229 @@
+"""Reading checkpoints safely, and matching their weights to a model.
+
+Safe means that torch unpickles tensors and plain data only: a checkpoint from anywhere can
+run no code of its own. MMEngine's checkpoints hold a few harmless classes besides; importing
+this module allows those (torch >= 2.6 refuses MMEngine's own files otherwise).
+"""
+
+import os
+import pickle
+import tempfile
+from dataclasses import dataclass, field
+from typing import Dict, List, Union
+
+import numpy as np
+import torch
+from mmengine.fileio import get_local_path
+from mmengine.logging import HistoryBuffer
+from torch import Tensor, nn
+
+from .errors import UserError
+
+StateDict = Dict[str, Tensor]
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, unreadable, unsafe, or does not fit the model."""
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let safe loading read what MMEngine stores besides tensors: training logs in numpy arrays."""
+    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4
+        return
+    core = 'numpy._core' if hasattr(np, '_core') else 'numpy.core'
+    multiarray = __import__(f'{core}.multiarray', fromlist=['scalar'])
+    allowed = [HistoryBuffer, np.ndarray, np.dtype]
+    # Files written under numpy 1 and numpy 2 name the same functions differently.
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed += [(getattr(multiarray, name), f'{module}.{name}') for name in ('_reconstruct', 'scalar')]
+    allowed += list({type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?US'})
+    torch.serialization.add_safe_globals(allowed)
+
+
+allow_mmengine_checkpoints()
+
+
+def read_checkpoint(path: str) -> dict:
+    """Load a checkpoint to the CPU, running none of its code.
+
+    Args:
+        path: A file, or any address that MMEngine's file backends read.
+
+    Raises:
+        CheckpointError: If it is missing, truncated, not a checkpoint, or holds objects other
+            than tensors and plain data.
+    """
+    path = str(path)
+    if '://' not in path and not os.path.isfile(path):
+        raise CheckpointError(f'checkpoint {path} does not exist; check the path')
+    try:
+        with get_local_path(path) as local:
+            checkpoint = torch.load(local, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        if 'nsupported' in str(error) or 'GLOBAL' in str(error):
+            raise CheckpointError(
+                f'checkpoint {path} holds Python objects other than tensors and plain data. Loading them could '
+                'run code, so it was refused and nothing was executed. If you trust its origin, load it where it '
+                f'was written and save its state_dict alone. ({_first_line(error)})'
+            ) from None
+        raise CheckpointError(_damaged(path, error)) from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise CheckpointError(_damaged(path, error)) from None
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
+    return checkpoint
+
+
+def _damaged(path: str, error: Exception) -> str:
+    return (
+        f'checkpoint {path} is truncated or not a PyTorch file; use another one (after an interrupted run, an '
+        f'earlier epoch: --resume work_dir/epoch_N.pth). ({_first_line(error)})'
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f'{type(error).__name__}: {lines[0][:200] if lines else ""}'
+
+
+def save_checkpoint(checkpoint: dict, path: str) -> None:
+    """Write a checkpoint all or nothing; an existing file is never replaced.
+
+    Raises:
+        UserError: If the file exists or its folder cannot be written.
+    """
+    path = os.path.abspath(path)
+    if os.path.exists(path):
+        raise UserError(f'{path} exists already and is left as it is; choose another name or remove it')
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix='.tmp')
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror}') from None
+    os.close(handle)
+    try:
+        torch.save(checkpoint, temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.remove(temporary)
+        raise
+
+
+def get_state_dict(checkpoint: dict, path: str) -> StateDict:
+    """The weights of a checkpoint, nested under a usual key or not at all.
+
+    Raises:
+        CheckpointError: If no weights are found.
+    """
+    for key in ('state_dict', 'model', 'state_dict_ema'):
+        if isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+            break
+    weights = {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
+    if not weights:
+        found = ', '.join(map(str, list(checkpoint)[:8])) or 'nothing'
+        raise CheckpointError(f'checkpoint {path} holds no weights; it has: {found}')
+    return {key[len('module.') :] if key.startswith('module.') else key: value for key, value in weights.items()}
+
+
+@dataclass
+class Match:
+    """How the weights of a checkpoint fit a model."""
+
+    matched: List[str] = field(default_factory=list)
+    missing: List[str] = field(default_factory=list)
+    unexpected: List[str] = field(default_factory=list)
+    misshapen: List[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f'{len(self.matched)} matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected, '
+            f'{len(self.misshapen)} of another shape'
+        ]
+        for title, keys in (
+            ('missing', self.missing),
+            ('unexpected', self.unexpected),
+            ('of another shape', self.misshapen),
+        ):
+            if keys:
+                more = f' and {len(keys) - 5} more' if len(keys) > 5 else ''
+                lines.append(f'  {title}: {", ".join(keys[:5])}{more}')
+        return '\n'.join(lines)
+
+
+def match_weights(model: nn.Module, weights: StateDict) -> Match:
+    """Compare the names and shapes of weights with those of a model."""
+    target = model.state_dict()
+    match = Match()
+    for key, value in target.items():
+        if key not in weights:
+            # Counters of batches came with later PyTorch versions; nothing depends on them.
+            if not key.endswith('num_batches_tracked'):
+                match.missing.append(key)
+        elif weights[key].shape != value.shape:
+            match.misshapen.append(f'{key} {tuple(weights[key].shape)} for {tuple(value.shape)}')
+        else:
+            match.matched.append(key)
+    match.unexpected = [key for key in weights if key not in target]
+    return match
+
+
+def check_fits(model: nn.Module, path: str) -> None:
+    """Make sure that a checkpoint fits a whole model, before testing or resuming with it.
+
+    Raises:
+        CheckpointError: If it cannot be read, or a weight is missing, left over or of another shape.
+    """
+    match = match_weights(model, get_state_dict(read_checkpoint(path), path))
+    # Data preprocessors and the like may come and go with a toolbox's version as buffers.
+    if match.missing or match.misshapen or match.unexpected:
+        raise CheckpointError(
+            f'checkpoint {path} is of another model than the config describes (another arch or number of '
+            f'classes?): {match}'
+        )
+
+
+def load_backbone(backbone: nn.Module, path: str) -> Match:
+    """Load the backbone's weights from a checkpoint of any task, or of the backbone alone.
+
+    Whole parts that this backbone was built without (later stages, a classifier) may be left
+    over in the checkpoint; everything else has to match.
+
+    Returns:
+        What matched and what was left over.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read or is of another backbone.
+    """
+    weights = get_state_dict(read_checkpoint(path), path)
+    prefix = 'backbone.'
+    if any(key.startswith(prefix) for key in weights):
+        weights = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+    match = match_weights(backbone, weights)
+    parts = {_part(key) for key in backbone.state_dict()}
+    refused = [key for key in match.unexpected if _part(key) in parts]
+    if not match.matched or match.missing or match.misshapen or refused:
+        raise CheckpointError(
+            f'checkpoint {path} does not fit the backbone {type(backbone).__name__} of this config (another '
+            f'arch?): {match}'
+        )
+    backbone.load_state_dict({key: weights[key] for key in match.matched}, strict=False)
+    return match
+
+
+def _part(key: str) -> str:
+    """The part of a model that a weight belongs to: ``stages.3`` of ``stages.3.norm.weight``."""
+    first, *rest = key.split('.')
+    return f'{first}.{rest[0]}' if rest and rest[0].isdigit() else first
+
+
+def to_plain(value: object) -> Union[dict, list, str, int, float, bool, None]:
+    """Copy nested data into types that need no pickling: dict, list, str, numbers, None."""
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic, Tensor)):
+        return value.tolist()
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,18 @@
+"""Errors that a user can mend: the tools print them as one message, without a traceback."""
+
+import sys
+from contextlib import contextmanager
+from typing import Iterator
+
+
+class UserError(RuntimeError):
+    """Something outside the code is wrong (a path, a file, an option); the message says what to do."""
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """End the program with ``error: ...`` and status 1 on a :class:`UserError`."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f'error: {error}')

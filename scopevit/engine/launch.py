@@ -1,0 +1,159 @@
+"""What tools/train.py and tools/test.py share: configs of any toolbox, on GPUs or CPUs."""
+
+import argparse
+import difflib
+import os
+import tempfile
+from pathlib import Path
+from typing import Optional
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import is_distributed
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .errors import UserError
+
+# Environment variables in which a launcher states rank, local rank and world size.
+_LAUNCHER_VARIABLES = {
+    'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
+}
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing have in common."""
+    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example train_dataloader.batch_size=64 or model.backbone.arch=small',
+    )
+    parser.add_argument(
+        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
+    """Load a config file, or a config of an installed toolbox (``mmdet::retinanet/...``).
+
+    Raises:
+        UserError: If there is no such config, or an override does not fit it.
+    """
+    if '::' not in name and not os.path.isfile(name):
+        raise UserError(f'config {name} does not exist{_suggestion(name)}')
+    try:
+        if '::' in name:
+            cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
+        else:
+            cfg = Config.fromfile(name)
+    except (FileNotFoundError, ModuleNotFoundError, AssertionError, ValueError) as error:
+        # What the config is built from is not there: a base file, a toolbox, a custom import.
+        raise UserError(f'config {name} cannot be loaded: {error}') from error
+    if cfg_options:
+        try:
+            cfg.merge_from_dict(cfg_options)
+        except (KeyError, TypeError, AssertionError) as error:
+            raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
+    return cfg
+
+
+def _suggestion(name: str) -> str:
+    known = {path.name: str(path) for path in Path('configs').rglob('*.py')}
+    close = difflib.get_close_matches(os.path.basename(name), known, n=3, cutoff=0.4)
+    return f'; did you mean {" or ".join(known[c] for c in close)}?' if close else '; check the path'
+
+
+def prepare(cfg: Config, args: argparse.Namespace) -> None:
+    """Settle work dir, launcher and device; call it once, before the Runner is built.
+
+    Raises:
+        UserError: If the work dir cannot be written, or the launcher's variables are missing.
+    """
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config.split('::')[-1]).stem)
+    check_writable(cfg.work_dir)
+
+    cfg.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not torch.cuda.is_available():
+        if args.launcher != 'none':
+            _init_cpu_processes(args.launcher)
+        _adapt_to_cpu(cfg)
+
+
+def check_writable(folder: str) -> None:
+    """Make a folder, and make sure that files can be written there, before hours of work."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'cannot write to {folder} ({error.strerror}); choose another folder with --work-dir') from None
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the Runner of a config, MMEngine's own or one that it names in ``runner_type``."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _init_cpu_processes(launcher: str) -> None:
+    """Join the other processes over gloo; MMEngine's own start-up needs a GPU for each."""
+    if is_distributed():
+        return
+    if launcher in _LAUNCHER_VARIABLES:
+        try:
+            rank, local_rank, world_size = (os.environ[name] for name in _LAUNCHER_VARIABLES[launcher])
+        except KeyError as error:
+            raise UserError(f'--launcher {launcher}: {error} is not set; start it with srun or mpirun') from None
+        os.environ.update(RANK=rank, LOCAL_RANK=local_rank, WORLD_SIZE=world_size)
+        os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+        os.environ.setdefault('MASTER_PORT', '29500')
+    elif 'RANK' not in os.environ:
+        raise UserError(f'--launcher {launcher}: RANK is not set; start it with tools/dist_train.sh')
+    torch.distributed.init_process_group('gloo')
+
+
+def _adapt_to_cpu(cfg: Config) -> None:
+    """Replace what needs a GPU, with a log line for each replacement that changes training."""
+    if is_distributed():
+        wrapper = cfg.setdefault(
+            'model_wrapper_cfg',
+            ConfigDict(
+                type='MMDistributedDataParallel',
+                broadcast_buffers=False,
+                find_unused_parameters=cfg.get('find_unused_parameters', False),
+            ),
+        )
+        wrapper['device_ids'] = None
+    if _replace_sync_bn(cfg.get('model', {})) + (cfg.pop('sync_bn', None) is not None):
+        print_log('No GPU: SyncBN becomes BN, with statistics per process', logger='current')
+    optim_wrapper = cfg.get('optim_wrapper') or {}
+    if optim_wrapper.get('type') == 'AmpOptimWrapper':
+        # float16 settings of the GPU wrapper; bfloat16 needs no loss scaling.
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            optim_wrapper.pop(key, None)
+        optim_wrapper['type'] = 'scopevit.CPUAmpOptimWrapper'
+        print_log('No GPU: mixed precision runs in bfloat16 on the CPU', logger='current')
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if (cfg.get(name) or {}).get('pin_memory'):
+            cfg[name]['pin_memory'] = False
+
+
+def _replace_sync_bn(node: object) -> int:
+    """Turn every SyncBN of nested settings into BN; returns how many there were."""
+    if isinstance(node, (list, tuple)):
+        return sum(map(_replace_sync_bn, node))
+    if not isinstance(node, dict):
+        return 0
+    replaced = int(node.get('type') in ('SyncBN', 'MMSyncBN'))
+    if replaced:
+        node['type'] = 'BN'
+    return replaced + sum(map(_replace_sync_bn, node.values()))

@@ -1,0 +1,3 @@
+from .backbones import ScopeViT
+
+__all__ = ['ScopeViT']

@@ -1,0 +1,3 @@
+from .scopevit import ScopeViT
+
+__all__ = ['ScopeViT']

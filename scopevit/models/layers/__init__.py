@@ -1,0 +1,14 @@
+from .common import DropPath, LayerScale, Mlp
+from .gsda import GlobalScaleDilatedAttention, RelativePositionBias
+from .mssa import SCOPES, ConditionalPositionalEncoding, MultiScaleSelfAttention
+
+__all__ = [
+    'SCOPES',
+    'ConditionalPositionalEncoding',
+    'DropPath',
+    'GlobalScaleDilatedAttention',
+    'LayerScale',
+    'Mlp',
+    'MultiScaleSelfAttention',
+    'RelativePositionBias',
+]

@@ -1,0 +1,96 @@
+"""Multi-scale self-attention (MSSA), section "MSSA" of the ScopeViT paper.
+
+Shape legend: B batch, C channels, H W height and width of the map, h heads, d = C/h head
+dimension, N = H*W queries, M keys. Maps (B, C, H, W) are channels-last views of tokens
+(B, H, W, C), so changing between them moves no data.
+"""
+
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCOPES = (7, 5, 3)
+"""Kernel sizes of the large, medium and small scope, in channel order."""
+
+
+class ConditionalPositionalEncoding(nn.Module):
+    """Inverted residual block (without squeeze-and-excitation) that tells tokens where they are.
+
+    (B, C, H, W) -> (B, C, H, W).
+    """
+
+    def __init__(self, dim: int, expansion: int) -> None:
+        super().__init__()
+        hidden = dim * expansion
+        self.expand = nn.Sequential(
+            nn.Conv2d(dim, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
+        )
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.project = nn.Sequential(nn.Conv2d(hidden, dim, 1, bias=False), nn.BatchNorm2d(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(self.depthwise(self.expand(x)))
+
+
+class MultiScaleSelfAttention(nn.Module):
+    """Attention whose heads see keys and values embedded with different receptive fields.
+
+    (B, H, W, C) -> (B, H, W, C), for every H, W >= 1.
+
+    Args:
+        dim: Channels C.
+        scope_heads: Number of heads of the 7x7, 5x5 and 3x3 scope; their sum is h.
+        kv_stride: Stride of the depthwise convolutions that embed keys and values.
+        expansion: Expansion ratio of the conditional positional encoding.
+    """
+
+    def __init__(self, dim: int, scope_heads: Sequence[int], kv_stride: int, expansion: int) -> None:
+        super().__init__()
+        self.num_heads = sum(scope_heads)
+        head_dim = dim // self.num_heads
+        self.cpe = ConditionalPositionalEncoding(dim, expansion)
+        self.query = nn.Linear(dim, dim, bias=False)
+        # This padding gives every scope the same map size whatever H, W and the stride.
+        self.scopes = nn.ModuleDict({
+            f'{k}x{k}': nn.Conv2d(
+                heads * head_dim,
+                heads * head_dim,
+                k,
+                stride=kv_stride,
+                padding=(kv_stride - 1 + k - 1) // 2,
+                groups=heads * head_dim,
+                bias=False,
+            )
+            for k, heads in zip(SCOPES, scope_heads)
+            if heads > 0
+        })
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+
+    def embed_scopes(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H', W'), each channel seen by the kernel of its head's scope."""
+        convs = self.scopes.values()
+        parts = x.split([conv.in_channels for conv in convs], dim=1)
+        return torch.cat([conv(part) for conv, part in zip(convs, parts)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, H, W, C = x.shape
+        # (B, H, W, C) -> (B, C, H, W)
+        x = self.cpe(x.permute(0, 3, 1, 2))
+        # (B, C, H, W) -> (B, H, W, C)
+        q = self.query(x.permute(0, 2, 3, 1))
+        # (B, C, H', W') -> (B, H', W', 2C)
+        kv = self.key_value(self.embed_scopes(x).permute(0, 2, 3, 1))
+        # (B, H, W, C) -> (B, h, N, d)
+        q = q.reshape(B, H * W, self.num_heads, -1).transpose(1, 2)
+        # (B, H', W', 2C) -> 2 x (B, h, M, d)
+        k, v = kv.reshape(B, -1, 2, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4).unbind()
+        x = F.scaled_dot_product_attention(q, k, v)
+        # (B, h, N, d) -> (B, H, W, C)
+        return self.proj(x.transpose(1, 2).reshape(B, H, W, C))

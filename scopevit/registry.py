@@ -1,0 +1,17 @@
+"""ScopeViT's own registries, children of MMEngine's.
+
+A config reaches them by prefix, ``type='scopevit.ScopeViT'``, under any toolbox's default
+scope: MMEngine imports ``scopevit.registry`` when it meets the prefix, and each registry
+imports its ``locations`` when it is first asked.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='scopevit', locations=['scopevit.models'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='scopevit', locations=['scopevit.engine'])
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='scopevit', locations=['scopevit.engine']
+)

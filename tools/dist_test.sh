@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Test in several processes: on GPUs one each, otherwise on the CPU over gloo.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+if [ $# -lt 3 ]; then
+    echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1 PORT=free] $0 CONFIG CKPT NPROC [ARGS of test.py]" >&2
+    exit 2
+fi
+launch "$3" "$root/tools/test.py" "$1" "$2" "${@:4}"

@@ -1,0 +1,71 @@
+"""Train a model from a config of any of the four toolboxes."""
+
+import argparse
+
+from mmengine.runner import find_latest_checkpoint
+from scopevit.engine.checkpoint import check_fits, read_checkpoint
+from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.launch import add_common_arguments, build_runner, load_config, prepare
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    add_common_arguments(parser)
+    parser.add_argument('--pretrained', metavar='CKPT', help='start with the backbone of this checkpoint')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CKPT',
+        help='go on from this checkpoint; without one, from the latest in the work dir if there is any',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size that is used'
+    )
+    parser.add_argument('--seed', type=int, help='random seed (default: the config\'s, else a random one)')
+    parser.add_argument('--deterministic', action='store_true', help='use deterministic algorithms only')
+    return parser.parse_args()
+
+
+def merge_arguments(cfg, args: argparse.Namespace) -> None:
+    """Write the command line's wishes into the config, which is saved beside the results."""
+    if args.amp:
+        if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise UserError(f'--amp cannot replace the optim_wrapper {cfg.optim_wrapper.type} of this config')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    if args.seed is not None:
+        cfg.setdefault('randomness', {})['seed'] = args.seed
+    if args.deterministic:
+        cfg.setdefault('randomness', {})['deterministic'] = True
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.pretrained is not None:
+        read_checkpoint(args.pretrained)  # a wrong path ends here, not after the data has loaded
+        cfg.custom_hooks = list(cfg.get('custom_hooks') or [])
+        cfg.custom_hooks.append(dict(type='scopevit.PretrainedBackboneHook', checkpoint=args.pretrained))
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        merge_arguments(cfg, args)
+        prepare(cfg, args)
+        runner = build_runner(cfg)
+        if cfg.get('resume'):
+            checkpoint = cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
+            if checkpoint is not None:
+                check_fits(runner.model, checkpoint)
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
