@@ -1,0 +1,55 @@
+"""Packaging. The wheel carries configs, tools and model-index.yml under scopevit/.mim, where MIM looks."""
+
+import os
+import re
+import shutil
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def read(*parts):
+    with open(os.path.join(HERE, *parts), encoding='utf-8') as file:
+        return file.read()
+
+
+class BuildWithMim(build_py):
+    """Copy what MIM reads into the built package; the source tree stays as it is."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        target = os.path.join(self.build_lib, 'scopevit', '.mim')
+        shutil.rmtree(target, ignore_errors=True)
+        for folder in ('configs', 'tools'):
+            shutil.copytree(
+                os.path.join(HERE, folder),
+                os.path.join(target, folder),
+                ignore=shutil.ignore_patterns('__pycache__', '*.pyc'),
+            )
+        shutil.copy(os.path.join(HERE, 'model-index.yml'), target)
+
+
+setup(
+    name='scopevit',
+    version=re.search(r"__version__ = '(.+)'", read('scopevit', 'version.py')).group(1),
+    description='ScopeViT, a scale-aware vision transformer backbone for the OpenMMLab toolboxes',
+    long_description=read('README.md'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.9',
+    packages=find_packages(include=('scopevit', 'scopevit.*')),
+    # Ranges, for use beside a stack of one's own; the pins of the tested stack are in requirements/.
+    install_requires=['torch>=2.0', 'mmengine>=0.10'],
+    extras_require={
+        'classification': ['mmcv>=2.0', 'mmpretrain>=1.2'],
+        'detection': ['mmcv>=2.0', 'mmdet>=3.3'],
+        'segmentation': ['mmcv>=2.0', 'mmsegmentation>=1.2', 'ftfy', 'regex'],
+        'pose': ['mmcv>=2.0', 'mmdet>=3.3', 'mmpose>=1.3'],
+    },
+    cmdclass={'build_py': BuildWithMim},
+    zip_safe=False,
+)

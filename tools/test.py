@@ -5,6 +5,7 @@ import json
 import os
 
 from mmengine.dist import is_main_process
+
 from scopevit.engine.checkpoint import check_fits, to_plain
 from scopevit.engine.errors import user_errors
 from scopevit.engine.launch import add_common_arguments, build_runner, check_writable, load_config, prepare

@@ -3,6 +3,7 @@
 import argparse
 
 from mmengine.runner import find_latest_checkpoint
+
 from scopevit.engine.checkpoint import check_fits, read_checkpoint
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import add_common_arguments, build_runner, load_config, prepare
@@ -24,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size that is used'
     )
-    parser.add_argument('--seed', type=int, help='random seed (default: the config\'s, else a random one)')
+    parser.add_argument('--seed', type=int, help="random seed (default: the config's, else a random one)")
     parser.add_argument('--deterministic', action='store_true', help='use deterministic algorithms only')
     return parser.parse_args()
 

@@ -27,9 +27,7 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=256),
     dict(type='PackInputs'),
 ]
-loader = dict(
-    batch_size=128, persistent_workers=True, pin_memory=True, collate_fn=dict(type='default_collate')
-)
+loader = dict(batch_size=128, persistent_workers=True, pin_memory=True, collate_fn=dict(type='default_collate'))
 train_dataloader = dict(**loader)
 val_dataloader = dict(**loader, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

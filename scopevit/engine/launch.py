@@ -48,10 +48,7 @@ def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
     if '::' not in name and not os.path.isfile(name):
         raise UserError(f'config {name} does not exist{_suggestion(name)}')
     try:
-        if '::' in name:
-            cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
-        else:
-            cfg = Config.fromfile(name)
+        cfg = Config.fromstring(f'_base_ = {name!r}', '.py') if '::' in name else Config.fromfile(name)
     except (FileNotFoundError, ModuleNotFoundError, AssertionError, ValueError) as error:
         # What the config is built from is not there: a base file, a toolbox, a custom import.
         raise UserError(f'config {name} cannot be loaded: {error}') from error

@@ -78,9 +78,7 @@ def subset(source: str, out: str, train_per_class: int, test_per_class: int) -> 
             os.path.join(out, f'{split}-{IMAGES}.gz'),
             header((len(chosen), height, width)) + b''.join(images[i * area : (i + 1) * area] for i in chosen),
         )
-        write_gz(
-            os.path.join(out, f'{split}-{LABELS}.gz'), header((len(chosen),)) + bytes(labels[i] for i in chosen)
-        )
+        write_gz(os.path.join(out, f'{split}-{LABELS}.gz'), header((len(chosen),)) + bytes(labels[i] for i in chosen))
         print(f'{split}: {len(chosen)} of {len(labels)} images')
 
 

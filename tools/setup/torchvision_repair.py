@@ -28,7 +28,7 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
             spec = importlib.util.find_spec(name)
             if spec is not None and spec.origin is not None and not _extension_loads(os.path.dirname(spec.origin)):
                 _declare_operators()
-        return None
+        return None  # noqa: RET501 (the finder protocol: not ours to find)
 
 
 def _extension_loads(folder):

@@ -112,14 +112,15 @@ def _checkpoint_contexts(block: nn.Module) -> tuple:
 @contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Keep batch norms from counting a batch twice when checkpointing runs it again."""
-    tracking = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in tracking:
-        norm.track_running_stats = False
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    kept = [(m.momentum, m.num_batches_tracked) for m in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, (momentum, counter) in zip(norms, kept):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 def default_scope_heads(num_heads: int) -> tuple:

@@ -57,19 +57,21 @@ class MultiScaleSelfAttention(nn.Module):
         self.cpe = ConditionalPositionalEncoding(dim, expansion)
         self.query = nn.Linear(dim, dim, bias=False)
         # This padding gives every scope the same map size whatever H, W and the stride.
-        self.scopes = nn.ModuleDict({
-            f'{k}x{k}': nn.Conv2d(
-                heads * head_dim,
-                heads * head_dim,
-                k,
-                stride=kv_stride,
-                padding=(kv_stride - 1 + k - 1) // 2,
-                groups=heads * head_dim,
-                bias=False,
-            )
-            for k, heads in zip(SCOPES, scope_heads)
-            if heads > 0
-        })
+        self.scopes = nn.ModuleDict(
+            {
+                f'{k}x{k}': nn.Conv2d(
+                    heads * head_dim,
+                    heads * head_dim,
+                    k,
+                    stride=kv_stride,
+                    padding=(kv_stride - 1 + k - 1) // 2,
+                    groups=heads * head_dim,
+                    bias=False,
+                )
+                for k, heads in zip(SCOPES, scope_heads)
+                if heads > 0
+            }
+        )
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
 

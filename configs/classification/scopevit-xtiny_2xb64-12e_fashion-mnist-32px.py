@@ -4,7 +4,7 @@ _base_ = 'mmpretrain::_base_/default_runtime.py'
 
 model = dict(
     type='ImageClassifier',
-    data_preprocessor=dict(num_classes=10, mean=[72.9], std=[89.9], to_rgb=False),
+    data_preprocessor=dict(num_classes=10, mean=[73.2], std=[90.2], to_rgb=False),
     backbone=dict(type='scopevit.ScopeViT', arch='xtiny', in_channels=1),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
@@ -36,17 +36,17 @@ val_dataloader = dict(
     **loader,
     batch_size=250,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**dataset, split='test', pipeline=test_pipeline),
+    dataset=dict(**dataset, split='test', test_mode=True, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
-train_cfg = dict(by_epoch=True, max_epochs=18, val_interval=1)
+train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
 )
 param_scheduler = [

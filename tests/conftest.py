@@ -1,0 +1,42 @@
+"""Fast tests first; in CI nothing may skip but what needs a GPU."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent))  # for tests/reference
+
+# The parallel parts of the suite start processes of their own; two threads serve this one.
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason='gpu'))
+    items.sort(key=lambda item: item.get_closest_marker('slow') is not None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = terminalreporter.stats.get('skipped', [])
+    on_gpu = [report for report in skipped if report.longrepr[2] == 'Skipped: gpu']
+    others = len(skipped) - len(on_gpu)
+    terminalreporter.write_line(f'{len(on_gpu)} tests need a GPU and were skipped here, {others} others')
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """A test that skips for want of a package would hide a broken set-up."""
+    reporter = session.config.pluginmanager.get_plugin('terminalreporter')
+    skipped = reporter.stats.get('skipped', []) if reporter else []
+    if exitstatus == 0 and any(report.longrepr[2] != 'Skipped: gpu' for report in skipped):
+        session.exitstatus = 1
+
+
+@pytest.fixture
+def root():
+    return ROOT
