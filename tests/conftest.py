@@ -40,3 +40,30 @@ def pytest_sessionfinish(session, exitstatus):
 @pytest.fixture
 def root():
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def fashion_mnist(tmp_path_factory):
+    """The repository's subset of Fashion-MNIST, unpacked."""
+    from helpers import tool
+
+    out = tmp_path_factory.mktemp('data') / 'fashion_mnist_subset'
+    tool('data/fashion_mnist.py', 'unpack', '--out', out)
+    return out
+
+
+@pytest.fixture(scope='session')
+def toy_options(fashion_mnist):
+    """--cfg-options that let the toy config find its data."""
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    return ['--cfg-options', *(f'{loader}.dataset.data_root={fashion_mnist}' for loader in loaders)]
+
+
+@pytest.fixture(scope='session')
+def toy_run(toy_options, tmp_path_factory):
+    """Work dir of a finished training of the toy config."""
+    from helpers import TOY, tool
+
+    work_dir = tmp_path_factory.mktemp('toy')
+    tool('train.py', TOY, '--work-dir', work_dir, *toy_options)
+    return work_dir

@@ -35,3 +35,21 @@ launch() {
     fi
     exec "$PYTHON" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node="$nproc" "$@" --launcher pytorch
 }
+
+slurm_usage="[GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 GRES=gpu:8 SRUN_ARGS= PORT=random]"
+
+# slurm_launch PARTITION JOB_NAME SCRIPT ARGS...: one task for each GPU; GRES=none asks for CPUs only.
+slurm_launch() {
+    local gpus=${GPUS:-8}
+    local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+    local gres=${GRES:-gpu:$per_node}
+    export MASTER_PORT=${PORT:-$((20000 + RANDOM % 20000))}
+    local options=(--partition="$1" --job-name="$2" --ntasks="$gpus" --ntasks-per-node="$per_node"
+        --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1)
+    if [ "$gres" != none ]; then
+        options+=(--gres="$gres")
+    fi
+    # SRUN_ARGS holds several words.
+    # shellcheck disable=SC2086
+    exec srun "${options[@]}" ${SRUN_ARGS:-} "$PYTHON" -u "${@:3}" --launcher slurm
+}

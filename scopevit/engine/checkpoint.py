@@ -26,6 +26,13 @@ class CheckpointError(UserError):
     """A checkpoint is missing, unreadable, unsafe, or does not fit the model."""
 
 
+def _history_buffer_method(owner: object, name: str) -> object:
+    """The only attribute access that a checkpoint may ask for."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'Unsupported attribute {name} of {owner}')
+    return getattr(HistoryBuffer, name)
+
+
 def allow_mmengine_checkpoints() -> None:
     """Let safe loading read what MMEngine stores besides tensors: training logs in numpy arrays."""
     if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4
@@ -36,6 +43,8 @@ def allow_mmengine_checkpoints() -> None:
     # Files written under numpy 1 and numpy 2 name the same functions differently.
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed += [(getattr(multiarray, name), f'{module}.{name}') for name in ('_reconstruct', 'scalar')]
+    # HistoryBuffer stores references to its own methods, which pickle writes as getattr calls.
+    allowed.append((_history_buffer_method, 'builtins.getattr'))
     allowed += list({type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?US'})
     torch.serialization.add_safe_globals(allowed)
 

@@ -15,4 +15,8 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.exit(f'error: {error}')
+        # A data loader's worker hands over its whole traceback; the message is its end.
+        message = str(error)
+        if message.startswith('Caught '):
+            message = message.rsplit('Error: ', 1)[-1].strip()
+        sys.exit(f'error: {message}')

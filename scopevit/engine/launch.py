@@ -2,7 +2,9 @@
 
 import argparse
 import difflib
+import functools
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Optional
@@ -78,6 +80,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config.split('::')[-1]).stem)
     check_writable(cfg.work_dir)
 
+    _name_broken_images()
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not torch.cuda.is_available():
@@ -111,11 +114,43 @@ def _init_cpu_processes(launcher: str) -> None:
         except KeyError as error:
             raise UserError(f'--launcher {launcher}: {error} is not set; start it with srun or mpirun') from None
         os.environ.update(RANK=rank, LOCAL_RANK=local_rank, WORLD_SIZE=world_size)
-        os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+        os.environ.setdefault('MASTER_ADDR', _first_host(launcher))
         os.environ.setdefault('MASTER_PORT', '29500')
     elif 'RANK' not in os.environ:
         raise UserError(f'--launcher {launcher}: RANK is not set; start it with tools/dist_train.sh')
     torch.distributed.init_process_group('gloo')
+
+
+def _first_host(launcher: str) -> str:
+    """Where rank 0 runs: this machine, unless Slurm spread the job over several."""
+    if launcher == 'slurm' and int(os.environ.get('SLURM_NNODES', 1)) > 1:
+        hosts = subprocess.run(['scontrol', 'show', 'hostnames'], capture_output=True, text=True, check=True).stdout
+        return hosts.split()[0]
+    return '127.0.0.1'
+
+
+def _name_broken_images() -> None:
+    """Let every toolbox's image loading name the file that it cannot read.
+
+    mmcv passes on what OpenCV or Pillow say, which for an empty file is not even its name.
+    """
+    from mmcv.transforms import LoadImageFromFile
+
+    load = LoadImageFromFile.transform
+    if hasattr(load, '__wrapped__'):
+        return
+
+    @functools.wraps(load)
+    def transform(self: LoadImageFromFile, results: dict) -> Optional[dict]:
+        try:
+            return load(self, results)
+        except Exception as error:
+            reason = 'does not exist' if isinstance(error, FileNotFoundError) else 'cannot be decoded as an image'
+            raise UserError(
+                f'{results.get("img_path")} {reason}; repair or remove it, then go on with --resume'
+            ) from error
+
+    LoadImageFromFile.transform = transform
 
 
 def _adapt_to_cpu(cfg: Config) -> None:

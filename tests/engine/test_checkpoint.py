@@ -1,0 +1,155 @@
+"""Reading checkpoints, and matching them to a model."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from helpers import ROOT
+from reference.weights import fill
+from scopevit.engine.checkpoint import (
+    CheckpointError,
+    check_fits,
+    get_state_dict,
+    load_backbone,
+    read_checkpoint,
+    save_checkpoint,
+    to_plain,
+)
+from scopevit.models import ScopeViT
+
+NARROW = dict(embed_dims=(16, 32, 32, 64), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4))
+
+
+def test_reads_what_mmengine_writes(tmp_path):
+    import numpy as np
+
+    buffer = HistoryBuffer()
+    for value in (3.0, 1.0):
+        buffer.update(value)
+    dtypes = [np.arange(2, dtype=code) for code in ('u1', 'i4', 'i8', 'f4', 'f8', '?')]
+    torch.save(dict(message_hub=dict(loss=buffer), scalar=np.float64(2.5), arrays=dtypes), tmp_path / 'c.pth')
+    checkpoint = read_checkpoint(tmp_path / 'c.pth')
+    assert checkpoint['message_hub']['loss'].mean() == 2.0
+    assert checkpoint['scalar'] == 2.5
+    assert [a.dtype for a in checkpoint['arrays']] == [a.dtype for a in dtypes]
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+class Lookup:
+    """Asks for an attribute from which other modules could be reached."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_pickled_objects_are_refused_and_not_executed(tmp_path):
+    torch.save(dict(state_dict={}, extra=Evil(str(tmp_path / 'executed'))), tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match='refused and nothing was executed'):
+        read_checkpoint(tmp_path / 'c.pth')
+    torch.save(dict(state_dict={}, extra=Lookup()), tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match='refused and nothing was executed'):
+        read_checkpoint(tmp_path / 'c.pth')
+    with open(tmp_path / 'plain.pkl', 'wb') as file:
+        pickle.dump(Evil(str(tmp_path / 'executed')), file)
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / 'plain.pkl')
+    assert not (tmp_path / 'executed').exists()
+
+
+@pytest.mark.parametrize('keep', [0, 10, 1000, -100])
+def test_truncated_files_are_named(keep, tmp_path):
+    torch.save(ScopeViT(NARROW).state_dict(), tmp_path / 'c.pth')
+    content = (tmp_path / 'c.pth').read_bytes()
+    (tmp_path / 'c.pth').write_bytes(content[:keep])
+    with pytest.raises(CheckpointError, match=r'c\.pth is truncated or not a PyTorch file'):
+        read_checkpoint(tmp_path / 'c.pth')
+
+
+def test_missing_and_empty_checkpoints_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match='does not exist'):
+        read_checkpoint(tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match='no weights; it has: epoch'):
+        get_state_dict(dict(epoch=3), 'c.pth')
+    torch.save([1], tmp_path / 'list.pth')
+    with pytest.raises(CheckpointError, match='holds a list'):
+        read_checkpoint(tmp_path / 'list.pth')
+
+
+@pytest.mark.parametrize('wrap', [dict, lambda w: dict(state_dict=w), lambda w: dict(model=w, epoch=1)])
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.'])
+def test_load_backbone_from_any_nesting(wrap, prefix, tmp_path):
+    source = fill(ScopeViT(NARROW))
+    weights = {f'{prefix}{key}': value for key, value in source.state_dict().items()}
+    if prefix:
+        weights['head.fc.weight'] = torch.zeros(10, 64)
+    torch.save(wrap(weights), tmp_path / 'c.pth')
+    target = ScopeViT(NARROW)
+    match = load_backbone(target, tmp_path / 'c.pth')
+    assert len(match.matched) == len(target.state_dict())
+    assert '0 missing, 0 unexpected' in str(match)
+    for a, b in zip(target.parameters(), source.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_later_stages_may_be_left_over(tmp_path):
+    torch.save(ScopeViT(NARROW).state_dict(), tmp_path / 'c.pth')
+    match = load_backbone(ScopeViT(NARROW, out_indices=(0, 1)), tmp_path / 'c.pth')
+    assert match.unexpected
+    assert all(key.startswith(('stages.2.', 'stages.3.')) for key in match.unexpected)
+
+
+@pytest.mark.parametrize(
+    ('source', 'target', 'says'),
+    [
+        ('xtiny', 'tiny', 'stages.0.blocks.1'),  # missing
+        ('tiny', 'xtiny', 'stages.0.blocks.1'),  # unexpected
+        ('small', 'xtiny', 'of another shape'),
+    ],
+)
+def test_another_arch_is_an_error_and_changes_nothing(source, target, says, tmp_path):
+    torch.save(ScopeViT(source).state_dict(), tmp_path / 'c.pth')
+    model = ScopeViT(target)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=says):
+        load_backbone(model, tmp_path / 'c.pth')
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_nothing_in_common_is_an_error(tmp_path):
+    torch.save({'encoder.weight': torch.ones(3)}, tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match='0 matched'):
+        load_backbone(ScopeViT(NARROW), tmp_path / 'c.pth')
+
+
+def test_check_fits_names_what_differs(tmp_path):
+    torch.save(dict(state_dict=ScopeViT(NARROW).state_dict()), tmp_path / 'c.pth')
+    check_fits(ScopeViT(NARROW), tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match='another arch'):
+        check_fits(ScopeViT(NARROW, in_channels=1), tmp_path / 'c.pth')
+
+
+def test_saving_never_replaces_a_file(tmp_path):
+    (tmp_path / 'c.pth').write_text('mine')
+    with pytest.raises(RuntimeError, match='exists already'):
+        save_checkpoint({}, tmp_path / 'c.pth')
+    assert (tmp_path / 'c.pth').read_text() == 'mine'
+    with pytest.raises(RuntimeError, match='cannot write'):
+        save_checkpoint({}, tmp_path / 'c.pth' / 'below_a_file.pth')
+    assert sorted(os.listdir(tmp_path)) == ['c.pth']
+
+
+def test_to_plain_needs_no_pickling():
+    import numpy as np
+
+    value = dict(classes=('a', 'b'), sigmas=np.ones(2), score=np.float32(1), when=ROOT, none=None)
+    assert to_plain(value) == dict(classes=['a', 'b'], sigmas=[1.0, 1.0], score=1.0, when=str(ROOT), none=None)

@@ -1,0 +1,97 @@
+"""Loading configs of any toolbox, and making them fit the machine."""
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+
+from helpers import CONFIGS
+from scopevit.engine import launch
+from scopevit.engine.errors import UserError
+from scopevit.registry import OPTIM_WRAPPERS
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmpretrain::resnet/resnet18_8xb32_in1k.py',
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
+        'mmpose::body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py',
+    ],
+)
+def test_configs_of_installed_toolboxes_load(name):
+    cfg = launch.load_config(name, {'model.backbone.depth': 34})
+    assert cfg.model.backbone.depth == 34
+
+
+@pytest.mark.parametrize(
+    ('name', 'says'),
+    [
+        ('configs/classification/scopevit-tiny_8xb128_in1k.py', 'did you mean .*scopevit-tiny_8xb128'),
+        ('nothing/like/it.py', 'check the path'),
+        ('mmdet::retinanet/no_such.py', 'cannot be loaded'),
+        ('mmnothing::retinanet/no_such.py', 'cannot be loaded'),
+    ],
+)
+def test_missing_configs_are_named(name, says, root, monkeypatch):
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match=says):
+        launch.load_config(name)
+
+
+def test_override_that_does_not_fit_is_named():
+    config = str(CONFIGS / 'scopevit-tiny_8xb128-300e_in1k-256px.py')
+    with pytest.raises(UserError, match='--cfg-options does not fit'):
+        launch.load_config(config, {'model.backbone.arch.depths': 3})
+
+
+def test_work_dir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='choose another folder with --work-dir'):
+        launch.check_writable(str(tmp_path / 'file' / 'work_dir'))
+    launch.check_writable(str(tmp_path / 'new' / 'folder'))
+    assert (tmp_path / 'new' / 'folder').is_dir()
+
+
+def test_sync_bn_becomes_bn_everywhere(capsys):
+    cfg = Config(
+        dict(
+            model=dict(
+                backbone=dict(norm_cfg=dict(type='SyncBN', requires_grad=True)),
+                head=[dict(norm_cfg=dict(type='SyncBN')), dict(norm_cfg=dict(type='LN'))],
+            ),
+            sync_bn='torch',
+            train_dataloader=dict(pin_memory=True),
+        )
+    )
+    launch._adapt_to_cpu(cfg)
+    assert cfg.model.backbone.norm_cfg == dict(type='BN', requires_grad=True)
+    assert [head.norm_cfg.type for head in cfg.model.head] == ['BN', 'LN']
+    assert 'sync_bn' not in cfg
+    assert not cfg.train_dataloader.pin_memory
+
+
+def test_mixed_precision_on_cpus_is_bfloat16():
+    cfg = Config(dict(model=dict(), optim_wrapper=dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16')))
+    launch._adapt_to_cpu(cfg)
+    assert cfg.optim_wrapper == dict(type='scopevit.CPUAmpOptimWrapper')
+    model = torch.nn.Linear(4, 4)
+    wrapper = OPTIM_WRAPPERS.build(
+        ConfigDict(type='CPUAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    )
+    before = model.weight.detach().clone()
+    with wrapper.optim_context(model):
+        y = model(torch.randn(2, 4))
+        assert y.dtype == torch.bfloat16
+    assert model(torch.randn(2, 4)).dtype == torch.float32
+    wrapper.update_params(y.float().square().mean())
+    assert not torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
+def test_launcher_without_its_variables_is_named(launcher, monkeypatch):
+    for names in [('RANK',), *launch._LAUNCHER_VARIABLES.values()]:
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match='is not set; start it with'):
+        launch._init_cpu_processes(launcher)

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Set up if needed, then lint and run all tests. Arguments go to pytest: -k resume, for example.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash tools/setup.sh
+unset PYTHON VIRTUAL_ENV CONDA_PREFIX # the environment that was just set up, whatever is active
+source tools/env.sh
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+"$PYTHON" -m pytest "$@"
