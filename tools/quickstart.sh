@@ -24,9 +24,9 @@ bash tools/setup.sh
 unset PYTHON VIRTUAL_ENV CONDA_PREFIX # the environment that was just set up, whatever is active
 source tools/env.sh
 
-config=configs/classification/scopevit-xtiny_2xb64-12e_fashion-mnist-32px.py
+config=configs/classification/scopevit-xtiny_2xb64-18e_fashion-mnist-32px.py
 work_dir=work_dirs/quickstart/$(date +%Y%m%d-%H%M%S) # every run has its own: nothing is overwritten
-checkpoint=$work_dir/epoch_12.pth
+checkpoint=$work_dir/epoch_18.pth
 
 echo && echo "==> Unpacking 6,000 training and 1,000 test images of clothing"
 "$PYTHON" tools/data/fashion_mnist.py unpack

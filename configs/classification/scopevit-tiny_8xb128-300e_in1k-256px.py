@@ -35,7 +35,7 @@ test_dataloader = val_dataloader
 # lr 1e-3 for 1024 images, 5 epochs of warm-up from 1e-5, cosine to 1e-6.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=5),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=5, end=300),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
 auto_scale_lr = dict(base_batch_size=1024)

@@ -1,0 +1,166 @@
+"""Every classification config builds, says what it promises, and runs from the command line."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from helpers import CONFIGS, ROOT, image_folders, imagenet_folders, tool
+
+NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
+IMAGENET = [name for name in NAMES if '_in1k-' in name]
+FINE_TUNE = 'scopevit-tiny_1xb64-30e-ft_custom-256px'
+METAFILE = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())
+
+
+def load(name):
+    init_default_scope('mmpretrain')
+    return Config.fromfile(CONFIGS / f'{name}.py')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_builds_and_channels_agree(name):
+    cfg = load(name)
+    model = MODELS.build(cfg.model)
+    assert type(model.backbone).__name__ == 'ScopeViT'
+    assert model.backbone.feature_channels == (cfg.model.head.in_channels,)
+    arch = re.match(r'scopevit-(\w+)_', name).group(1)
+    assert cfg.model.backbone.arch == arch
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_name_keeps_its_promises(name):
+    cfg = load(name)
+    gpus, batch, epochs = map(int, re.search(r'_(\d+)xb(\d+)-(\d+)e', name).groups())
+    size = int(re.search(r'-(\d+)px$', name).group(1))
+    assert cfg.train_dataloader.batch_size == batch
+    assert cfg.auto_scale_lr.base_batch_size == gpus * batch
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.param_scheduler[-1].end == epochs
+    test_size = [t.get('crop_size', t.get('scale')) for t in cfg.test_dataloader.dataset.pipeline if 'type' in t]
+    assert size in test_size
+
+
+@pytest.mark.parametrize('name', IMAGENET)
+def test_recipe_of_the_release(name):
+    cfg = load(name)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, 0.05)
+    assert cfg.optim_wrapper.get('clip_grad') is None
+    warm_up, cosine = cfg.param_scheduler
+    assert (warm_up.start_factor, warm_up.end, cosine.eta_min) == (1e-2, 5, 1e-6)
+    assert [(a.type, a.alpha) for a in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    assert cfg.model.backbone.get('drop_path_rate', 0) == 0
+    train = {t.type: t for t in cfg.train_dataloader.dataset.pipeline}
+    assert (train['RandAugment'].magnitude_level, train['RandAugment'].magnitude_std) == (9, 0.5)
+    assert (train['RandomErasing'].erase_prob, train['RandomErasing'].mode) == (0.25, 'rand')
+    assert train['RandomResizedCrop'].interpolation == 'bicubic'
+    test = {t.type: t for t in cfg.test_dataloader.dataset.pipeline}
+    assert test['CenterCrop'].crop_size / test['ResizeEdge'].scale == pytest.approx(0.9, abs=2e-3)
+    assert ('EMAHook' in str(cfg.get('custom_hooks'))) == ('-ema' in name)
+
+
+def test_layer_decay_reaches_every_layer():
+    cfg = load(FINE_TUNE)
+    model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    rates = {group['param_name']: group['lr'] for group in wrapper.param_groups}
+    assert rates['head.fc.weight'] == pytest.approx(5e-4)
+    assert rates['backbone.stages.3.norm.weight'] == pytest.approx(5e-4 * 0.8)
+    assert rates['backbone.stages.0.patch_embed.0.weight'] == pytest.approx(5e-4 * 0.8**12)
+    assert rates['backbone.stages.0.blocks.1.gsda.mlp.fc1.weight'] == pytest.approx(5e-4 * 0.8**10)
+    decays = {group['param_name']: group['weight_decay'] for group in wrapper.param_groups}
+    assert decays['backbone.stages.0.blocks.0.mssa.ls1.gamma'] == 0
+    assert decays['backbone.stages.3.norm.weight'] == 0
+    assert decays['head.fc.weight'] == 0.05
+
+
+def test_metafile_names_every_config_once():
+    listed = [Path(model['Config']).stem for model in METAFILE['Models']]
+    assert sorted(listed) == [name for name in NAMES if name != FINE_TUNE]
+    assert all((ROOT / model['Config']).is_file() for model in METAFILE['Models'])
+    assert yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import'] == ['configs/classification/metafile.yml']
+
+
+@pytest.mark.parametrize('entry', METAFILE['Models'], ids=lambda entry: entry['Name'])
+def test_metafile_counts_are_true(entry):
+    """Parameters and multiply-accumulates (convolution, linear, matrix product) with the head."""
+    name = Path(entry['Config']).stem
+    cfg = load(name)
+    size = int(re.search(r'-(\d+)px$', name).group(1))
+    model = MODELS.build(cfg.model).eval()
+    image = torch.zeros(1, cfg.model.backbone.get('in_channels', 3), size, size)
+    counter = FlopCounterMode(display=False)
+    # The counter does not know the CPU's fused attention; the plain one is two matrix products.
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model(image, mode='tensor')
+    assert entry['Metadata']['Parameters'] == sum(p.numel() for p in model.parameters())
+    assert entry['Metadata']['FLOPs'] == counter.get_total_flops() // 2
+
+
+def test_readme_tables_come_from_the_metafile():
+    readme = (CONFIGS / 'README.md').read_text()
+    for entry in METAFILE['Models']:
+        row = next(line for line in readme.splitlines() if f']({Path(entry["Config"]).name})' in line)
+        assert f'{entry["Metadata"]["Parameters"] / 1e6:.2f}' in row
+        assert f'{entry["Metadata"]["FLOPs"] / 1e9:.3f}' in row
+        for result in entry.get('Results', []):
+            assert f'{result["Metrics"]["Top 1 Accuracy"]:.1f}' in row
+
+
+@pytest.fixture(scope='session')
+def imagenet(tmp_path_factory):
+    return imagenet_folders(tmp_path_factory.mktemp('imagenet'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', IMAGENET)
+def test_imagenet_config_runs_unchanged(name, imagenet, tmp_path):
+    """Training and validation on ImageNet's layout; only the place and the lengths are changed."""
+    options = [f'{loader}_dataloader.dataset.data_root={imagenet}' for loader in ('train', 'val', 'test')]
+    options += ['train_dataloader.dataset.indices=4', 'val_dataloader.dataset.indices=2', 'train_cfg.max_epochs=1']
+    result = tool('train.py', CONFIGS / f'{name}.py', '--work-dir', tmp_path, '--cfg-options', *options)
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    assert 'accuracy/top5' in result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_custom_data_page(tmp_path):
+    """The page's commands, copied one by one into a fresh folder; only the length is changed."""
+    import os
+    import subprocess
+    import sys
+
+    page = (CONFIGS / 'CUSTOM_DATA.md').read_text()
+    blocks = re.findall(r'```(python|bash)\n(.*?)```', page, flags=re.DOTALL)
+    config = next(text for kind, text in blocks if kind == 'python')
+    commands = [line for kind, text in blocks if kind == 'bash' for line in text.replace('\\\n', ' ').splitlines()]
+    assert len(commands) >= 4
+    for folder in ('configs', 'tools', 'scopevit'):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / 'my_configs').mkdir()
+    config_path = tmp_path / re.search(r'`(my_configs/\S+\.py)`', page).group(1)
+    config_path.write_text(f'{config}\ntrain_cfg = dict(max_epochs=3)\n')
+    assert 'max_epochs=3' not in config
+    image_folders(tmp_path / 'data' / 'pets', classes=3, train=2, val=2)
+    from scopevit.models import ScopeViT
+
+    torch.save(ScopeViT('tiny').state_dict(), tmp_path / 'scopevit-tiny.pth')
+    environment = dict(os.environ, PYTHON=sys.executable, PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
+    for command in commands:
+        command = command.replace('epoch_30', 'epoch_3')
+        result = subprocess.run(
+            ['bash', '-ec', command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert result.returncode == 0, f'{command}\n{result.stdout[-2000:]}{result.stderr[-4000:]}'
+    assert (tmp_path / 'work_dirs/pets/predictions.png').stat().st_size > 10_000
+    assert list(tmp_path.glob('scopevit-tiny-pets-*.pth'))

@@ -1,0 +1,59 @@
+"""Publishing: a slim file that loads with nothing allowed but tensors and plain data."""
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from helpers import TOY, fails_cleanly, tool
+
+pytestmark = pytest.mark.slow
+
+PLAIN_LOAD = "import sys, torch; print(sorted(torch.load(sys.argv[1], weights_only=True)['meta']))"
+
+
+def published(result):
+    return result.stdout.split('wrote ')[1].strip()
+
+
+def test_published_file_is_slim_and_plain(toy_run, toy_options, tmp_path):
+    out = published(tool('converters/publish_model.py', toy_run / 'epoch_4.pth', tmp_path / 'toy.pth'))
+    with open(out, 'rb') as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    assert out == str(tmp_path / f'toy-{digest[:8]}.pth')
+    # A Python without our package: nothing but torch's own rules.
+    result = subprocess.run([sys.executable, '-c', PLAIN_LOAD, out], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    slim, full = torch.load(out), toy_run / 'epoch_4.pth'
+    assert slim.keys() == {'state_dict', 'meta'}
+    assert slim['meta']['epoch'] == 4
+    assert slim['meta']['dataset_meta']['classes'][0] == 'T-shirt/top'
+    size = sum(v.numel() * v.element_size() for v in slim['state_dict'].values())
+    assert len(torch.load(out)['state_dict']) == len(torch.load(full)['state_dict'])
+    assert (tmp_path / out).stat().st_size < size + 200 * len(slim['state_dict']) + 100_000
+    tool('test.py', TOY, out, '--work-dir', tmp_path / 'test', *toy_options)  # and it still is that model
+
+
+def test_averaged_and_raw_weights(toy_options, tmp_path):
+    config = tmp_path / 'ema.py'
+    hook = dict(type='EMAHook', momentum=0.5, priority='ABOVE_NORMAL')
+    config.write_text(f'_base_ = {str(TOY)!r}\ncustom_hooks = [{hook}]\n')
+    tool('train.py', config, '--work-dir', tmp_path, *toy_options, 'train_cfg.max_epochs=1')
+    trained = torch.load(tmp_path / 'epoch_1.pth')
+    key = 'head.fc.weight'
+    averaged, raw = trained['state_dict'][key], trained['ema_state_dict'][f'module.{key}']
+    assert not torch.equal(averaged, raw)
+    for kind, expected in (('auto', averaged), ('ema', averaged), ('raw', raw)):
+        words = (tmp_path / 'epoch_1.pth', tmp_path / f'{kind}.pth', '--weights', kind)
+        slim = torch.load(published(tool('converters/publish_model.py', *words)))
+        assert torch.equal(slim['state_dict'][key], expected)
+        assert slim['state_dict'].keys() == trained['state_dict'].keys()
+
+
+def test_names_what_is_wrong(toy_run, tmp_path):
+    words = (toy_run / 'epoch_4.pth', tmp_path / 'x.pth', '--weights', 'ema')
+    fails_cleanly(tool('converters/publish_model.py', *words, check=False), 'has no averaged weights')
+    fails_cleanly(tool('converters/publish_model.py', 'no.pth', tmp_path / 'x.pth', check=False), 'does not exist')
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,256 @@
+"""Training and testing from the command line, in one process and in several, and what can go wrong."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from mmengine.config import Config
+
+from helpers import ROOT, TOY, fails_cleanly, image_folders, tool
+from reference.weights import fill
+from scopevit.engine.checkpoint import read_checkpoint
+from scopevit.models import ScopeViT
+
+pytestmark = pytest.mark.slow
+
+
+def weights(path):
+    return read_checkpoint(path)['state_dict']
+
+
+def largest_difference(a, b):
+    assert a.keys() == b.keys()
+    return max((a[key].double() - b[key].double()).abs().max().item() for key in a)
+
+
+def start(*words):
+    """Start a tool without waiting for it, in a process group of its own."""
+    command = [str(word) for word in words]
+    environment = dict(os.environ, PYTHON=sys.executable)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, timeout=120):
+    end = time.time() + timeout
+    while not condition():
+        assert time.time() < end, 'nothing happened in time'
+        time.sleep(0.02)
+
+
+def test_training_writes_checkpoints_and_logs(toy_run):
+    assert (toy_run / 'epoch_4.pth').is_file()
+    assert list(toy_run.glob('*/vis_data/scalars.json'))
+    assert (toy_run / 'toy_classifier.py').is_file()  # the config as it was run
+
+
+def test_test_writes_predictions_and_metrics(toy_run, toy_options, tmp_path):
+    tool('test.py', TOY, toy_run / 'epoch_4.pth', '--work-dir', tmp_path, *toy_options)
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    predictions = pickle.loads((tmp_path / 'predictions.pkl').read_bytes())
+    assert len(predictions) == 30
+    right = sum(int(p['pred_label']) == int(p['gt_label']) for p in predictions)
+    assert metrics['accuracy/top1'] == pytest.approx(100 * right / 30, abs=1e-3)
+
+    # Two processes: the same metric and every prediction once, in the same order.
+    out, metrics_file = tmp_path / 'out' / 'p.pkl', tmp_path / 'out' / 'm.json'
+    words = (TOY, toy_run / 'epoch_4.pth', 2, '--work-dir', tmp_path, '--out', out, '--metrics', metrics_file)
+    tool('dist_test.sh', *words, *toy_options)
+    assert json.loads(metrics_file.read_text()) == metrics
+    distributed = pickle.loads(out.read_bytes())
+    assert [int(p['gt_label']) for p in distributed] == [int(p['gt_label']) for p in predictions]
+
+
+def test_two_processes_train_as_one(toy_options, tmp_path):
+    """Four epochs of four steps: the same global batches give the same weights."""
+    backbone = Config.fromfile(TOY).model.backbone
+    model = fill(ScopeViT(backbone.arch, in_channels=1))  # gammas near 0.5, so that attention matters
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in model.state_dict().items()}), tmp_path / 'start.pth')
+    options = ['--pretrained', tmp_path / 'start.pth', *toy_options]
+    tool('train.py', TOY, '--work-dir', tmp_path / 'one', *options, 'train_dataloader.batch_size=16')
+    result = tool('dist_train.sh', TOY, 2, '--work-dir', tmp_path / 'two', *options, 'train_dataloader.batch_size=8')
+    assert 'Distributed training: True' in result.stdout + result.stderr
+    one, two = weights(tmp_path / 'one' / 'epoch_4.pth'), weights(tmp_path / 'two' / 'epoch_4.pth')
+    assert largest_difference(one, two) < 1e-5
+    begun = {f'backbone.{key}': value for key, value in model.state_dict().items()}
+    assert largest_difference({key: one[key] for key in begun}, begun) > 1e-3  # it did train
+
+
+def test_killed_rank_ends_the_launcher(toy_options, tmp_path):
+    words = ('bash', ROOT / 'tools' / 'dist_train.sh', TOY, 2, '--work-dir', tmp_path)
+    launcher = start(*words, *toy_options, 'train_cfg.max_epochs=100000')
+    try:
+        wait_for(lambda: (tmp_path / 'epoch_1.pth').exists() or launcher.poll() is not None)
+        assert launcher.poll() is None, launcher.stdout.read()
+        ranks = {}
+        for process in psutil.Process(launcher.pid).children(recursive=True):
+            if 'train.py' in ' '.join(process.cmdline()) and 'RANK' in process.environ():
+                ranks[process.environ()['RANK']] = process
+        assert set(ranks) == {'0', '1'}
+        ranks['1'].kill()
+        assert launcher.wait(timeout=60) != 0
+        assert not ranks['0'].is_running() or ranks['0'].status() == psutil.STATUS_ZOMBIE
+    finally:
+        if launcher.poll() is None:
+            os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.stdout.close()
+    read_checkpoint(tmp_path / 'epoch_1.pth')  # what was saved is whole
+
+
+def test_interrupted_run_resumes_to_the_same_weights(toy_run, toy_options, tmp_path):
+    options = ['--work-dir', tmp_path, *toy_options]
+    last = tmp_path / 'last_checkpoint'
+    run = start(sys.executable, ROOT / 'tools' / 'train.py', TOY, *options)
+    wait_for(lambda: (last.exists() and last.read_text().endswith('epoch_2.pth')) or run.poll() is not None)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    run.stdout.close()
+    assert not (tmp_path / 'epoch_4.pth').exists()
+    for later in tmp_path.glob('epoch_[34].pth*'):  # the kill may come a little late
+        later.unlink()
+    last.write_text(str(tmp_path / 'epoch_2.pth'))
+    result = tool('train.py', TOY, '--resume', *options)
+    assert 'resumed epoch: 2' in result.stdout + result.stderr
+    assert largest_difference(weights(tmp_path / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')) == 0
+    # --resume with a path
+    (tmp_path / 'epoch_4.pth').unlink()
+    tool('train.py', TOY, '--resume', tmp_path / 'epoch_3.pth', *options)
+    assert largest_difference(weights(tmp_path / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')) == 0
+
+
+def test_pretrained_amp_seed_and_learning_rate_options(toy_run, toy_options, tmp_path):
+    words = ['--work-dir', tmp_path, '--pretrained', toy_run / 'epoch_4.pth', '--amp', '--auto-scale-lr']
+    words += ['--seed', 7, '--deterministic', *toy_options, 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=32']
+    result = tool('train.py', TOY, *words)
+    log = result.stdout + result.stderr
+    assert '0 missing, 0 unexpected, 0 of another shape' in log
+    assert log.count('mixed precision runs in bfloat16') == 1
+    cfg = Config.fromfile(tmp_path / 'toy_classifier.py')
+    assert cfg.optim_wrapper.type == 'scopevit.CPUAmpOptimWrapper'
+    assert cfg.randomness == dict(seed=7, deterministic=True)
+    assert cfg.auto_scale_lr.enable
+    step = json.loads(next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()[0])
+    assert step['lr'] == pytest.approx(0.02)  # 0.01 for a batch of 16
+    assert torch.tensor(step['loss']).isfinite()
+
+
+def test_config_of_a_toolbox_trains_unchanged(fashion_mnist, tmp_path):
+    """mmpretrain's LeNet for MNIST, whose files have the same names and form."""
+    options = [f'{loader}_dataloader.dataset.data_prefix={fashion_mnist}' for loader in ('train', 'val', 'test')]
+    options += ['train_dataloader.dataset.indices=256', 'train_cfg.max_epochs=1']
+    tool('train.py', 'mmpretrain::lenet/lenet5_mnist.py', '--work-dir', tmp_path, '--cfg-options', *options)
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+FAKE_SRUN = """#!/usr/bin/env bash
+# Starts as many tasks as --ntasks says, with the variables that Slurm would set.
+echo "srun $*" >>"$SRUN_LOG"
+while [ "${1#--}" != "$1" ]; do
+    case $1 in --ntasks=*) n=${1#*=} ;; esac
+    shift
+done
+for ((i = 0; i < n; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_NTASKS=$n SLURM_NNODES=1 "$@" &
+    pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
+"""
+
+
+def test_slurm_scripts(toy_run, toy_options, tmp_path):
+    srun = tmp_path / 'bin' / 'srun'
+    srun.parent.mkdir()
+    srun.write_text(FAKE_SRUN)
+    srun.chmod(0o755)
+    env = dict(PATH=f'{srun.parent}:{os.environ["PATH"]}', SRUN_LOG=str(tmp_path / 'log'), GPUS='2', GRES='none')
+    options = ['--work-dir', tmp_path / 'run', *toy_options, 'train_dataloader.batch_size=8']
+    tool('slurm_train.sh', 'some_partition', 'some_job', TOY, *options, env=env)
+    assert largest_difference(
+        weights(tmp_path / 'run' / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')
+    ) < 1e-4  # fmt: skip
+    options = ['--work-dir', tmp_path / 'test', *toy_options]
+    env['GRES'] = 'gpu:a100:2'
+    tool('slurm_test.sh', 'some_partition', 'some_job', TOY, tmp_path / 'run' / 'epoch_4.pth', *options, env=env)
+    assert (tmp_path / 'test' / 'metrics.json').is_file()
+    train, test = (tmp_path / 'log').read_text().splitlines()
+    assert '--partition=some_partition --job-name=some_job --ntasks=2 --ntasks-per-node=2' in train
+    assert '--gres' not in train
+    assert '--gres=gpu:a100:2' in test
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+def test_scripts_say_how_they_are_used(script):
+    result = tool(script, check=False)
+    assert result.returncode == 2
+    assert 'usage:' in result.stderr
+    if script == 'dist_train.sh':
+        result = tool(script, 'config.py', 'two', check=False)
+        assert result.returncode == 2
+        assert "NPROC must be a number of processes, but is 'two'" in result.stderr
+
+
+# Bad input. Each ends with one message, and leaves what was there.
+
+
+def test_train_names_what_is_wrong(toy_run, toy_options, tmp_path):
+    fails_cleanly(tool('train.py', 'configs/no.py', check=False), 'config configs/no.py does not exist')
+    result = tool('train.py', TOY, '--work-dir', TOY / 'below_a_file', *toy_options, check=False)
+    fails_cleanly(result, 'cannot write to', '--work-dir')
+    work_dir = ['--work-dir', tmp_path]
+    result = tool('train.py', TOY, *work_dir, '--pretrained', 'no.pth', *toy_options, check=False)
+    fails_cleanly(result, 'checkpoint no.pth does not exist')
+    torch.save(ScopeViT('xtiny').state_dict(), tmp_path / 'other.pth')
+    result = tool('train.py', TOY, *work_dir, '--pretrained', tmp_path / 'other.pth', *toy_options, check=False)
+    fails_cleanly(result, 'does not fit the backbone ScopeViT', 'of another shape')
+
+
+def test_truncated_checkpoint_in_the_work_dir_is_named_and_kept(toy_run, toy_options, tmp_path):
+    whole = (toy_run / 'epoch_4.pth').read_bytes()
+    (tmp_path / 'epoch_3.pth').write_bytes(whole[: len(whole) // 2])
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    result = tool('train.py', TOY, '--work-dir', tmp_path, '--resume', *toy_options, check=False)
+    fails_cleanly(result, 'epoch_3.pth is truncated', '--resume work_dir/epoch_N.pth')
+    assert (tmp_path / 'epoch_3.pth').stat().st_size == len(whole) // 2
+
+
+def test_test_refuses_a_checkpoint_of_another_model(toy_run, toy_options, tmp_path):
+    options = ['--work-dir', tmp_path, *toy_options, 'model.head.num_classes=7']
+    result = tool('test.py', TOY, toy_run / 'epoch_4.pth', *options, check=False)
+    fails_cleanly(result, 'of another model than the config describes', 'head.fc.weight (10, 64) for (7, 64)')
+
+
+@pytest.mark.parametrize('content', [b'not an image', b''], ids=['text', 'empty'])
+@pytest.mark.parametrize('workers', [0, 1])
+def test_broken_training_image_is_named_and_checkpoints_stay(content, workers, tmp_path):
+    images = image_folders(tmp_path / 'images')
+    load = dict(type='LoadImageFromFile')
+    pipeline = [load, dict(type='Resize', scale=32), dict(type='PackInputs')]
+    dataset = dict(type='CustomDataset', data_root=str(images), pipeline=pipeline)
+    loader = dict(_delete_=True, batch_size=4, num_workers=workers, sampler=dict(type='DefaultSampler', shuffle=True))
+    settings = dict(
+        train_dataloader=dict(**loader, dataset=dict(**dataset, data_prefix='train')),
+        val_dataloader=dict(**loader, dataset=dict(**dataset, data_prefix='val')),
+        model=dict(
+            data_preprocessor=dict(mean=[127] * 3, std=[64] * 3), backbone=dict(in_channels=3), head=dict(num_classes=3)
+        ),
+        train_cfg=dict(max_epochs=1),
+    )
+    config = tmp_path / 'config.py'
+    text = '\n'.join(f'{key} = {value!r}' for key, value in settings.items())
+    config.write_text(f'_base_ = {str(TOY)!r}\n{text}\n')
+    work_dir = ['--work-dir', tmp_path / 'run']
+    tool('train.py', config, *work_dir)
+    broken = images / 'train' / 'class_1' / '2.jpg'
+    broken.write_bytes(content)
+    result = tool('train.py', config, *work_dir, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', check=False)
+    fails_cleanly(result, f'{broken} cannot be decoded as an image', '--resume')
+    read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')
