@@ -17,7 +17,7 @@ def tool(name, *words, cwd=None, timeout=300, env=None, check=True):
     """Run a Python tool or shell script of tools/ to its end; returns the finished process."""
     path = ROOT / 'tools' / name
     command = ['bash', path] if path.suffix == '.sh' else [sys.executable, path]
-    environment = dict(os.environ, PYTHON=sys.executable, **(env or {}))
+    environment = {**os.environ, 'PYTHON': sys.executable, **(env or {})}
     result = subprocess.run(
         [str(word) for word in [*command, *words]],
         cwd=cwd or ROOT,

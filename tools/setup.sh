@@ -4,10 +4,10 @@
 #   bash tools/setup.sh            make or complete .venv in this repository
 #   bash tools/setup.sh --active   use the active environment, after listing what would change
 #
-# PYTHON         the Python 3.10 or 3.11 to build .venv from (default: the first one found)
+# PYTHON           the Python 3.10 or 3.11 to build .venv from (default: the first one found)
 # TORCH_INDEX_URL  where torch comes from; for a small CPU-only install
-#                https://download.pytorch.org/whl/cpu
-# MAX_JOBS       compiler processes for mmcv (default: number of cores)
+#                  https://download.pytorch.org/whl/cpu
+# MAX_JOBS         compiler processes for mmcv (default: number of cores)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -15,7 +15,7 @@ fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3
 
 case " $* " in
     *" --active "*) candidates=(python) ;;
-    *) candidates=("${PYTHON:-python3}" python3.11 python3.10 /usr/bin/python3) ;;
+    *) if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); else candidates=(python3 python3.11 python3.10); fi ;;
 esac
 for python in "${candidates[@]}"; do
     if fits "$python"; then
