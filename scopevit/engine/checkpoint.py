@@ -179,18 +179,40 @@ def match_weights(model: nn.Module, weights: StateDict) -> Match:
 
 
 def check_fits(model: nn.Module, path: str) -> None:
-    """Make sure that a checkpoint fits a whole model, before testing or resuming with it.
+    """Make sure that a checkpoint is of this model, before testing or resuming with it.
+
+    It loads the weights as MMEngine will, so that what a model does to weights of older
+    versions or other image sizes counts as fitting. MMEngine alone would go on with random
+    values for what is missing.
 
     Raises:
-        CheckpointError: If it cannot be read, or a weight is missing, left over or of another shape.
+        CheckpointError: If it cannot be read, a weight is missing or of another shape, or
+            there are weights for more layers than the model has.
     """
-    match = match_weights(model, get_state_dict(read_checkpoint(path), path))
-    # Data preprocessors and the like may come and go with a toolbox's version as buffers.
-    if match.missing or match.misshapen or match.unexpected:
+    weights = get_state_dict(read_checkpoint(path), path)
+    match = Match()
+    try:
+        missing, match.unexpected = model.load_state_dict(weights, strict=False)
+        match.missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    except RuntimeError:
+        match = match_weights(model, weights)
+    match.matched = [key for key in weights if key not in match.unexpected]
+    deeper = [key for key in match.unexpected if _is_of_a_further_layer(model, key)]
+    if match.missing or match.misshapen or deeper:
         raise CheckpointError(
             f'checkpoint {path} is of another model than the config describes (another arch or number of '
             f'classes?): {match}'
         )
+
+
+def _is_of_a_further_layer(model: nn.Module, key: str) -> bool:
+    """Whether a weight left over belongs to a layer beyond the last one of a list of the model."""
+    names = key.split('.')
+    for name in names:
+        if not hasattr(model, name):
+            return name.isdigit() and isinstance(model, (nn.ModuleList, nn.Sequential))
+        model = getattr(model, name)
+    return False
 
 
 def load_backbone(backbone: nn.Module, path: str) -> Match:

@@ -131,11 +131,32 @@ def test_nothing_in_common_is_an_error(tmp_path):
         load_backbone(ScopeViT(NARROW), tmp_path / 'c.pth')
 
 
-def test_check_fits_names_what_differs(tmp_path):
+@pytest.mark.parametrize(
+    ('options', 'says'),
+    [
+        (dict(in_channels=1), 'stages.0.patch_embed.0.weight'),
+        (dict(arch=dict(NARROW, depths=(1, 1, 3, 1))), 'stages.2.blocks.2'),  # missing
+        (dict(arch=dict(NARROW, depths=(1, 1, 1, 1))), 'stages.2.blocks.1'),  # left over
+    ],
+)
+def test_check_fits_names_what_differs(options, says, tmp_path):
     torch.save(dict(state_dict=ScopeViT(NARROW).state_dict()), tmp_path / 'c.pth')
     check_fits(ScopeViT(NARROW), tmp_path / 'c.pth')
-    with pytest.raises(CheckpointError, match='another arch'):
-        check_fits(ScopeViT(NARROW, in_channels=1), tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match='another arch.*\n(.*\n)*.*' + says):
+        check_fits(ScopeViT(**{'arch': NARROW, **options}), tmp_path / 'c.pth')
+
+
+def test_check_fits_lets_a_model_adapt_weights(tmp_path):
+    """Other toolboxes' models resize or rename weights while they load, and leave buffers over."""
+
+    class Adapting(torch.nn.Linear):
+        def _load_from_state_dict(self, state_dict, prefix, *args):
+            state_dict[f'{prefix}weight'] = state_dict[f'{prefix}weight'][:3]
+            super()._load_from_state_dict(state_dict, prefix, *args)
+
+    weights = dict(weight=torch.ones(5, 2), bias=torch.zeros(3), old_buffer=torch.zeros(1))
+    torch.save(weights, tmp_path / 'c.pth')
+    check_fits(Adapting(2, 3), tmp_path / 'c.pth')
 
 
 def test_saving_never_replaces_a_file(tmp_path):
