@@ -28,7 +28,8 @@ class BuildWithMim(build_py):
             shutil.copytree(
                 os.path.join(HERE, folder),
                 os.path.join(target, folder),
-                ignore=shutil.ignore_patterns('__pycache__', '*.pyc'),
+                # The set-up serves a checkout, whose requirements/ and tests/ are not shipped.
+                ignore=shutil.ignore_patterns('__pycache__', '*.pyc', 'setup*', 'quickstart.sh', 'run_tests.sh'),
             )
         shutil.copy(os.path.join(HERE, 'model-index.yml'), target)
 
@@ -40,15 +41,17 @@ setup(
     long_description=read('README.md'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.9',
+    python_requires='>=3.10',
     packages=find_packages(include=('scopevit', 'scopevit.*')),
     # Ranges, for use beside a stack of one's own; the pins of the tested stack are in requirements/.
-    install_requires=['torch>=2.0', 'mmengine>=0.10'],
+    install_requires=['torch>=2.1', 'mmengine>=0.10'],
     extras_require={
-        'classification': ['mmcv>=2.0', 'mmpretrain>=1.2'],
-        'detection': ['mmcv>=2.0', 'mmdet>=3.3'],
-        'segmentation': ['mmcv>=2.0', 'mmsegmentation>=1.2', 'ftfy', 'regex'],
-        'pose': ['mmcv>=2.0', 'mmdet>=3.3', 'mmpose>=1.3'],
+        # The toolboxes refuse mmcv 2.2. mmpose is installed by hand, with --no-deps: it declares
+        # chumpy, which it never imports and which no longer builds.
+        'classification': ['mmcv>=2.0,<2.2', 'mmpretrain>=1.2'],
+        'detection': ['mmcv>=2.0,<2.2', 'mmdet>=3.3'],
+        'segmentation': ['mmcv>=2.0,<2.2', 'mmsegmentation>=1.2', 'ftfy', 'regex'],
+        'pose': ['mmcv>=2.0,<2.2', 'mmdet>=3.3', 'xtcocotools', 'json_tricks', 'munkres'],
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

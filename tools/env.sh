@@ -1,13 +1,12 @@
-# Sourced by the scripts here. Chooses the Python to run: $PYTHON, else that of an active
-# environment, else the repository's .venv, else python3. Makes this checkout importable.
+# Sourced by the scripts here. Chooses the Python to run: $PYTHON, else that of an active virtual
+# environment, else the repository's .venv, else python. Makes this checkout importable.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${PYTHON:-}" ]; then
-    if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
-        PYTHON=python
-    elif [ -x "$root/.venv/bin/python" ]; then
+    # A conda base is active in every shell of its users; .venv was made for this repository.
+    if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$root/.venv/bin/python" ]; then
         PYTHON=$root/.venv/bin/python
     else
-        PYTHON=python3
+        PYTHON=python
     fi
 fi
 export PYTHON PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
@@ -20,13 +19,21 @@ share_cores() {
     fi
 }
 
+require_count() {
+    case $2 in
+        '' | *[!0-9]* | 0)
+            echo "error: $1 must be a whole number of at least 1, but is '$2'" >&2
+            exit 2
+            ;;
+    esac
+}
+
 # launch NPROC SCRIPT ARGS...: start SCRIPT in NPROC processes on each of NNODES machines.
 launch() {
     local nproc=$1
     shift
-    case $nproc in
-        '' | *[!0-9]* | 0) echo "error: NPROC must be a number of processes, but is '$nproc'" >&2; exit 2 ;;
-    esac
+    require_count NPROC "$nproc"
+    require_count NNODES "${NNODES:-1}"
     share_cores "$nproc"
     local rendezvous=(--standalone)
     if [ "${NNODES:-1}" -gt 1 ] || [ -n "${PORT:-}" ]; then
@@ -41,6 +48,7 @@ slurm_usage="[GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 GRES=gpu:8 SRUN_ARGS= PORT=
 # slurm_launch PARTITION JOB_NAME SCRIPT ARGS...: one task for each GPU; GRES=none asks for CPUs only.
 slurm_launch() {
     local gpus=${GPUS:-8}
+    require_count GPUS "$gpus"
     local per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
     local gres=${GRES:-gpu:$per_node}
     export MASTER_PORT=${PORT:-$((20000 + RANDOM % 20000))}

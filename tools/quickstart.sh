@@ -21,19 +21,18 @@ while [ $# -gt 0 ]; do
 done
 
 bash tools/setup.sh
-unset PYTHON VIRTUAL_ENV CONDA_PREFIX # the environment that was just set up, whatever is active
+unset PYTHON VIRTUAL_ENV # run in what was just set up, whatever is active
 source tools/env.sh
 
 config=configs/classification/scopevit-xtiny_2xb64-18e_fashion-mnist-32px.py
 work_dir=work_dirs/quickstart/$(date +%Y%m%d-%H%M%S) # every run has its own: nothing is overwritten
-checkpoint=$work_dir/epoch_18.pth
 
 echo && echo "==> Unpacking 6,000 training and 1,000 test images of clothing"
 "$PYTHON" tools/data/fashion_mnist.py unpack
 echo && echo "==> Training with two processes; log and checkpoints in $work_dir"
 bash tools/dist_train.sh "$config" 2 --work-dir "$work_dir" --seed "$seed"
 echo && echo "==> Testing on the held-out images"
-bash tools/dist_test.sh "$config" "$checkpoint" 2 --work-dir "$work_dir"
+bash tools/dist_test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 2 --work-dir "$work_dir"
 echo && echo "==> Drawing"
 "$PYTHON" tools/visualization/draw_predictions.py "$config" "$work_dir/predictions.pkl" --out "$work_dir/predictions.png"
 "$PYTHON" tools/visualization/plot_curves.py "$work_dir" --out "$work_dir/curves.png"

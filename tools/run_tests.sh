@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
-unset PYTHON VIRTUAL_ENV CONDA_PREFIX # the environment that was just set up, whatever is active
+unset PYTHON VIRTUAL_ENV # run in what was just set up, whatever is active
 source tools/env.sh
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

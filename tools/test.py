@@ -4,10 +4,11 @@ import argparse
 import json
 import os
 
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from scopevit.engine.checkpoint import check_fits, to_plain
-from scopevit.engine.errors import user_errors
+from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import add_common_arguments, build_runner, check_writable, load_config, prepare
 
 
@@ -25,6 +26,19 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def dump_predictions(cfg: Config, path: str) -> None:
+    """Let the test write what the model predicts for every sample."""
+    if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
+        raise UserError('this config has no test_dataloader or no test_evaluator')
+    dump = dict(type='DumpResults', out_file_path=path)
+    evaluator = cfg.test_evaluator
+    if isinstance(evaluator, dict) and 'metrics' in evaluator:  # a whole evaluator, as for several data sets
+        metrics = evaluator.metrics
+        evaluator.metrics = [*(metrics if isinstance(metrics, (list, tuple)) else [metrics]), dump]
+    else:
+        cfg.test_evaluator = [*(evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]), dump]
+
+
 def main() -> None:
     args = parse_args()
     with user_errors():
@@ -34,14 +48,14 @@ def main() -> None:
         cfg.resume = False
         predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
         metrics_file = args.metrics or os.path.join(cfg.work_dir, 'metrics.json')
-        for path in (predictions, metrics_file):
-            check_writable(os.path.dirname(os.path.abspath(path)))
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
-        cfg.test_evaluator = [*evaluators, dict(type='DumpResults', out_file_path=predictions)]
+        if not predictions.endswith(('.pkl', '.pickle')):
+            raise UserError(f'--out writes a pickle file: its name must end with .pkl, but is {predictions}')
+        for path, option in ((predictions, '--out'), (metrics_file, '--metrics')):
+            check_writable(os.path.dirname(os.path.abspath(path)), option)
+        dump_predictions(cfg, predictions)
 
         runner = build_runner(cfg)
-        model = getattr(runner.model, 'module', runner.model)
-        check_fits(model, args.checkpoint)
+        check_fits(runner.model, args.checkpoint)
         metrics = runner.test()
         if is_main_process():
             with open(metrics_file, 'w') as file:

@@ -1,10 +1,13 @@
 """Train a model from a config of any of the four toolboxes."""
 
 import argparse
+import glob
+import os
 
-from mmengine.runner import find_latest_checkpoint
+from mmengine.config import Config
+from mmengine.runner import Runner, find_latest_checkpoint
 
-from scopevit.engine.checkpoint import check_fits, read_checkpoint
+from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import add_common_arguments, build_runner, load_config, prepare
 
@@ -30,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def merge_arguments(cfg, args: argparse.Namespace) -> None:
+def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line's wishes into the config, which is saved beside the results."""
     if args.amp:
         if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
@@ -54,6 +57,24 @@ def merge_arguments(cfg, args: argparse.Namespace) -> None:
         cfg.custom_hooks.append(dict(type='scopevit.PretrainedBackboneHook', checkpoint=args.pretrained))
 
 
+def check_start(cfg: Config, runner: Runner) -> None:
+    """Make sure that the weights to start or go on from are of this model, and none is passed over."""
+    if not cfg.get('resume'):
+        if cfg.get('load_from'):
+            check_backbone_matches(runner.model, cfg.load_from)
+        return
+    checkpoint = cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
+    if checkpoint is not None:
+        check_fits(runner.model, checkpoint)
+        return
+    saved = sorted(glob.glob(os.path.join(glob.escape(runner.work_dir), '*.pth')))
+    if saved:
+        raise UserError(
+            f'--resume: {runner.work_dir} does not say which checkpoint is the last (no last_checkpoint file); '
+            f'name one, for example --resume {saved[-1]}'
+        )
+
+
 def main() -> None:
     args = parse_args()
     with user_errors():
@@ -61,10 +82,7 @@ def main() -> None:
         merge_arguments(cfg, args)
         prepare(cfg, args)
         runner = build_runner(cfg)
-        if cfg.get('resume'):
-            checkpoint = cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
-            if checkpoint is not None:
-                check_fits(runner.model, checkpoint)
+        check_start(cfg, runner)
         runner.train()
 
 

@@ -5,16 +5,20 @@ run no code of its own. MMEngine's checkpoints hold a few harmless classes besid
 this module allows those (torch >= 2.6 refuses MMEngine's own files otherwise).
 """
 
+import argparse
+import importlib
 import os
 import pickle
+import re
 import tempfile
 from dataclasses import dataclass, field
-from typing import Dict, List, Union
+from typing import Dict, List, Optional, Union
 
 import numpy as np
 import torch
 from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from .errors import UserError
@@ -26,6 +30,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, unreadable, unsafe, or does not fit the model."""
 
 
+# How torch words that an object was refused, with the object's name.
+_REFUSED = re.compile(r'(?:nsupported (?:global: GLOBAL|GLOBAL|class|attribute)|unrecognized function) ([\w.]+)')
+
+
 def _history_buffer_method(owner: object, name: str) -> object:
     """The only attribute access that a checkpoint may ask for."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
@@ -34,12 +42,11 @@ def _history_buffer_method(owner: object, name: str) -> object:
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Let safe loading read what MMEngine stores besides tensors: training logs in numpy arrays."""
-    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4
+    """Let safe loading read what MMEngine and timm store besides tensors: logs and plain options."""
+    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):  # safe loading is not the default there
         return
-    core = 'numpy._core' if hasattr(np, '_core') else 'numpy.core'
-    multiarray = __import__(f'{core}.multiarray', fromlist=['scalar'])
-    allowed = [HistoryBuffer, np.ndarray, np.dtype]
+    multiarray = importlib.import_module('numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray')
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, argparse.Namespace]
     # Files written under numpy 1 and numpy 2 name the same functions differently.
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed += [(getattr(multiarray, name), f'{module}.{name}') for name in ('_reconstruct', 'scalar')]
@@ -68,31 +75,24 @@ def read_checkpoint(path: str) -> dict:
     try:
         with get_local_path(path) as local:
             checkpoint = torch.load(local, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        if 'nsupported' in str(error) or 'GLOBAL' in str(error):
+    except Exception as error:  # a damaged file can end in nearly any exception
+        refused = _REFUSED.search(str(error))
+        if refused:
             raise CheckpointError(
-                f'checkpoint {path} holds Python objects other than tensors and plain data. Loading them could '
-                'run code, so it was refused and nothing was executed. If you trust its origin, load it where it '
-                f'was written and save its state_dict alone. ({_first_line(error)})'
-            ) from None
-        raise CheckpointError(_damaged(path, error)) from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise CheckpointError(_damaged(path, error)) from None
+                f'checkpoint {path} holds Python objects other than tensors and plain data ({refused.group(1)}). '
+                'Loading them could run code, so it was refused and nothing was executed. If you trust its origin, '
+                'load it where it was written and save its state_dict alone'
+            ) from error
+        reason = '' if isinstance(error, pickle.UnpicklingError) else f' ({type(error).__name__}: {error})'
+        if '://' in path and isinstance(error, OSError):
+            raise CheckpointError(f'checkpoint {path} cannot be fetched{reason}') from error
+        raise CheckpointError(
+            f'checkpoint {path} is truncated or not a PyTorch file; use another one (after an interrupted run, an '
+            f'earlier epoch: --resume work_dir/epoch_N.pth){reason.splitlines()[0] if reason else ""}'
+        ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
     return checkpoint
-
-
-def _damaged(path: str, error: Exception) -> str:
-    return (
-        f'checkpoint {path} is truncated or not a PyTorch file; use another one (after an interrupted run, an '
-        f'earlier epoch: --resume work_dir/epoch_N.pth). ({_first_line(error)})'
-    )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {lines[0][:200] if lines else ""}'
 
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:
@@ -109,9 +109,9 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
         handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix='.tmp')
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror}') from None
-    os.close(handle)
     try:
-        torch.save(checkpoint, temporary)
+        with os.fdopen(handle, 'wb') as file:  # given a path, torch would write its random name into the file
+            torch.save(checkpoint, file)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -146,6 +146,10 @@ class Match:
     misshapen: List[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        return self.describe(most=5)
+
+    def describe(self, most: Optional[int] = None) -> str:
+        """Counts, and the keys that do not match: all of them or the first ones of each kind."""
         lines = [
             f'{len(self.matched)} matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected, '
             f'{len(self.misshapen)} of another shape'
@@ -156,14 +160,18 @@ class Match:
             ('of another shape', self.misshapen),
         ):
             if keys:
-                more = f' and {len(keys) - 5} more' if len(keys) > 5 else ''
-                lines.append(f'  {title}: {", ".join(keys[:5])}{more}')
+                more = f' and {len(keys) - most} more' if most and len(keys) > most else ''
+                lines.append(f'  {title}: {", ".join(keys[:most])}{more}')
         return '\n'.join(lines)
 
 
 def match_weights(model: nn.Module, weights: StateDict) -> Match:
     """Compare the names and shapes of weights with those of a model."""
-    target = model.state_dict()
+    return compare_weights(model.state_dict(), weights)
+
+
+def compare_weights(target: StateDict, weights: StateDict) -> Match:
+    """Compare the names and shapes of weights with those that are wanted."""
     match = Match()
     for key, value in target.items():
         if key not in weights:
@@ -183,20 +191,21 @@ def check_fits(model: nn.Module, path: str) -> None:
 
     It loads the weights as MMEngine will, so that what a model does to weights of older
     versions or other image sizes counts as fitting. MMEngine alone would go on with random
-    values for what is missing.
+    values for what is missing. If it raises, the model may be partly changed.
 
     Raises:
         CheckpointError: If it cannot be read, a weight is missing or of another shape, or
             there are weights for more layers than the model has.
     """
+    model = model.module if is_model_wrapper(model) else model
     weights = get_state_dict(read_checkpoint(path), path)
     match = Match()
     try:
         missing, match.unexpected = model.load_state_dict(weights, strict=False)
         match.missing = [key for key in missing if not key.endswith('num_batches_tracked')]
-    except RuntimeError:
+        match.matched = [key for key in weights if key not in match.unexpected]
+    except RuntimeError:  # another shape
         match = match_weights(model, weights)
-    match.matched = [key for key in weights if key not in match.unexpected]
     deeper = [key for key in match.unexpected if _is_of_a_further_layer(model, key)]
     if match.missing or match.misshapen or deeper:
         raise CheckpointError(
@@ -215,11 +224,30 @@ def _is_of_a_further_layer(model: nn.Module, key: str) -> bool:
     return False
 
 
-def load_backbone(backbone: nn.Module, path: str) -> Match:
+def check_backbone_matches(model: nn.Module, path: str) -> None:
+    """Make sure that a config's ``load_from`` brings weights for the backbone, if it may not for the head.
+
+    Raises:
+        CheckpointError: If no weight of the backbone is in the checkpoint.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    match = match_weights(model, get_state_dict(read_checkpoint(path), path))
+    if hasattr(model, 'backbone') and not any(key.startswith('backbone.') for key in match.matched):
+        raise CheckpointError(
+            f'load_from {path} matches nothing of the backbone {type(model.backbone).__name__}: {match}'
+        )
+
+
+def load_backbone(backbone: nn.Module, path: str, prefix: str = 'backbone.') -> Match:
     """Load the backbone's weights from a checkpoint of any task, or of the backbone alone.
 
     Whole parts that this backbone was built without (later stages, a classifier) may be left
     over in the checkpoint; everything else has to match.
+
+    Args:
+        backbone: The backbone itself, not the model around it.
+        path: Checkpoint.
+        prefix: What the backbone's weights begin with in a checkpoint of a whole model.
 
     Returns:
         What matched and what was left over.
@@ -228,7 +256,7 @@ def load_backbone(backbone: nn.Module, path: str) -> Match:
         CheckpointError: If the checkpoint cannot be read or is of another backbone.
     """
     weights = get_state_dict(read_checkpoint(path), path)
-    prefix = 'backbone.'
+    prefix = prefix.rstrip('.') + '.'
     if any(key.startswith(prefix) for key in weights):
         weights = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
     match = match_weights(backbone, weights)

@@ -50,10 +50,14 @@ def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
     if '::' not in name and not os.path.isfile(name):
         raise UserError(f'config {name} does not exist{_suggestion(name)}')
     try:
-        cfg = Config.fromstring(f'_base_ = {name!r}', '.py') if '::' in name else Config.fromfile(name)
-    except (FileNotFoundError, ModuleNotFoundError, AssertionError, ValueError) as error:
-        # What the config is built from is not there: a base file, a toolbox, a custom import.
-        raise UserError(f'config {name} cannot be loaded: {error}') from error
+        if '::' in name:
+            cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
+            # Under its own name the config is saved beside the results.
+            cfg = Config(cfg._cfg_dict, cfg_text=cfg.text, filename=os.path.basename(name))
+        else:
+            cfg = Config.fromfile(name)
+    except Exception as error:  # a config is a program: whatever it raises, it is the config's
+        raise UserError(f'config {name} cannot be loaded: {type(error).__name__}: {error}') from error
     if cfg_options:
         try:
             cfg.merge_from_dict(cfg_options)
@@ -89,14 +93,14 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
         _adapt_to_cpu(cfg)
 
 
-def check_writable(folder: str) -> None:
+def check_writable(folder: str, option: str = '--work-dir') -> None:
     """Make a folder, and make sure that files can be written there, before hours of work."""
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f'cannot write to {folder} ({error.strerror}); choose another folder with --work-dir') from None
+        raise UserError(f'cannot write to {folder} ({error.strerror}); choose another folder with {option}') from None
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -134,6 +138,7 @@ def _name_broken_images() -> None:
 
     mmcv passes on what OpenCV or Pillow say, which for an empty file is not even its name.
     """
+    import cv2
     from mmcv.transforms import LoadImageFromFile
 
     load = LoadImageFromFile.transform
@@ -144,10 +149,12 @@ def _name_broken_images() -> None:
     def transform(self: LoadImageFromFile, results: dict) -> Optional[dict]:
         try:
             return load(self, results)
-        except Exception as error:
-            reason = 'does not exist' if isinstance(error, FileNotFoundError) else 'cannot be decoded as an image'
+        except FileNotFoundError as error:
+            raise UserError(f'image {results["img_path"]} does not exist; check the data set') from error
+        except (AssertionError, OSError, ValueError, cv2.error) as error:
             raise UserError(
-                f'{results.get("img_path")} {reason}; repair or remove it, then go on with --resume'
+                f'image {results["img_path"]} cannot be decoded ({type(error).__name__}); repair or remove it and '
+                'start again, a training with --resume'
             ) from error
 
     LoadImageFromFile.transform = transform

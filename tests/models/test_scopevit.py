@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from reference.plain_scopevit import PlainScopeViT
 from reference.weights import fill, formula_image
 from scopevit.models import ScopeViT
+from scopevit.models.backbones.scopevit import default_scope_heads
 
 DATA = Path(__file__).parents[1] / 'data'
 NARROW = dict(embed_dims=(16, 32, 32, 64), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4))
@@ -54,6 +55,8 @@ def test_parameter_counts(arch):
         assert sum(p.numel() for p in stage.patch_embed.parameters()) == expected['patch_embed']
         assert sum(p.numel() for p in stage.blocks.parameters()) == expected['blocks']
         assert sum(p.numel() for p in stage.norm.parameters()) == expected['out_norm']
+    head = (model.feature_channels[-1] + 1) * 1000
+    assert counts['backbone'] + head == counts['total_with_1000_way_head']
     block = model.stages[0].blocks[0]
     assert sum(p.numel() for p in block.mssa.parameters()) == counts['first_block']['mssa']
     assert sum(p.numel() for p in block.gsda.parameters()) == counts['first_block']['gsda']
@@ -64,12 +67,12 @@ SIZES = [(1, 1), (7, 9), (32, 32), (33, 65), (224, 224), (256, 192), (200, 333),
 
 
 @pytest.mark.parametrize('size', SIZES, ids=lambda s: f'{s[0]}x{s[1]}')
+@pytest.mark.parametrize('batch', [1, 3])
 @pytest.mark.parametrize('arch', [NARROW, FIVE_STAGES], ids=['narrow', 'five_stages'])
 @torch.no_grad()
-def test_equals_plain_implementation(arch, size):
+def test_equals_plain_implementation(arch, size, batch):
     model = build(arch, torch.float64)
     plain = PlainScopeViT(model.state_dict(), ScopeViT._parse_arch(arch))
-    batch = 3 if max(size) < 100 else 1
     image = formula_image(*size, batch=batch)
     for fast, slow in zip(model(image), plain(image)):
         assert fast.shape == slow.shape
@@ -169,6 +172,39 @@ def test_checkpointing_changes_nothing(drop):
         torch.testing.assert_close(cp_grads[name], grads[name], rtol=1e-8, atol=1e-8)
     for name in buffers:  # running statistics count every batch once
         torch.testing.assert_close(cp_buffers[name], buffers[name])
+
+
+def test_checkpointing_with_synchronised_batch_norm():
+    """SyncBatchNorm insists on its counter; outside several processes it computes as BatchNorm."""
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(build(with_cp=True)).train()
+    norm = model.stages[0].blocks[0].mssa.attn.cpe.expand[1]
+    before = norm.num_batches_tracked.clone()
+    outputs = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.SyncBatchNorm):  # on the CPU it asks for a GPU unless evaluated
+            module.forward = torch.nn.BatchNorm2d.forward.__get__(module)
+            module.register_forward_pre_hook(lambda m, _: outputs.append(m.num_batches_tracked is not None))
+    model(formula_image(64, 64, batch=2).float())[-1].sum().backward()
+    assert all(outputs)
+    assert norm.num_batches_tracked == before + 1
+
+
+def test_default_scope_heads_are_the_papers():
+    assert [default_scope_heads(h) for h in (2, 4, 8, 16)] == [(1, 1, 0), (2, 1, 1), (4, 3, 1), (8, 6, 2)]
+    for heads in range(1, 40):
+        scopes = default_scope_heads(heads)
+        assert sum(scopes) == heads
+        assert min(scopes) >= 0
+
+
+def test_pretrained_init_cfg_is_checked(tmp_path):
+    source = build()
+    torch.save({f'backbone.{key}': value for key, value in source.state_dict().items()}, tmp_path / 'c.pth')
+    target = ScopeViT(NARROW, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'c.pth'), prefix='backbone'))
+    target.init_weights()
+    assert all(torch.equal(a, b) for a, b in zip(target.parameters(), source.parameters()))
+    with pytest.raises(RuntimeError, match='does not fit the backbone'):
+        ScopeViT('xtiny', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'c.pth'))).init_weights()
 
 
 @torch.no_grad()
@@ -274,6 +310,14 @@ def test_layer_depths():
         (dict(arch=dict(NARROW, num_heads=(3, 2, 4, 4))), ValueError, 'does not divide'),
         (dict(arch=dict(NARROW, scope_heads=((1, 0, 0),) * 4)), ValueError, 'add up to'),
         (dict(arch=dict(NARROW, grid_size=0)), ValueError, 'grid_size'),
+        (dict(arch=dict(NARROW, cpe_expansion=1.5)), ValueError, 'cpe_expansion'),
+        (dict(arch=dict(NARROW, depths=1)), ValueError, 'depths must have one value per stage'),
+        (dict(arch=dict(NARROW, embed_dims=(1, 32, 32, 64))), ValueError, 'embed_dims 1 is less than 2'),
+        (dict(arch=None), ValueError, 'unknown arch None'),
+        (dict(drop_path_rate=1.0), ValueError, 'drop_path_rate'),
+        (dict(rel_pos_drop=-0.1), ValueError, 'rel_pos_drop'),
+        (dict(out_indices='3'), ValueError, 'out_indices'),
+        (dict(out_indices=True), ValueError, 'out_indices'),
         (dict(out_indices=(4,)), ValueError, 'between -4 and 3'),
         (dict(out_indices=(2, 1)), ValueError, 'ascending'),
         (dict(out_indices=(3, -1)), ValueError, 'unique'),

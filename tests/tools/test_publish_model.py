@@ -24,6 +24,8 @@ def test_published_file_is_slim_and_plain(toy_run, toy_options, tmp_path):
     with open(out, 'rb') as file:
         digest = hashlib.sha256(file.read()).hexdigest()
     assert out == str(tmp_path / f'toy-{digest[:8]}.pth')
+    again = tool('converters/publish_model.py', toy_run / 'epoch_4.pth', tmp_path / 'again' / 'toy.pth')
+    assert digest[:8] in published(again)  # the same weights, the same hash
     # A Python without our package: nothing but torch's own rules.
     result = subprocess.run([sys.executable, '-c', PLAIN_LOAD, out], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

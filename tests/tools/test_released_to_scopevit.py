@@ -1,5 +1,6 @@
 """Golden values of the paper's released code, through the converter, and what it refuses."""
 
+import argparse
 import importlib.util
 import json
 import subprocess
@@ -22,7 +23,7 @@ spec.loader.exec_module(converter)
 
 def released_weights(arch, num_classes=10):
     """A released checkpoint's weights, filled by the formula."""
-    shapes = {key: value.shape for key, value in converter.build_classifier(arch, num_classes).state_dict().items()}
+    shapes = {key: value.shape for key, value in converter.expected_weights(arch, num_classes).items()}
     released = {converter.released_key(key): shape for key, shape in shapes.items()}
     return {key: formula_weight(key, shape) for key, shape in released.items()}
 
@@ -101,7 +102,9 @@ def test_every_key_of_the_classification_config_is_matched(nested, arch, tmp_pat
     from mmpretrain.registry import MODELS
 
     weights = released_weights(arch, 1000)
-    torch.save({nested: weights, 'epoch': 3} if nested else weights, tmp_path / 'released.pth')
+    # timm keeps its command line beside the weights.
+    beside = dict(epoch=3, args=argparse.Namespace(model='scopevit', lr=1e-3))
+    torch.save({nested: weights, **beside} if nested else weights, tmp_path / 'released.pth')
     words = ('--arch', arch) if nested == 'model' else ()
     assert run(tmp_path / 'released.pth', tmp_path / 'ours.pth', *words).returncode == 0
     cfg = Config.fromfile(root / f'configs/classification/scopevit-{arch}_8xb128-300e_in1k-256px.py')
@@ -117,8 +120,10 @@ def test_every_key_of_the_classification_config_is_matched(nested, arch, tmp_pat
         (lambda w: w.pop('norm2.weight'), 'norm2.weight'),
         (lambda w: w.update({'fc_norm.weight': torch.ones(3)}), 'fc_norm.weight'),
         (lambda w: w.update({'norm1.bias': torch.ones(33)}), r'norm1.bias (33,) for (32,)'),
+        (lambda w: w.update({'head.fc.bias': torch.ones(10)}), 'unexpected: head.fc.bias'),
+        (lambda w: w.update({f'x{i}': torch.ones(1) for i in range(9)}), 'x0, x1, x2, x3, x4, x5, x6, x7, x8'),
     ],
-    ids=['missing', 'unexpected', 'misshapen'],
+    ids=['missing', 'unexpected', 'misshapen', 'our_own_name', 'all_are_named'],
 )
 def test_refuses_other_checkpoints_and_names_keys(change, says, tmp_path):
     weights = released_weights('tiny')
@@ -129,6 +134,13 @@ def test_refuses_other_checkpoints_and_names_keys(change, says, tmp_path):
     assert says in result.stderr
     assert 'Traceback' not in result.stderr
     assert not (tmp_path / 'ours.pth').exists()
+
+
+def test_refuses_our_own_checkpoint(tmp_path):
+    torch.save(dict(state_dict=converter.expected_weights('tiny', 10)), tmp_path / 'ours.pth')
+    result = run(tmp_path / 'ours.pth', tmp_path / 'again.pth')
+    assert result.returncode == 1
+    assert 'backbone.stages.0.patch_embed.0.weight' in result.stderr
 
 
 def test_refuses_the_wrong_arch_and_existing_output(tmp_path):

@@ -63,7 +63,7 @@ def test_missing_pieces_of_the_machine_are_named_in_one_apt_line(install, empty_
     assert 'lacks libGL, GLib.' in str(error.value)
 
 
-def test_a_complete_machine_passes(install, empty_cache):
+def test_a_complete_machine_passes(install):
     install.check_machine(needs_venv=True)
 
 
@@ -129,9 +129,9 @@ def test_cuda_packages_are_found_before_they_are_downloaded(cuda, install, monke
     monkeypatch.delenv('CUDA_HOME', raising=False)
     if cuda:
         with pytest.raises(SystemExit, match='nvcc'):
-            install.refuse_cuda_without_nvcc(Path('python'))
+            install.refuse_cuda_without_nvcc(Path('python'), [])
     else:
-        install.refuse_cuda_without_nvcc(Path('python'))
+        install.refuse_cuda_without_nvcc(Path('python'), [])
 
 
 def test_wheel_is_built_once_and_an_interrupted_build_leaves_nothing(install, empty_cache, monkeypatch):
@@ -171,14 +171,42 @@ def test_failed_build_names_its_log(install, empty_cache, monkeypatch, capfd):
     assert 'compiled 2 of 3 files' in capfd.readouterr().out
 
 
-def test_active_environment_is_listed_before_it_changes(install, tmp_path, capsys):
+def test_active_environment_is_listed_before_it_changes(install, tmp_path, capsys, monkeypatch):
     subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'env'], check=True)
     python = tmp_path / 'env' / 'bin' / 'python'
     wanted = dict(pin.split('==') for pin in install.all_pins())
     assert {name: version for name, _, version in install.changes(python)} == wanted
-    install.confirm_changes(python, ask=False)
+    monkeypatch.setattr(sys, 'stdin', open(os.devnull))  # noqa: SIM115
+    with pytest.raises(SystemExit, match='nothing was changed'):
+        install.confirm_changes(python, ask=True)
     assert f'mmengine: install {wanted["mmengine"]}' in capsys.readouterr().out
     assert install.changes(Path(sys.executable)) == []
+
+
+def test_other_source_of_torch_is_not_up_to_date(install, tmp_path, monkeypatch):
+    monkeypatch.setattr(install, 'changes', lambda python: [])
+    monkeypatch.delenv('TORCH_INDEX_URL', raising=False)
+    python = Path(sys.executable)
+    assert not install.is_up_to_date(tmp_path, python)
+    monkeypatch.setenv('TORCH_INDEX_URL', 'https://one')
+    install.write_stamp(tmp_path)
+    assert install.is_up_to_date(tmp_path, python)
+    monkeypatch.delenv('TORCH_INDEX_URL')
+    assert install.is_up_to_date(tmp_path, python)  # nothing asked for: as it was
+    assert install.torch_index(tmp_path) == 'https://one'
+    monkeypatch.setenv('TORCH_INDEX_URL', 'https://two')
+    assert not install.is_up_to_date(tmp_path, python)
+
+
+@pytest.mark.parametrize('stamp', ['', '"half', '3'])
+def test_damaged_environment_is_set_up_again(stamp, install, tmp_path):
+    (tmp_path / install.STAMP).write_text(stamp)
+    assert not install.is_up_to_date(tmp_path, Path(sys.executable))
+    gone = tmp_path / 'python'
+    gone.symlink_to('/no/such/python3.11')
+    assert not install.runs_this_version(gone)
+    install.make_venv(tmp_path / 'env', tmp_path / 'env' / 'bin' / 'python')
+    assert install.runs_this_version(tmp_path / 'env' / 'bin' / 'python')
 
 
 def test_active_needs_an_active_environment(install, monkeypatch):
@@ -257,7 +285,10 @@ def test_wheel_ships_configs_tools_and_model_index(tmp_path):
     for folder in ('configs', 'tools'):
         shipped = {p.relative_to(mim) for p in (mim / folder).rglob('*') if p.is_file()}
         there = {p.relative_to(source) for p in (source / folder).rglob('*') if p.is_file()}
-        assert shipped == there
+        of_a_checkout = {
+            p for p in there if p.name in ('setup.sh', 'quickstart.sh', 'run_tests.sh') or 'setup' in p.parts
+        }
+        assert shipped == there - of_a_checkout
     assert (mim / 'model-index.yml').is_file()
     # The shipped tools run from there.
     env = dict(os.environ, PYTHONPATH=str(tmp_path / 'site'))

@@ -30,12 +30,12 @@ def largest_difference(a, b):
     return max((a[key].double() - b[key].double()).abs().max().item() for key in a)
 
 
-def start(*words):
-    """Start a tool without waiting for it, in a process group of its own."""
+def start(log, *words):
+    """Start a tool without waiting for it, in a process group of its own; its output goes to a file."""
     command = [str(word) for word in words]
     environment = dict(os.environ, PYTHON=sys.executable)
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, cwd=ROOT, env=environment, stdout=log.open('w'), stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
 
@@ -87,10 +87,11 @@ def test_two_processes_train_as_one(toy_options, tmp_path):
 
 def test_killed_rank_ends_the_launcher(toy_options, tmp_path):
     words = ('bash', ROOT / 'tools' / 'dist_train.sh', TOY, 2, '--work-dir', tmp_path)
-    launcher = start(*words, *toy_options, 'train_cfg.max_epochs=100000')
+    log = tmp_path / 'log.txt'
+    launcher = start(log, *words, *toy_options, 'train_cfg.max_epochs=100000')
     try:
         wait_for(lambda: (tmp_path / 'epoch_1.pth').exists() or launcher.poll() is not None)
-        assert launcher.poll() is None, launcher.stdout.read()
+        assert launcher.poll() is None, log.read_text()
         ranks = {}
         for process in psutil.Process(launcher.pid).children(recursive=True):
             if 'train.py' in ' '.join(process.cmdline()) and 'RANK' in process.environ():
@@ -102,18 +103,16 @@ def test_killed_rank_ends_the_launcher(toy_options, tmp_path):
     finally:
         if launcher.poll() is None:
             os.killpg(launcher.pid, signal.SIGKILL)
-        launcher.stdout.close()
     read_checkpoint(tmp_path / 'epoch_1.pth')  # what was saved is whole
 
 
 def test_interrupted_run_resumes_to_the_same_weights(toy_run, toy_options, tmp_path):
     options = ['--work-dir', tmp_path, *toy_options]
     last = tmp_path / 'last_checkpoint'
-    run = start(sys.executable, ROOT / 'tools' / 'train.py', TOY, *options)
+    run = start(tmp_path / 'log.txt', sys.executable, ROOT / 'tools' / 'train.py', TOY, *options)
     wait_for(lambda: (last.exists() and last.read_text().endswith('epoch_2.pth')) or run.poll() is not None)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    run.stdout.close()
     assert not (tmp_path / 'epoch_4.pth').exists()
     for later in tmp_path.glob('epoch_[34].pth*'):  # the kill may come a little late
         later.unlink()
@@ -121,10 +120,11 @@ def test_interrupted_run_resumes_to_the_same_weights(toy_run, toy_options, tmp_p
     result = tool('train.py', TOY, '--resume', *options)
     assert 'resumed epoch: 2' in result.stdout + result.stderr
     assert largest_difference(weights(tmp_path / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')) == 0
-    # --resume with a path
+    # --resume with a path, in two processes
     (tmp_path / 'epoch_4.pth').unlink()
-    tool('train.py', TOY, '--resume', tmp_path / 'epoch_3.pth', *options)
-    assert largest_difference(weights(tmp_path / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')) == 0
+    words = (TOY, 2, '--resume', tmp_path / 'epoch_3.pth', *options, 'train_dataloader.batch_size=8')
+    tool('dist_train.sh', *words)
+    assert largest_difference(weights(tmp_path / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')) < 1e-5
 
 
 def test_pretrained_amp_seed_and_learning_rate_options(toy_run, toy_options, tmp_path):
@@ -143,12 +143,27 @@ def test_pretrained_amp_seed_and_learning_rate_options(toy_run, toy_options, tmp
     assert torch.tensor(step['loss']).isfinite()
 
 
+def test_load_from_of_another_model_is_refused(toy_options, tmp_path):
+    torch.save({'encoder.weight': torch.ones(3)}, tmp_path / 'other.pth')
+    words = ('--work-dir', tmp_path / 'run', *toy_options, f'load_from={tmp_path / "other.pth"}')
+    result = tool('train.py', TOY, *words, check=False)
+    fails_cleanly(result, 'matches nothing of the backbone')
+
+
+def test_resume_does_not_pass_over_checkpoints(toy_options, tmp_path):
+    (tmp_path / 'epoch_3.pth').write_text('precious')
+    result = tool('train.py', TOY, '--work-dir', tmp_path, '--resume', *toy_options, check=False)
+    fails_cleanly(result, 'no last_checkpoint file', f'--resume {tmp_path / "epoch_3.pth"}')
+    assert (tmp_path / 'epoch_3.pth').read_text() == 'precious'
+
+
 def test_config_of_a_toolbox_trains_unchanged(fashion_mnist, tmp_path):
     """mmpretrain's LeNet for MNIST, whose files have the same names and form."""
     options = [f'{loader}_dataloader.dataset.data_prefix={fashion_mnist}' for loader in ('train', 'val', 'test')]
     options += ['train_dataloader.dataset.indices=256', 'train_cfg.max_epochs=1']
     tool('train.py', 'mmpretrain::lenet/lenet5_mnist.py', '--work-dir', tmp_path, '--cfg-options', *options)
     assert (tmp_path / 'epoch_1.pth').is_file()
+    assert (tmp_path / 'lenet5_mnist.py').is_file()  # saved under its own name
 
 
 FAKE_SRUN = """#!/usr/bin/env bash
@@ -195,7 +210,7 @@ def test_scripts_say_how_they_are_used(script):
     if script == 'dist_train.sh':
         result = tool(script, 'config.py', 'two', check=False)
         assert result.returncode == 2
-        assert "NPROC must be a number of processes, but is 'two'" in result.stderr
+        assert "NPROC must be a whole number of at least 1, but is 'two'" in result.stderr
 
 
 # Bad input. Each ends with one message, and leaves what was there.
@@ -226,6 +241,8 @@ def test_test_refuses_a_checkpoint_of_another_model(toy_run, toy_options, tmp_pa
     options = ['--work-dir', tmp_path, *toy_options, 'model.head.num_classes=7']
     result = tool('test.py', TOY, toy_run / 'epoch_4.pth', *options, check=False)
     fails_cleanly(result, 'of another model than the config describes', 'head.fc.weight (10, 64) for (7, 64)')
+    words = (TOY, toy_run / 'epoch_4.pth', '--work-dir', tmp_path, '--out', 'p.json', *toy_options)
+    fails_cleanly(tool('test.py', *words, check=False), 'its name must end with .pkl')
 
 
 @pytest.mark.parametrize('content', [b'not an image', b''], ids=['text', 'empty'])
@@ -252,5 +269,5 @@ def test_broken_training_image_is_named_and_checkpoints_stay(content, workers, t
     broken = images / 'train' / 'class_1' / '2.jpg'
     broken.write_bytes(content)
     result = tool('train.py', config, *work_dir, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', check=False)
-    fails_cleanly(result, f'{broken} cannot be decoded as an image', '--resume')
+    fails_cleanly(result, f'image {broken} cannot be decoded', '--resume')
     read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')

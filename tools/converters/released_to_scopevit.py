@@ -14,8 +14,8 @@ from scopevit.engine.checkpoint import (
     CheckpointError,
     Match,
     StateDict,
+    compare_weights,
     get_state_dict,
-    match_weights,
     read_checkpoint,
     save_checkpoint,
 )
@@ -56,27 +56,26 @@ def released_key(key: str) -> str:
     return renamed
 
 
-def build_classifier(arch: str, num_classes: int) -> nn.Module:
-    """A module whose weights are named as those of mmpretrain's classifier with our backbone."""
+def expected_weights(arch: str, num_classes: int) -> StateDict:
+    """Weights as mmpretrain's classifier with our backbone names them."""
     backbone = ScopeViT(arch)
-    head = nn.ModuleDict(dict(fc=nn.Linear(backbone.feature_channels[-1], num_classes)))
-    return nn.ModuleDict(dict(backbone=backbone, head=head))
+    head = nn.Linear(backbone.feature_channels[-1], num_classes)
+    return {
+        **{f'backbone.{key}': value for key, value in backbone.state_dict().items()},
+        **{f'head.fc.{key}': value for key, value in head.state_dict().items()},
+    }
 
 
 def convert(released: StateDict, arch: str) -> tuple:
     """Rename released weights for the classification configs.
 
     Returns:
-        The renamed weights, and how they match the arch, in released names.
+        The renamed weights, and how the released ones match the arch, in released names.
     """
     num_classes = len(released['head.bias']) if 'head.bias' in released else 1000
-    classifier = build_classifier(arch, num_classes)
-    names = {released_key(key): key for key in classifier.state_dict()}
-    weights = {names.get(key, key): value for key, value in released.items()}
-    match = match_weights(classifier, weights)
-    match.missing = [released_key(key) for key in match.missing]
-    match.misshapen = [' '.join([released_key(key.split()[0]), *key.split()[1:]]) for key in match.misshapen]
-    return {key: weights.get(key, value) for key, value in classifier.state_dict().items()}, match
+    expected = {released_key(key): (key, value) for key, value in expected_weights(arch, num_classes).items()}
+    match = compare_weights({name: value for name, (_, value) in expected.items()}, released)
+    return {key: released.get(name, value) for name, (key, value) in expected.items()}, match
 
 
 def fits(match: Match) -> bool:
@@ -97,7 +96,7 @@ def main() -> None:
         weights, match = tried[arch]
         if not fits(match):
             raise CheckpointError(
-                f'{args.input} is not a released checkpoint of ScopeViT-{arch}; nothing was written: {match}'
+                f'{args.input} is not a released checkpoint of ScopeViT-{arch}; nothing was written: {match.describe()}'
             )
         save_checkpoint(dict(state_dict=weights, meta=dict(arch=arch)), args.output)
         print(f'ScopeViT-{arch}: {match}\nwrote {args.output}')

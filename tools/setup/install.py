@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
+from typing import Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / 'requirements'
@@ -57,7 +58,8 @@ def main() -> None:
     parser.add_argument('--active', action='store_true', help='use the active environment instead of .venv')
     parser.add_argument('--yes', action='store_true', help='with --active: do not ask before changing it')
     args = parser.parse_args()
-    if args.active and sys.prefix == sys.base_prefix and 'CONDA_PREFIX' not in os.environ:
+    conda = os.environ.get('CONDA_PREFIX')
+    if args.active and sys.prefix == sys.base_prefix and (conda is None or Path(conda) != Path(sys.prefix)):
         stop('--active: no environment is active; activate one, or leave --active out to use .venv')
     prefix = Path(sys.prefix) if args.active else ROOT / '.venv'
     python = prefix / 'bin' / 'python'
@@ -70,7 +72,7 @@ def main() -> None:
         confirm_changes(python, ask=not args.yes)
     else:
         make_venv(prefix, python)
-    install(python)
+    install(prefix, python)
     repair_torchvision(python)
     step('Checking what was installed')
     if subprocess.run([python, '-c', CHECK], cwd=ROOT).returncode:
@@ -78,7 +80,7 @@ def main() -> None:
             'the installed packages do not work together; the message above says which. Run this again; if it '
             f'stays so, remove {prefix} first'
         )
-    (prefix / STAMP).write_text(json.dumps(fingerprint()))
+    write_stamp(prefix)
     how = '' if args.active else f'\nActivate it with: source {os.path.relpath(prefix)}/bin/activate'
     print(f'Set-up: {prefix} is ready{how}')
 
@@ -119,9 +121,40 @@ def fingerprint() -> str:
     return hashlib.sha256(content + str(ROOT).encode()).hexdigest()
 
 
+def read_stamp(prefix: Path) -> dict:
+    """What the last complete set-up was for; empty if there was none."""
+    try:
+        return dict(json.loads((prefix / STAMP).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def write_stamp(prefix: Path) -> None:
+    temporary = prefix / f'{STAMP}.tmp'
+    temporary.write_text(json.dumps(dict(fingerprint=fingerprint(), torch_index=torch_index(prefix))))
+    temporary.replace(prefix / STAMP)
+
+
+def torch_index(prefix: Path) -> Optional[str]:
+    """Where torch comes from: as asked for now, else as it did before, else wherever pip looks."""
+    return os.environ.get('TORCH_INDEX_URL') or read_stamp(prefix).get('torch_index')
+
+
 def is_up_to_date(prefix: Path, python: Path) -> bool:
-    stamp = prefix / STAMP
-    return stamp.is_file() and json.loads(stamp.read_text()) == fingerprint() and not changes(python)
+    stamp = read_stamp(prefix)
+    if stamp.get('fingerprint') != fingerprint() or stamp.get('torch_index') != torch_index(prefix):
+        return False
+    return runs_this_version(python) and not changes(python)
+
+
+def runs_this_version(python: Path) -> bool:
+    """Whether an environment's Python runs, has pip, and is of the version that runs this."""
+    script = 'import pip, sys; print(*sys.version_info[:2])'
+    try:
+        result = subprocess.run([python, '-c', script], capture_output=True, text=True)
+    except OSError:  # for example a link to a Python that is gone
+        return False
+    return result.stdout.split() == [str(number) for number in sys.version_info[:2]]
 
 
 def changes(python: Path) -> list:
@@ -135,7 +168,9 @@ def confirm_changes(python: Path, ask: bool) -> None:
     for name, found, wanted in changes(python):
         print(f'  {name}: {f"{found} -> {wanted}" if found else f"install {wanted}"}')
     print('  scopevit: an editable install of this checkout')
-    if ask and sys.stdin.isatty() and input('Go on? [y/N] ').strip().lower() not in ('y', 'yes'):
+    if ask and not sys.stdin.isatty():
+        stop('nothing was changed: there is no terminal to ask on; say --yes if the list above is as you want it')
+    if ask and input('Go on? [y/N] ').strip().lower() not in ('y', 'yes'):
         stop('nothing was changed')
 
 
@@ -166,7 +201,7 @@ def check_machine(needs_venv: bool) -> None:
 
 
 def make_venv(prefix: Path, python: Path) -> None:
-    if not python.is_file() or subprocess.run([python, '-c', 'import pip'], capture_output=True).returncode:
+    if not runs_this_version(python):
         step(f'Making {prefix}')
         run(sys.executable, '-m', 'venv', '--clear', prefix)
 
@@ -175,34 +210,37 @@ def pip(python: Path, *words: object) -> None:
     run(python, '-m', 'pip', 'install', '--disable-pip-version-check', *words)
 
 
-def torch_index() -> list:
-    url = os.environ.get('TORCH_INDEX_URL')
-    return ['--index-url', url] if url else []
-
-
-def install(python: Path) -> None:
+def install(prefix: Path, python: Path) -> None:
+    index = torch_index(prefix)
+    source = ['--index-url', index] if index else []
+    stamp = read_stamp(prefix)
+    if stamp and stamp.get('torch_index') != index:
+        # The same version from another place is another build, which pip would not see.
+        source += ['--force-reinstall', '--no-deps']
     step('Installing build tools')
     pip(python, '--upgrade', 'pip>=23.1', '-r', REQUIREMENTS / 'build.txt')
     step(f'Installing {pin("torch")} (on CPU machines about 200 MB; CUDA builds are several GB)')
-    refuse_cuda_without_nvcc(python)
-    pip(python, *torch_index(), pin('torch'))
+    refuse_cuda_without_nvcc(python, source)
+    pip(python, *source, pin('torch'))
+    pip(python, *source[:2], pin('torch'))  # what it needs, where the line above left that out
     pip(python, pin('numpy'))  # before mmcv is built, whose build looks at it
     wheel = mmcv_wheel(python)
     step('Installing mmcv, the toolboxes and what they need')
     pip(python, '--no-deps', wheel)
     files = [word for name in (*TASKS, 'tests', 'lint') for word in ('-r', REQUIREMENTS / f'{name}.txt')]
     pip(python, *files)
-    pip(python, '--no-deps', *torch_index(), pin('torchvision'))
+    pip(python, '--no-deps', *source, pin('torchvision'))
+    print('(pip may say that mmpose requires chumpy: it never imports it)')
     pip(python, '--no-deps', pin('mmpose'))
     pip(python, '--no-deps', '--no-build-isolation', '-e', ROOT)
 
 
-def refuse_cuda_without_nvcc(python: Path) -> None:
+def refuse_cuda_without_nvcc(python: Path, source: list) -> None:
     """Stop before several GB of CUDA packages come to a machine that cannot build operators for them."""
     if shutil.which('nvcc') or os.environ.get('CUDA_HOME'):
         return
     with tempfile.NamedTemporaryFile(suffix='.json') as report:
-        command = [python, '-m', 'pip', 'install', '--dry-run', '--quiet', '--report', report.name, *torch_index()]
+        command = [python, '-m', 'pip', 'install', '--dry-run', '--quiet', '--report', report.name, *source]
         if subprocess.run([*command, pin('torch')], stdout=subprocess.DEVNULL).returncode:
             return  # the real installation will say what is wrong
         names = [item['metadata']['name'].lower() for item in json.loads(Path(report.name).read_text())['install']]
@@ -233,7 +271,7 @@ def torch_build(python: Path) -> str:
         'import json, torch; gpus = range(torch.cuda.device_count()); print(json.dumps([torch.__version__, '
         'torch.version.cuda, sorted({"%d.%d" % torch.cuda.get_device_capability(i) for i in gpus})]))'
     )
-    output = subprocess.run([python, '-c', script], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([python, '-c', script], stdout=subprocess.PIPE, text=True, check=True).stdout
     version, cuda, found = json.loads(output)
     if cuda is None:
         return version if '+' in version else f'{version}+cpu'
@@ -258,7 +296,8 @@ def mmcv_wheel(python: Path) -> Path:
     jobs = os.environ.get('MAX_JOBS') or str(os.cpu_count())
     step(f'Building {pin("mmcv")} with {jobs} compiler processes (once; 12 to 25 minutes on two cores)')
     log = folder.parent / f'{folder.name}.log'
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix='building-') as scratch:
+    scratch = tempfile.mkdtemp(dir=folder.parent, prefix='building-')
+    try:
         # pip's own cache does not know for which torch a wheel was built.
         command = [str(python), '-m', 'pip', 'wheel', '-v', '--no-cache-dir', '--no-build-isolation', '--no-deps']
         if not follow_build(
@@ -270,7 +309,8 @@ def mmcv_wheel(python: Path) -> Path:
         except OSError:
             if not list(folder.glob('mmcv-*.whl')):  # another set-up may have been faster
                 raise
-        os.makedirs(scratch, exist_ok=True)  # for TemporaryDirectory to remove
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     folder.chmod(0o755)
     return next(folder.glob('mmcv-*.whl'))
 

@@ -27,7 +27,10 @@ def read_scalars(work_dir: str) -> tuple:
     # The folders of the runs are named by their start, so later ones win.
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
-            entry = json.loads(line)
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # the last line of a run that was killed
+                continue
             step = entry.get('step', 0)
             target = train if 'loss' in entry else val
             for key, value in entry.items():

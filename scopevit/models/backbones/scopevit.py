@@ -11,12 +11,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Callable, Iterator, Optional, Sequence, Union
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ...engine.checkpoint import load_backbone
 from ...registry import MODELS
 from ..layers import SCOPES, DropPath, GlobalScaleDilatedAttention, LayerScale, Mlp, MultiScaleSelfAttention
 
@@ -114,8 +116,9 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Keep batch norms from counting a batch twice when checkpointing runs it again."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     kept = [(m.momentum, m.num_batches_tracked) for m in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, (_, counter) in zip(norms, kept):
+        # The counter must stay a tensor for SyncBatchNorm: it counts in a copy.
+        norm.momentum, norm.num_batches_tracked = 0.0, None if counter is None else counter.clone()
     try:
         yield
     finally:
@@ -173,15 +176,15 @@ class ScopeViT(BaseModule):
         frozen_stages: Freeze the first k stages, with embedding and norm; -1 and 0: none.
         norm_eval: Keep batch norms in evaluation mode while training.
         with_cp: Recompute each block in the backward pass instead of storing its activations.
-        init_cfg: MMEngine initialisation, for example ``dict(type='Pretrained', ...)``. The
-            default initialisation is done at construction whatever it says.
+        init_cfg: MMEngine initialisation, done after the default one: for a pretrained
+            backbone ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
 
     Attributes:
         feature_channels: Channels of each returned map.
         feature_strides: Stride of each returned map.
 
     Raises:
-        ValueError: For an unknown or inconsistent ``arch``, an ``out_indices`` or
+        ValueError: For an unknown or inconsistent ``arch``, an ``out_indices``, a rate or
             ``frozen_stages`` out of range, and (in forward) an input of the wrong shape.
         TypeError: For an option that does not exist.
     """
@@ -207,6 +210,9 @@ class ScopeViT(BaseModule):
         init_cfg: Optional[dict] = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        for name, rate in (('drop_path_rate', drop_path_rate), ('rel_pos_drop', rel_pos_drop)):
+            if not 0 <= rate < 1:
+                raise ValueError(f'{name} must be at least 0 and less than 1, but is {rate}')
         arch = self._parse_arch(arch)
         depths, dims = arch['depths'], arch['embed_dims']
         self.in_channels = in_channels
@@ -244,6 +250,18 @@ class ScopeViT(BaseModule):
             self.stages.append(ScopeViTStage(patch_embed, blocks, dims[i], with_cp))
         self.apply(self._init_layer)
         self._freeze_stages()
+
+    def init_weights(self) -> None:
+        """Load ``init_cfg``'s checkpoint, if it is of type 'Pretrained'; the rest is initialised already.
+
+        Raises:
+            CheckpointError: If the checkpoint is unreadable or of another arch.
+        """
+        if (self.init_cfg or {}).get('type') == 'Pretrained':
+            match = load_backbone(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', 'backbone.'))
+            print_log(f'ScopeViT from {self.init_cfg["checkpoint"]}: {match}', logger='current')
+        else:
+            super().init_weights()
 
     def forward(self, x: Tensor) -> tuple:
         """Image batch (B, in_channels, H, W), any H, W >= 1 -> one map (B, C_i, H_i, W_i) per out index."""
@@ -313,42 +331,40 @@ class ScopeViT(BaseModule):
     @classmethod
     def _parse_arch(cls, arch: Union[str, dict]) -> dict:
         """All settings of an arch, checked, as a new dict of tuples and numbers."""
-        if isinstance(arch, str):
+        if not isinstance(arch, dict):
             if arch not in cls.arch_settings:
                 raise ValueError(
                     f'unknown arch {arch!r}: choose one of {", ".join(cls.arch_settings)}, or give a dict '
                     'with embed_dims, depths and num_heads'
                 )
             arch = cls.arch_settings[arch]
-        required = ('embed_dims', 'depths', 'num_heads')
-        optional = ('scope_heads', 'kv_strides', 'grid_size', 'mlp_ratio', 'cpe_expansion')
-        missing = [key for key in required if key not in arch]
-        unknown = [key for key in arch if key not in required + optional]
+        per_stage = ('depths', 'embed_dims', 'num_heads', 'kv_strides', 'scope_heads')
+        single = ('grid_size', 'mlp_ratio', 'cpe_expansion')
+        missing = [key for key in ('embed_dims', 'depths', 'num_heads') if key not in arch]
+        unknown = [key for key in arch if key not in per_stage + single]
         if missing or unknown:
             raise ValueError(
                 f'arch dict: missing {missing or "nothing"}, unknown {unknown or "nothing"}; it needs '
-                f'{", ".join(required)} and may have {", ".join(optional)}'
+                f'embed_dims, depths and num_heads and may have {", ".join((*per_stage[3:], *single))}'
             )
-        num_stages = len(arch['depths'])
         parsed = dict(grid_size=8, mlp_ratio=4, cpe_expansion=4)
-        parsed['scope_heads'] = tuple(default_scope_heads(h) for h in arch['num_heads'])
-        parsed['kv_strides'] = ((4, 2) + (1,) * num_stages)[:num_stages]
-        parsed.update(arch)
+        parsed.update({key: arch[key] for key in single if key in arch})
         for key, value in parsed.items():
-            if key in ('grid_size', 'mlp_ratio', 'cpe_expansion'):
-                if value < 1:
-                    raise ValueError(f'arch dict: {key} must be at least 1, but is {value}')
-                continue
-            if len(value) != num_stages or num_stages == 0:
-                raise ValueError(
-                    f'arch dict: {key} must have one value per stage, as depths ({num_stages}), but is {value}'
-                )
-            parsed[key] = tuple(tuple(v) if key == 'scope_heads' else v for v in value)
-            if key != 'scope_heads' and min(parsed[key]) < 1:
-                raise ValueError(f'arch dict: {key} must be at least 1 in every stage, but is {value}')
+            if not isinstance(value, (int, float) if key == 'mlp_ratio' else int) or value < 1:
+                raise ValueError(f'arch dict: {key} must be a number of at least 1, but is {value}')
+
+        num_stages = len(arch['depths']) if isinstance(arch['depths'], (list, tuple)) else 0
+        for key in per_stage[:3]:
+            parsed[key] = cls._parse_per_stage(key, arch[key], num_stages)
+        strides = arch.get('kv_strides', ((4, 2) + (1,) * num_stages)[:num_stages])
+        parsed['kv_strides'] = cls._parse_per_stage('kv_strides', strides, num_stages)
+        scopes = arch.get('scope_heads', [default_scope_heads(heads) for heads in parsed['num_heads']])
+        if len(scopes) != num_stages:
+            raise ValueError(f'arch dict: scope_heads must have one value for each of {num_stages} stages: {scopes}')
+        parsed['scope_heads'] = tuple(map(tuple, scopes))
         for dim, heads, scopes in zip(parsed['embed_dims'], parsed['num_heads'], parsed['scope_heads']):
-            if dim % heads:
-                raise ValueError(f'arch dict: embed_dims {dim} does not divide by num_heads {heads}')
+            if dim % heads or dim < 2:
+                raise ValueError(f'arch dict: embed_dims {dim} is less than 2 or does not divide by num_heads {heads}')
             if len(scopes) != len(SCOPES) or min(scopes) < 0 or sum(scopes) != heads:
                 raise ValueError(
                     f'arch dict: scope_heads {scopes} must be the heads of the 7x7, 5x5 and 3x3 scope and '
@@ -357,10 +373,21 @@ class ScopeViT(BaseModule):
         return parsed
 
     @staticmethod
+    def _parse_per_stage(key: str, value: Sequence[int], num_stages: int) -> tuple:
+        """A whole number of at least 1 for each stage, checked."""
+        fits = isinstance(value, (list, tuple)) and len(value) == num_stages > 0
+        if not fits or not all(isinstance(v, int) and v >= 1 for v in value):
+            raise ValueError(
+                f'arch dict: {key} must have one value per stage, as depths has, of at least 1, but is {value}'
+            )
+        return tuple(value)
+
+    @staticmethod
     def _parse_out_indices(out_indices: Union[int, Sequence[int]], num_stages: int) -> tuple:
         """Out indices as non-negative numbers, checked."""
         given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        indices = tuple(i + num_stages if i < 0 else i for i in given)
+        whole = all(isinstance(i, int) and not isinstance(i, bool) for i in given)
+        indices = tuple(i + num_stages if i < 0 else i for i in given) if whole else ()
         if not indices or any(not 0 <= i < num_stages for i in indices) or list(indices) != sorted(set(indices)):
             raise ValueError(
                 f'out_indices must be ascending, unique and between {-num_stages} and {num_stages - 1} for '
