@@ -77,7 +77,7 @@ def test_mixed_precision_on_cpus_is_bfloat16():
     assert cfg.optim_wrapper == dict(type='scopevit.CPUAmpOptimWrapper')
     model = torch.nn.Linear(4, 4)
     wrapper = OPTIM_WRAPPERS.build(
-        ConfigDict(type='CPUAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+        ConfigDict(type='scopevit.CPUAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
     )
     before = model.weight.detach().clone()
     with wrapper.optim_context(model):
