@@ -7,6 +7,7 @@ imports its ``locations`` when it is first asked.
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
@@ -14,4 +15,10 @@ MODELS = Registry('model', parent=MMENGINE_MODELS, scope='scopevit', locations=[
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='scopevit', locations=['scopevit.engine'])
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='scopevit', locations=['scopevit.engine']
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='scopevit',
+    locations=['scopevit.engine'],
 )

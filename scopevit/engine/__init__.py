@@ -1,4 +1,4 @@
 from .hooks import PretrainedBackboneHook
-from .optim import CPUAmpOptimWrapper
+from .optim import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
 
-__all__ = ['CPUAmpOptimWrapper', 'PretrainedBackboneHook']
+__all__ = ['CPUAmpOptimWrapper', 'LayerDecayOptimWrapperConstructor', 'PretrainedBackboneHook']

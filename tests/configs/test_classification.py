@@ -90,7 +90,10 @@ def test_metafile_names_every_config_once():
     listed = [Path(model['Config']).stem for model in METAFILE['Models']]
     assert sorted(listed) == [name for name in NAMES if name != FINE_TUNE]
     assert all((ROOT / model['Config']).is_file() for model in METAFILE['Models'])
-    assert yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import'] == ['configs/classification/metafile.yml']
+    imported = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    assert imported == [
+        f'configs/{task}/metafile.yml' for task in ('classification', 'detection', 'segmentation', 'pose')
+    ]
 
 
 @pytest.mark.parametrize('entry', METAFILE['Models'], ids=lambda entry: entry['Name'])

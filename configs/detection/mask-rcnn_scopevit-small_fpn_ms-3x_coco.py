@@ -1,0 +1,3 @@
+_base_ = './mask-rcnn_scopevit-tiny_fpn_ms-3x_coco.py'
+
+model = dict(backbone=dict(arch='small'), neck=dict(in_channels=[64, 128, 256, 512]))

@@ -1,0 +1,12 @@
+# RetinaNet with FPN on COCO: mmdet's 1x schedule, AdamW as in the paper's release.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+model = dict(
+    # RetinaNet begins at stride 8: the map at stride 4 is not asked for.
+    backbone=dict(_delete_=True, type='scopevit.ScopeViT', arch='tiny', out_indices=(1, 2, 3), drop_path_rate=0.1),
+    neck=dict(in_channels=[64, 128, 256], start_level=0),
+)
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'.gamma': dict(decay_mult=0.0)}),
+)

@@ -1,0 +1,195 @@
+"""Detection, segmentation and pose configs: what they promise, and that the tools run them.
+
+The data are random pictures in COCO's and ADE20K's real layouts: this shows that every recipe
+runs from end to end on the toolboxes' own data classes and metrics, not that anything is learnt.
+"""
+
+import json
+import math
+import pickle
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+
+from helpers import ROOT, tool, write_image
+from scopevit.models import ScopeViT
+
+FOLDERS = ('detection', 'segmentation', 'pose')
+CONFIGS = sorted(path for folder in FOLDERS for path in (ROOT / 'configs' / folder).glob('*.py'))
+PARAMETERS = {
+    model['Config']: model['Metadata']['Parameters']
+    for folder in FOLDERS
+    for model in yaml.safe_load((ROOT / 'configs' / folder / 'metafile.yml').read_text())['Models']
+}
+# Facts of the paper's release: stochastic depth, and learning rate and weight decay.
+DROP_PATH = dict(xtiny=0.05, tiny=0.1, small=0.1)
+POSE_DROP_PATH = dict(xtiny=0.1, tiny=0.15, small=0.2)
+RATES = {
+    'mask-rcnn': ('AdamW', 2e-4, 0.05),
+    'retinanet': ('AdamW', 1e-4, 0.05),
+    'upernet': ('AdamW', 1e-4, 0.01),
+    '_fpn_8xb2': ('AdamW', 2e-4, 1e-4),
+    'td-hm': ('Adam', 1e-3, None),
+}
+
+
+def load(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_builds_and_channels_and_strides_agree(path):
+    cfg = load(path)
+    model = MODELS.build(cfg.model)
+    backbone = model.backbone
+    assert isinstance(backbone, ScopeViT)
+    channels = list(backbone.feature_channels)
+    if cfg.model.get('neck'):
+        assert cfg.model.neck.in_channels == channels
+    else:
+        head = cfg.model.get('decode_head') or cfg.model.head
+        assert head.in_channels == (channels if isinstance(head.in_channels, list) else channels[-1])
+    if cfg.model.get('auxiliary_head'):
+        assert cfg.model.auxiliary_head.in_channels == channels[cfg.model.auxiliary_head.in_index]
+    # The strides that heads assume are those of the maps they get.
+    strides = list(backbone.feature_strides)
+    if 'retinanet' in path.stem:
+        assert cfg.model.bbox_head.anchor_generator.strides[: len(strides)] == strides
+    elif 'mask-rcnn' in path.stem:
+        assert cfg.model.rpn_head.anchor_generator.strides[: len(strides)] == strides
+        assert cfg.model.roi_head.mask_roi_extractor.featmap_strides == strides
+    elif '_fpn_' in path.stem:
+        assert cfg.model.decode_head.feature_strides == strides
+    assert PARAMETERS[str(path.relative_to(ROOT))] == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_recipe_of_the_release(path):
+    cfg = load(path)
+    arch = re.search(r'scopevit-(\w+?)_', path.stem).group(1)
+    assert cfg.model.backbone.arch == arch
+    is_pose = path.parent.name == 'pose'
+    assert cfg.model.backbone.drop_path_rate == (POSE_DROP_PATH if is_pose else DROP_PATH)[arch]
+    kind, rate, decay = next(facts for name, facts in RATES.items() if name in path.stem)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.get('weight_decay')) == (kind, rate, decay)
+    assert cfg.optim_wrapper.get('clip_grad') is None
+    assert (cfg.get('sync_bn') == 'torch') == (path.parent.name != 'detection')
+    batch = re.search(r'_(\d+)xb(\d+)-', path.stem)
+    gpus, images = map(int, batch.groups()) if batch else (8, 2)
+    assert cfg.train_dataloader.batch_size == images
+    assert cfg.auto_scale_lr.base_batch_size == gpus * images
+    assert cfg.val_dataloader.batch_size == (32 if is_pose else 1)
+
+
+@pytest.mark.parametrize(
+    'name', ['mask-rcnn_scopevit-xtiny_fpn_1x_coco', 'scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512']
+)
+def test_no_weight_decay_on_norms_and_layer_scale(name):
+    path = next(path for path in CONFIGS if path.stem == name)
+    cfg = load(path)
+    model = MODELS.build(cfg.model)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+    decay = {id(group['params'][0]): group['weight_decay'] for group in groups}
+    block = model.backbone.stages[0].blocks[0].mssa
+    for free in (block.ls1.gamma, block.norm1.weight, model.backbone.stages[0].norm.bias):
+        assert decay[id(free)] == 0
+    assert decay[id(block.mlp.fc1.weight)] == cfg.optim_wrapper.optimizer.weight_decay
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_readme_tables_come_from_the_metafile(folder):
+    readme = (ROOT / 'configs' / folder / 'README.md').read_text()
+    for config, parameters in PARAMETERS.items():
+        if Path(config).parent.name == folder:
+            (row,) = [line for line in readme.splitlines() if line.startswith('|') and f'({Path(config).name})' in line]
+            assert f' {parameters / 1e6:.1f} ' in row
+
+
+def write_coco(root):
+    """Two pictures a split, each with one person: box, mask, 17 keypoints, and a detection."""
+    rng = np.random.default_rng(0)
+    # All of COCO's categories, as in the real files: mmdet maps its 80 labels to these.
+    categories = [dict(id=i + 1, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])]
+    person = dict(categories[0], keypoints=[str(k) for k in range(17)], skeleton=[])
+    x, y, w, h = 40, 20, 80, 100
+    for split in ('train2017', 'val2017'):
+        images, annotations = [], []
+        for i in range(2):
+            write_image(root / split / f'{i:012d}.jpg', seed=i, size=(150, 200))
+            images.append(dict(id=i, file_name=f'{i:012d}.jpg', height=150, width=200))
+            keypoints = np.stack([rng.uniform(x, x + w, 17), rng.uniform(y, y + h, 17), np.full(17, 2)], 1)
+            mask = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            common = dict(id=i + 1, image_id=i, category_id=1, bbox=[x, y, w, h], area=w * h, iscrowd=0)
+            annotations.append(
+                dict(common, segmentation=mask, keypoints=keypoints.flatten().tolist(), num_keypoints=17)
+            )
+        for kind, named in (('instances', categories), ('person_keypoints', [person])):
+            path = root / 'annotations' / f'{kind}_{split}.json'
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=named)))
+    detections = [dict(image_id=i, category_id=1, bbox=[x, y, w, h], score=0.9) for i in range(2)]
+    path = root / 'person_detection_results' / 'COCO_val2017_detections_AP_H_56_person.json'
+    path.parent.mkdir()
+    path.write_text(json.dumps(detections))
+
+
+def write_ade20k(root):
+    """Two pictures a split, with every class and ignored pixels."""
+    for split in ('training', 'validation'):
+        for i in range(2):
+            write_image(root / 'images' / split / f'ADE_{i:08d}.jpg', seed=i, size=(128, 160))
+            path = root / 'annotations' / split / f'ADE_{i:08d}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.random.default_rng(i).integers(0, 151, (128, 160), dtype=np.uint8))
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory):
+    """A folder whose data/ has COCO and ADE20K where the configs look for them."""
+    root = tmp_path_factory.mktemp('benchmarks')
+    write_coco(root / 'data' / 'coco')
+    write_ade20k(root / 'data' / 'ade' / 'ADEChallengeData2016')
+    return root
+
+
+ONE_EPOCH = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1']
+TWO_ITERATIONS = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
+HEADS = [
+    # Two images give no detection above the usual threshold, and then there is no metric.
+    ('retinanet_scopevit-xtiny_fpn_1x_coco', ONE_EPOCH, ['model.test_cfg.score_thr=0.0'], 'coco/bbox_mAP'),
+    ('mask-rcnn_scopevit-xtiny_fpn_1x_coco', ONE_EPOCH, ['model.test_cfg.rcnn.score_thr=0.0'], 'coco/segm_mAP'),
+    ('scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512', TWO_ITERATIONS, [], 'mIoU'),
+    ('scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512', TWO_ITERATIONS, [], 'mIoU'),
+    ('td-hm_scopevit-xtiny_8xb32-210e_coco-256x192', ONE_EPOCH, [], 'coco/AP'),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'length', 'threshold', 'metric'), HEADS, ids=[head[0] for head in HEADS])
+def test_train_and_test(name, length, threshold, metric, data, tmp_path):
+    """Two iterations at full size, validation and test; only lengths and loaders are changed."""
+    config = next(path for path in CONFIGS if path.stem == name)
+    loaders = [
+        f'{split}_dataloader.{o}'
+        for split in ('train', 'val', 'test')
+        for o in ('num_workers=0', 'persistent_workers=False')
+    ]
+    options = ['--cfg-options', *loaders, 'train_dataloader.batch_size=1', *length]
+    result = tool('train.py', config, '--work-dir', tmp_path, *options, cwd=data)
+    replaced = (result.stdout + result.stderr).count('SyncBN becomes BN')
+    assert replaced == (0 if config.parent.name == 'detection' else 1)
+    checkpoint = (tmp_path / 'last_checkpoint').read_text()
+    tool('test.py', config, checkpoint, '--work-dir', tmp_path / 'test', *options, *threshold, cwd=data)
+    assert math.isfinite(json.loads((tmp_path / 'test' / 'metrics.json').read_text())[metric])
+    assert len(pickle.loads((tmp_path / 'test' / 'predictions.pkl').read_bytes())) == 2
