@@ -21,7 +21,7 @@ share_cores() {
 
 require_count() {
     case $2 in
-        '' | *[!0-9]* | 0)
+        '' | *[!0-9]* | 0*)
             echo "error: $1 must be a whole number of at least 1, but is '$2'" >&2
             exit 2
             ;;

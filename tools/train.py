@@ -67,11 +67,11 @@ def check_start(cfg: Config, runner: Runner) -> None:
     if checkpoint is not None:
         check_fits(runner.model, checkpoint)
         return
-    saved = sorted(glob.glob(os.path.join(glob.escape(runner.work_dir), '*.pth')))
+    saved = glob.glob(os.path.join(glob.escape(runner.work_dir), '*.pth'))
     if saved:
         raise UserError(
             f'--resume: {runner.work_dir} does not say which checkpoint is the last (no last_checkpoint file); '
-            f'name one, for example --resume {saved[-1]}'
+            f'name one, for example --resume {max(saved, key=os.path.getmtime)}'
         )
 
 

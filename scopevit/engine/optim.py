@@ -35,7 +35,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
         optim_wrapper = dict(
             constructor='scopevit.LayerDecayOptimWrapperConstructor',
-            paramwise_cfg=dict(layer_decay_rate=0.8, norm_decay_mult=0.0))
+            paramwise_cfg=dict(layer_decay_rate=0.8))
 
     Raises:
         UserError: If ``layer_decay_rate`` is missing or not in (0, 1], or the model has no

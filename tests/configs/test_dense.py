@@ -93,7 +93,13 @@ def test_recipe_of_the_release(path):
 
 
 @pytest.mark.parametrize(
-    'name', ['mask-rcnn_scopevit-xtiny_fpn_1x_coco', 'scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512']
+    'name',
+    [
+        'mask-rcnn_scopevit-xtiny_fpn_1x_coco',
+        'retinanet_scopevit-xtiny_fpn_1x_coco',
+        'scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512',
+        'scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512',
+    ],
 )
 def test_no_weight_decay_on_norms_and_layer_scale(name):
     path = next(path for path in CONFIGS if path.stem == name)
@@ -102,9 +108,44 @@ def test_no_weight_decay_on_norms_and_layer_scale(name):
     groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
     decay = {id(group['params'][0]): group['weight_decay'] for group in groups}
     block = model.backbone.stages[0].blocks[0].mssa
+    assert cfg.optim_wrapper.optimizer.weight_decay > 0
     for free in (block.ls1.gamma, block.norm1.weight, model.backbone.stages[0].norm.bias):
         assert decay[id(free)] == 0
     assert decay[id(block.mlp.fc1.weight)] == cfg.optim_wrapper.optimizer.weight_decay
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_schedule_and_size_are_those_of_the_name(path):
+    cfg = load(path)
+    last = cfg.param_scheduler[-1]
+    if 'iters' in str(cfg.train_cfg):
+        assert cfg.train_cfg.max_iters == last.end == int(re.search(r'-(\d+)k_', path.stem).group(1)) * 1000
+        assert cfg.model.data_preprocessor.size == (512, 512)
+        assert (last.type, last.power) == ('PolyLR', 1.0 if 'upernet' in path.stem else 0.9)
+        if 'upernet' in path.stem:
+            assert cfg.param_scheduler[0].end == last.begin == 1500
+            assert cfg.model.decode_head.channels == 512
+            assert (cfg.model.auxiliary_head.in_index, cfg.model.auxiliary_head.loss_decode.loss_weight) == (2, 0.4)
+        return
+    epochs, milestones = next(
+        schedule
+        for name, schedule in {'_1x_': (12, [8, 11]), '_ms-3x_': (36, [27, 33]), '210e': (210, [170, 200])}.items()
+        if name in path.stem
+    )
+    assert cfg.train_cfg.max_epochs == last.end == epochs
+    assert last.milestones == milestones
+    assert cfg.param_scheduler[0].end == 500
+    if path.parent.name == 'pose':
+        height, width = map(int, re.search(r'(\d+)x(\d+)$', path.stem).groups())
+        assert cfg.codec.input_size == (width, height)
+        assert cfg.model.test_cfg.flip_test
+    else:
+        assert cfg.model.neck.out_channels == 256
+        assert any('RandomChoiceResize' in t.type for t in cfg.train_dataloader.dataset.pipeline) == ('ms' in path.stem)
+
+
+def test_metafiles_name_every_config():
+    assert sorted(PARAMETERS) == sorted(str(path.relative_to(ROOT)) for path in CONFIGS)
 
 
 @pytest.mark.parametrize('folder', FOLDERS)
@@ -163,8 +204,19 @@ def data(tmp_path_factory):
     return root
 
 
-ONE_EPOCH = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1']
-TWO_ITERATIONS = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
+ONE_EPOCH = [
+    'train_dataloader.batch_size=1',
+    'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=1',
+    'default_hooks.checkpoint.interval=1',
+]
+# UperNet's pooling to 1x1 needs two images for batch norm.
+TWO_ITERATIONS = [
+    'train_dataloader.batch_size=2',
+    'train_cfg.max_iters=2',
+    'train_cfg.val_interval=2',
+    'default_hooks.checkpoint.interval=2',
+]
 HEADS = [
     # Two images give no detection above the usual threshold, and then there is no metric.
     ('retinanet_scopevit-xtiny_fpn_1x_coco', ONE_EPOCH, ['model.test_cfg.score_thr=0.0'], 'coco/bbox_mAP'),
@@ -178,14 +230,14 @@ HEADS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'length', 'threshold', 'metric'), HEADS, ids=[head[0] for head in HEADS])
 def test_train_and_test(name, length, threshold, metric, data, tmp_path):
-    """Two iterations at full size, validation and test; only lengths and loaders are changed."""
+    """Two iterations at full size, validation and test. Changed: lengths, loaders, detections' lowest score."""
     config = next(path for path in CONFIGS if path.stem == name)
     loaders = [
         f'{split}_dataloader.{o}'
         for split in ('train', 'val', 'test')
         for o in ('num_workers=0', 'persistent_workers=False')
     ]
-    options = ['--cfg-options', *loaders, 'train_dataloader.batch_size=1', *length]
+    options = ['--cfg-options', *loaders, *length]
     result = tool('train.py', config, '--work-dir', tmp_path, *options, cwd=data)
     replaced = (result.stdout + result.stderr).count('SyncBN becomes BN')
     assert replaced == (0 if config.parent.name == 'detection' else 1)

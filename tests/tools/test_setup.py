@@ -188,14 +188,37 @@ def test_other_source_of_torch_is_not_up_to_date(install, tmp_path, monkeypatch)
     monkeypatch.delenv('TORCH_INDEX_URL', raising=False)
     python = Path(sys.executable)
     assert not install.is_up_to_date(tmp_path, python)
-    monkeypatch.setenv('TORCH_INDEX_URL', 'https://one')
     install.write_stamp(tmp_path)
-    assert install.is_up_to_date(tmp_path, python)
-    monkeypatch.delenv('TORCH_INDEX_URL')
+    (tmp_path / install.TORCH_SOURCE).write_text('https://one')
     assert install.is_up_to_date(tmp_path, python)  # nothing asked for: as it was
-    assert install.torch_index(tmp_path) == 'https://one'
+    assert install.torch_source(tmp_path) == ('https://one', False)
+    monkeypatch.setenv('TORCH_INDEX_URL', 'https://one')
+    assert install.is_up_to_date(tmp_path, python)
     monkeypatch.setenv('TORCH_INDEX_URL', 'https://two')
     assert not install.is_up_to_date(tmp_path, python)
+
+
+@pytest.mark.parametrize('asked', ['https://cpu', None])
+def test_torch_of_another_source_is_replaced_with_mmcv(asked, install, tmp_path, monkeypatch):
+    """Also after a set-up that stopped half-way: no stamp, but a torch."""
+    if asked:
+        monkeypatch.setenv('TORCH_INDEX_URL', asked)
+    else:
+        monkeypatch.delenv('TORCH_INDEX_URL', raising=False)
+    commands = []
+    monkeypatch.setattr(install, 'pip', lambda python, *words: commands.append([str(word) for word in words]))
+    monkeypatch.setattr(install, 'mmcv_wheel', lambda python: 'mmcv.whl')
+    monkeypatch.setattr(install, 'refuse_cuda_without_nvcc', lambda python, source: commands.append(source))
+    install.install(tmp_path, Path('python'))
+    checked = commands[1]
+    assert '--no-deps' not in checked  # the check has to see what torch needs
+    torch = next(command for command in commands[2:] if install.pin('torch') in command)
+    assert ('--force-reinstall' in torch) == ('--force-reinstall' in checked) == bool(asked)
+    assert ['--no-deps', '--force-reinstall', 'mmcv.whl'] in commands
+    assert (tmp_path / install.TORCH_SOURCE).read_text() == (asked or '')
+    commands.clear()
+    install.install(tmp_path, Path('python'))  # once more: now it is from there
+    assert '--force-reinstall' not in commands[1]
 
 
 @pytest.mark.parametrize('stamp', ['', '"half', '3'])

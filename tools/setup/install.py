@@ -18,12 +18,12 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from typing import Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / 'requirements'
 TASKS = ('classification', 'detection', 'segmentation', 'pose')
-STAMP = '.scopevit-setup.json'
+STAMP = '.scopevit-setup.json'  # written when all is done
+TORCH_SOURCE = '.scopevit-torch-index'  # written before torch is installed
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 REPAIR = 'scopevit_torchvision_repair'
 
@@ -131,18 +131,24 @@ def read_stamp(prefix: Path) -> dict:
 
 def write_stamp(prefix: Path) -> None:
     temporary = prefix / f'{STAMP}.tmp'
-    temporary.write_text(json.dumps(dict(fingerprint=fingerprint(), torch_index=torch_index(prefix))))
+    temporary.write_text(json.dumps(dict(fingerprint=fingerprint())))
     temporary.replace(prefix / STAMP)
 
 
-def torch_index(prefix: Path) -> Optional[str]:
-    """Where torch comes from: as asked for now, else as it did before, else wherever pip looks."""
-    return os.environ.get('TORCH_INDEX_URL') or read_stamp(prefix).get('torch_index')
+def torch_source(prefix: Path) -> tuple:
+    """Where torch comes from, and whether that differs from where the environment has it from.
+
+    It is as asked for now, else as asked for before, else wherever pip looks.
+    """
+    asked = os.environ.get('TORCH_INDEX_URL')
+    marker = prefix / TORCH_SOURCE
+    before = marker.read_text() if marker.is_file() else None
+    return asked or before or None, bool(asked) and asked != before
 
 
 def is_up_to_date(prefix: Path, python: Path) -> bool:
-    stamp = read_stamp(prefix)
-    if stamp.get('fingerprint') != fingerprint() or stamp.get('torch_index') != torch_index(prefix):
+    _, changed = torch_source(prefix)
+    if changed or read_stamp(prefix).get('fingerprint') != fingerprint():
         return False
     return runs_this_version(python) and not changes(python)
 
@@ -211,25 +217,26 @@ def pip(python: Path, *words: object) -> None:
 
 
 def install(prefix: Path, python: Path) -> None:
-    index = torch_index(prefix)
+    index, changed = torch_source(prefix)
     source = ['--index-url', index] if index else []
-    stamp = read_stamp(prefix)
-    if stamp and stamp.get('torch_index') != index:
-        # The same version from another place is another build, which pip would not see.
-        source += ['--force-reinstall', '--no-deps']
+    # The same version from another place is another build, which pip would not notice.
+    again = ['--force-reinstall'] if changed else []
     step('Installing build tools')
     pip(python, '--upgrade', 'pip>=23.1', '-r', REQUIREMENTS / 'build.txt')
     step(f'Installing {pin("torch")} (on CPU machines about 200 MB; CUDA builds are several GB)')
-    refuse_cuda_without_nvcc(python, source)
+    refuse_cuda_without_nvcc(python, [*source, *again])
+    (prefix / TORCH_SOURCE).write_text(index or '')
+    if changed:
+        pip(python, '--no-deps', *again, *source, pin('torch'))
     pip(python, *source, pin('torch'))
-    pip(python, *source[:2], pin('torch'))  # what it needs, where the line above left that out
     pip(python, pin('numpy'))  # before mmcv is built, whose build looks at it
     wheel = mmcv_wheel(python)
     step('Installing mmcv, the toolboxes and what they need')
-    pip(python, '--no-deps', wheel)
+    # Always: an mmcv of the same version may have been built for another torch.
+    pip(python, '--no-deps', '--force-reinstall', wheel)
     files = [word for name in (*TASKS, 'tests', 'lint') for word in ('-r', REQUIREMENTS / f'{name}.txt')]
     pip(python, *files)
-    pip(python, '--no-deps', *source, pin('torchvision'))
+    pip(python, '--no-deps', *again, *source, pin('torchvision'))
     print('(pip may say that mmpose requires chumpy: it never imports it)')
     pip(python, '--no-deps', pin('mmpose'))
     pip(python, '--no-deps', '--no-build-isolation', '-e', ROOT)
