@@ -38,4 +38,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=5, end=300),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+# Processes see different images, so their batch norms differ; average them after each epoch,
+# before validation and saving.
+custom_hooks = [dict(type='SyncBuffersHook')]
 auto_scale_lr = dict(base_batch_size=1024)

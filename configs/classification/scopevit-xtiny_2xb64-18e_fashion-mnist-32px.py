@@ -54,4 +54,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=2, end=18, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
+# Processes see different images, so their batch norms differ; average them after each epoch,
+# before validation and saving.
+custom_hooks = [dict(type='SyncBuffersHook')]
 auto_scale_lr = dict(base_batch_size=128)

@@ -49,6 +49,12 @@ def test_name_keeps_its_promises(name):
     assert size in test_size
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_batch_norms_are_averaged_over_processes(name):
+    """Otherwise validation mixes the statistics of all processes and a checkpoint holds those of one."""
+    assert 'SyncBuffersHook' in [hook.type for hook in load(name).custom_hooks]
+
+
 @pytest.mark.parametrize('name', IMAGENET)
 def test_recipe_of_the_release(name):
     cfg = load(name)

@@ -37,5 +37,6 @@ test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, end=4)]
 default_hooks = dict(logger=dict(interval=1))
+custom_hooks = [dict(type='SyncBuffersHook')]
 auto_scale_lr = dict(base_batch_size=16)
 randomness = dict(seed=0)

@@ -85,6 +85,17 @@ def test_two_processes_train_as_one(toy_options, tmp_path):
     assert largest_difference({key: one[key] for key in begun}, begun) > 1e-3  # it did train
 
 
+def test_validation_in_two_processes_is_that_of_the_checkpoint(toy_options, fashion_mnist, tmp_path):
+    """With batch norms that learn, each process from its own images."""
+    options = [*toy_options, 'model.backbone.norm_eval=False', 'train_dataloader.batch_size=4']
+    options += [f'{split}_dataloader.dataset.indices=400' for split in ('val', 'test')]
+    tool('dist_train.sh', TOY, 2, '--work-dir', tmp_path, *options)
+    scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    validated = [json.loads(line)['accuracy/top1'] for line in scalars if 'accuracy/top1' in line][-1]
+    tool('test.py', TOY, tmp_path / 'epoch_4.pth', '--work-dir', tmp_path / 'test', *options)
+    assert json.loads((tmp_path / 'test' / 'metrics.json').read_text())['accuracy/top1'] == pytest.approx(validated)
+
+
 def test_killed_rank_ends_the_launcher(toy_options, tmp_path):
     words = ('bash', ROOT / 'tools' / 'dist_train.sh', TOY, 2, '--work-dir', tmp_path)
     log = tmp_path / 'log.txt'
