@@ -9,7 +9,14 @@ from mmengine.dist import is_main_process
 
 from scopevit.engine.checkpoint import check_fits, to_plain
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import add_common_arguments, build_runner, check_writable, load_config, prepare
+from scopevit.engine.launch import (
+    add_common_arguments,
+    build_runner,
+    check_writable,
+    leave_processes,
+    load_config,
+    prepare,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,28 +46,33 @@ def dump_predictions(cfg: Config, path: str) -> None:
         cfg.test_evaluator = [*(evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]), dump]
 
 
+def test(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    prepare(cfg, args)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
+    metrics_file = args.metrics or os.path.join(cfg.work_dir, 'metrics.json')
+    if not predictions.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out writes a pickle file: its name must end with .pkl, but is {predictions}')
+    for path, option in ((predictions, '--out'), (metrics_file, '--metrics')):
+        check_writable(os.path.dirname(os.path.abspath(path)), option)
+    dump_predictions(cfg, predictions)
+
+    runner = build_runner(cfg)
+    check_fits(runner.model, args.checkpoint)
+    metrics = runner.test()
+    if is_main_process():
+        with open(metrics_file, 'w') as file:
+            json.dump(to_plain(metrics), file, indent=2)
+        runner.logger.info(f'Wrote {predictions} and {metrics_file}')
+
+
 def main() -> None:
     args = parse_args()
     with user_errors():
-        cfg = load_config(args.config, args.cfg_options)
-        prepare(cfg, args)
-        cfg.load_from = args.checkpoint
-        cfg.resume = False
-        predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
-        metrics_file = args.metrics or os.path.join(cfg.work_dir, 'metrics.json')
-        if not predictions.endswith(('.pkl', '.pickle')):
-            raise UserError(f'--out writes a pickle file: its name must end with .pkl, but is {predictions}')
-        for path, option in ((predictions, '--out'), (metrics_file, '--metrics')):
-            check_writable(os.path.dirname(os.path.abspath(path)), option)
-        dump_predictions(cfg, predictions)
-
-        runner = build_runner(cfg)
-        check_fits(runner.model, args.checkpoint)
-        metrics = runner.test()
-        if is_main_process():
-            with open(metrics_file, 'w') as file:
-                json.dump(to_plain(metrics), file, indent=2)
-            runner.logger.info(f'Wrote {predictions} and {metrics_file}')
+        test(args)
+        leave_processes()
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import add_common_arguments, build_runner, load_config, prepare
+from scopevit.engine.launch import add_common_arguments, build_runner, leave_processes, load_config, prepare
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,15 +75,20 @@ def check_start(cfg: Config, runner: Runner) -> None:
         )
 
 
+def train(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    merge_arguments(cfg, args)
+    prepare(cfg, args)
+    runner = build_runner(cfg)
+    check_start(cfg, runner)
+    runner.train()
+
+
 def main() -> None:
     args = parse_args()
     with user_errors():
-        cfg = load_config(args.config, args.cfg_options)
-        merge_arguments(cfg, args)
-        prepare(cfg, args)
-        runner = build_runner(cfg)
-        check_start(cfg, runner)
-        runner.train()
+        train(args)
+        leave_processes()
 
 
 if __name__ == '__main__':

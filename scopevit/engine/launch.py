@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import functools
+import gc
 import os
 import subprocess
 import tempfile
@@ -106,6 +107,17 @@ def check_writable(folder: str, option: str = '--work-dir') -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config, MMEngine's own or one that it names in ``runner_type``."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def leave_processes() -> None:
+    """Part from the other processes, if there are any; call it when nothing refers to the Runner any more.
+
+    Gloo's threads may hold Python objects. One that lets go of them while the interpreter shuts
+    down aborts the process, and with it a training that had succeeded.
+    """
+    if is_distributed():
+        gc.collect()  # the Runner, whose model holds the process group, is part of reference cycles
+        torch.distributed.destroy_process_group()
 
 
 def _init_cpu_processes(launcher: str) -> None:
