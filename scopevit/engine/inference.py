@@ -1,0 +1,444 @@
+"""Predictions for one image after another, with a model of any of the four toolboxes.
+
+The toolboxes' own inferencers prepare the image and run the model. What they disagree on is
+settled here: how checkpoints are read (safely, and only if they fit), how class names are found,
+what a prediction looks like as plain data, and that nothing is ever downloaded.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Optional, Tuple
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, DefaultScope
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import nn
+
+from .checkpoint import check_fits, read_checkpoint
+from .errors import UserError
+
+
+def read_image(path: str, grey: bool = False) -> np.ndarray:
+    """Read an image as the toolboxes' pipelines do: 8 bits, BGR or grey, turned as its EXIF says.
+
+    Raises:
+        UserError: If it cannot be read or is damaged.
+    """
+    try:
+        with open(path, 'rb') as file:
+            data = np.frombuffer(file.read(), np.uint8)
+    except OSError as error:
+        raise UserError(f'cannot be read ({error.strerror})') from None
+    if not data.size:
+        raise UserError('is empty')
+    fallback = None
+    try:
+        # OpenCV fills what is missing of a truncated file with grey and says nothing.
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter('ignore')
+            picture.load()
+            fallback = picture.mode
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        pass  # OpenCV reads some formats and sizes that Pillow does not
+    except Exception as error:  # whatever a decoder says of damaged data
+        raise UserError(f'is damaged ({error})') from None
+    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+    if image is None and fallback:
+        with Image.open(path) as picture:
+            image = np.asarray(ImageOps.exif_transpose(picture).convert('L' if grey else 'RGB'))
+        image = image if grey else np.ascontiguousarray(image[..., ::-1])
+    if image is None:
+        raise UserError('is not an image that OpenCV or Pillow can read')
+    return image
+
+
+@dataclass
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        data: Plain numbers, strings, lists and dicts, ready for JSON.
+        picture: The image with the prediction drawn, BGR.
+        class_map: Semantic segmentation alone: the class of each pixel.
+    """
+
+    data: dict
+    picture: np.ndarray
+    class_map: Optional[np.ndarray] = None
+
+
+class Predictor:
+    """A model with its checkpoint; called with an image, it gives a :class:`Prediction`."""
+
+    scope: str
+    visualizer_type: str
+
+    def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
+        self.cfg = Config(cfg.to_dict())
+        self.score_thr = score_thr
+        self.device = device
+        # The inferencers look for the pipeline here; a wrapped or joined data set has it further in.
+        self.dataset = _innermost_dataset(self.cfg)
+        self.cfg.test_dataloader.dataset = self.dataset
+        self.cfg.visualizer = dict(type=self.visualizer_type, vis_backends=None, name='visualizer')
+        _forget_pretrained(self.cfg.model)
+        with DefaultScope.overwrite_default_scope(self.scope), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            self.model = revert_sync_batchnorm(self.build())
+        check_fits(self.model, checkpoint)
+        self.model.to(device).eval()
+        self.meta = self._find_meta(checkpoint)
+        self.grey = _reads_grey(self.cfg)
+        self.classes: List[str] = list(self.meta.get('classes') or [])
+
+    def build(self) -> nn.Module:
+        """Set up the toolbox's inferencer; returns its model, without weights."""
+        raise NotImplementedError
+
+    def predict(self, image: np.ndarray, path: str) -> Prediction:
+        raise NotImplementedError
+
+    def __call__(self, image: np.ndarray, path: str) -> Prediction:
+        with DefaultScope.overwrite_default_scope(self.scope), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            prediction = self.predict(image, path)
+        height, width = image.shape[:2]
+        prediction.data = dict(width=width, height=height, **prediction.data)
+        return prediction
+
+    def class_name(self, label: int) -> str:
+        return str(self.classes[label]) if label < len(self.classes) else str(label)
+
+    def _find_meta(self, checkpoint: str) -> dict:
+        """Facts of the training data: from the checkpoint, else from the config's data set."""
+        meta = read_checkpoint(checkpoint).get('meta') or {}
+        found = meta.get('dataset_meta') or {key: meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
+        found = {str(key).lower(): value for key, value in found.items()}
+        if not found:
+            found = self._meta_of_config()
+            counts = set(count_classes(self.model).values())
+            if counts and len(found.get('classes') or ()) not in counts:  # names of other classes
+                found = {key: value for key, value in found.items() if key not in ('classes', 'palette')}
+        return found
+
+    def _meta_of_config(self) -> dict:
+        with DATASETS.switch_scope_and_registry(self.scope) as registry:
+            meta = dict(registry.get(self.dataset.type)._load_metainfo(self.dataset.get('metainfo')) or {})
+        if isinstance(self.dataset.get('classes'), (list, tuple)):  # mmpretrain's older way
+            meta['classes'] = self.dataset.classes
+        return meta
+
+
+class Classifier(Predictor):
+    """mmpretrain: the classes of an image."""
+
+    scope, visualizer_type = 'mmpretrain', 'UniversalVisualizer'
+
+    def build(self) -> nn.Module:
+        from mmpretrain.apis import ImageClassificationInferencer
+        from mmpretrain.visualization import UniversalVisualizer
+
+        self.inferencer = ImageClassificationInferencer(self.cfg, pretrained=False)
+        self.visualizer = UniversalVisualizer()
+        return self.inferencer.model
+
+    def predict(self, image: np.ndarray, path: str) -> Prediction:
+        (batch,) = self.inferencer.preprocess([image])
+        (sample,) = self.inferencer.forward(batch)
+        scores = sample.pred_score.flatten().tolist()
+        if self.classes and len(self.classes) != len(scores):
+            self.classes = []
+
+        def describe(label: int) -> dict:
+            return {'label': label, 'class': self.class_name(label), 'score': round(scores[label], 5)}
+
+        best = sorted(range(len(scores)), key=lambda label: -scores[label])[:5]
+        data = dict(predicted=[describe(label) for label in sample.pred_label.tolist()], top=[*map(describe, best)])
+        # Text on a small image could not be read.
+        height, width = image.shape[:2]
+        resize = 256 if min(height, width) < 256 and max(height, width) <= 4 * min(height, width) else None
+        picture = self.visualizer.visualize_cls(
+            _rgb(image), sample, classes=self.classes or None, draw_gt=False, resize=resize
+        )
+        return Prediction(data, picture[..., ::-1])
+
+
+class Detector(Predictor):
+    """mmdet: boxes, and masks where the model has them."""
+
+    scope, visualizer_type = 'mmdet', 'DetLocalVisualizer'
+
+    def build(self) -> nn.Module:
+        from mmdet.apis import DetInferencer
+
+        self.inferencer = DetInferencer(self.cfg, device='cpu', palette='random', show_progress=False)
+        return self.inferencer.model
+
+    def find(self, image: np.ndarray) -> object:
+        """mmdet's data sample, without the instances of a low score."""
+        ((_, batch),) = self.inferencer.preprocess([image])
+        (sample,) = self.inferencer.forward(batch)
+        sample = sample.cpu()
+        if 'pred_instances' not in sample:
+            raise UserError(f'{type(self.model).__name__} gives no boxes; only detectors of objects are supported')
+        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
+        return sample
+
+    def predict(self, image: np.ndarray, path: str) -> Prediction:
+        from mmdet.structures.mask import encode_mask_results, mask2bbox
+
+        sample = self.find(image)
+        found = sample.pred_instances
+        if 'masks' in found and len(found) and not found.bboxes.any():  # some models give masks alone
+            found.bboxes = mask2bbox(found.masks)
+        instances = []
+        for box, label, score in zip(_xywh(found.bboxes.numpy()), found.labels.tolist(), found.scores.tolist()):
+            instances.append(
+                {'label': label, 'class': self.class_name(label), 'score': round(score, 5), 'bbox': _rounded(box)}
+            )
+        if 'masks' in found:
+            for instance, mask in zip(instances, encode_mask_results(found.masks)):
+                instance['mask'] = dict(size=list(mask['size']), counts=mask['counts'].decode())
+        visualizer = self.inferencer.visualizer
+        names = [self.class_name(label) for label in range(max(found.labels.tolist(), default=0) + 1)]
+        visualizer.dataset_meta = dict(classes=names, palette=self._palette(len(names)))
+        np.random.seed(0)  # mmdet varies the masks' colours at random
+        visualizer.add_datasample('', _rgb(image), sample, draw_gt=False, pred_score_thr=0)
+        return Prediction(dict(instances=instances), visualizer.get_image()[..., ::-1])
+
+    def _palette(self, count: int) -> object:
+        palette = self.meta.get('palette')
+        return [tuple(c) for c in palette] if isinstance(palette, list) and len(palette) >= count else 'random'
+
+
+class Segmenter(Predictor):
+    """mmseg: the class of each pixel."""
+
+    scope, visualizer_type = 'mmseg', 'SegLocalVisualizer'
+
+    def build(self) -> nn.Module:
+        from mmseg.apis import MMSegInferencer
+
+        self.inferencer = MMSegInferencer(self.cfg, device='cpu')
+        return self.inferencer.model
+
+    def predict(self, image: np.ndarray, path: str) -> Prediction:
+        (batch,) = self.inferencer.preprocess([image])
+        (sample,) = self.inferencer.forward(batch)
+        if 'pred_sem_seg' not in sample:
+            raise UserError(f'{type(self.model).__name__} gives no classes of pixels; depth is not supported')
+        class_map = sample.pred_sem_seg.data[0].cpu().numpy()
+        class_map = class_map.astype(np.uint8 if class_map.max() < 256 else np.uint16)
+        labels, counts = np.unique(class_map, return_counts=True)
+        classes = [
+            {'label': label, 'class': self.class_name(label), 'share': round(count / class_map.size, 6)}
+            for label, count in sorted(zip(labels.tolist(), counts.tolist()), key=lambda pair: -pair[1])
+        ]
+        return Prediction(dict(classes=classes), self._draw(image, class_map, labels.tolist()), class_map)
+
+    def _draw(self, image: np.ndarray, class_map: np.ndarray, labels: List[int]) -> np.ndarray:
+        """Colours over the image and a name in each class's widest part.
+
+        mmseg's own drawing takes seconds for a photograph: it sorts all pixels to place the names.
+        """
+        picture = _rgb(image)
+        palette = self.meta.get('palette') or []
+        if len(palette) <= max(labels):
+            palette = np.random.default_rng(0).integers(0, 256, (max(labels) + 1, 3))
+        colours = np.asarray(palette, np.uint8)[class_map]
+        picture = cv2.addWeighted(picture, 0.5, colours, 0.5, 0)
+        scale = max(min(picture.shape[:2]) / 900, 0.3)
+        for label in labels:
+            # A frame of zeros keeps the name off the image's edge.
+            inside = np.pad((class_map == label).astype(np.uint8), 1)
+            _, room, _, (x, y) = cv2.minMaxLoc(cv2.distanceTransform(inside, cv2.DIST_L2, 3))
+            name = self.class_name(label)
+            (width, height), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+            if room < height:
+                continue
+            place = (max(x - width // 2, 0), y + height // 2)
+            for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+                cv2.putText(picture, name, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+        return picture[..., ::-1]
+
+
+# Gives the boxes (n, 4) of the people in an image, as x, y, width, height, and their scores (n,).
+BoxFinder = Callable[[np.ndarray, str], Tuple[np.ndarray, np.ndarray]]
+
+
+class PoseEstimator(Predictor):
+    """mmpose: the joints of each person, in boxes that ``find_boxes`` gives where the model needs them."""
+
+    scope, visualizer_type = 'mmpose', 'PoseLocalVisualizer'
+    find_boxes: Optional[BoxFinder] = None
+
+    def build(self) -> nn.Module:
+        from mmpose.apis import init_model
+        from mmpose.visualization import PoseLocalVisualizer
+
+        self.visualizer = PoseLocalVisualizer()
+        return init_model(self.cfg, device='cpu')
+
+    @property
+    def needs_boxes(self) -> bool:
+        return self.dataset.get('data_mode', self.cfg.get('data_mode', 'topdown')) == 'topdown'
+
+    def predict(self, image: np.ndarray, path: str) -> Prediction:
+        from mmpose.apis import inference_bottomup, inference_topdown
+        from mmpose.structures import merge_data_samples
+
+        self.model.dataset_meta = self.meta
+        self.visualizer.set_dataset_meta(self.meta)
+        # Lines and dots that can be seen in a photograph and do not cover a thumbnail.
+        self.visualizer.radius = self.visualizer.line_width = max(1, round(min(image.shape[:2]) / 160))
+        if not self.needs_boxes:
+            results = inference_bottomup(self.model, image)
+        else:
+            boxes, scores = self.find_boxes(image, path)
+            if not len(boxes):  # mmpose would take the whole image for a person
+                return Prediction(dict(instances=[]), _rgb(image)[..., ::-1])
+            results = inference_topdown(self.model, image, boxes, bbox_format='xywh')
+            for sample, score in zip(results, scores):
+                sample.pred_instances.bbox_scores = np.full(1, score, np.float32)
+        sample = merge_data_samples(results)
+        self.visualizer.add_datasample(
+            '', _rgb(image), sample, draw_gt=False, draw_bbox=self.needs_boxes, kpt_thr=self.score_thr
+        )
+        return Prediction(dict(instances=self._describe(sample.pred_instances)), self.visualizer.get_image()[..., ::-1])
+
+    def _describe(self, found: object) -> List[dict]:
+        names: Dict[int, str] = self.meta.get('keypoint_id2name') or {}
+        instances = []
+        for i in range(len(found)):
+            instance = {}
+            if self.needs_boxes:
+                instance['bbox'] = _rounded(_xywh(found.bboxes[i : i + 1])[0])
+                instance['score'] = round(float(found.bbox_scores[i]), 5)
+            instance['keypoints'] = [
+                dict(name=names.get(k, str(k)), x=round(float(x), 2), y=round(float(y), 2), score=round(float(s), 5))
+                for k, ((x, y), s) in enumerate(zip(found.keypoints[i], found.keypoint_scores[i]))
+            ]
+            instances.append(instance)
+        return instances
+
+    def _find_meta(self, checkpoint: str) -> dict:
+        meta = super()._find_meta(checkpoint)
+        # A published checkpoint holds plain data: the numbers of joints have become strings, arrays lists.
+        plain = {key: _with_numbers_as_keys(value) for key, value in meta.items()}
+        arrays = ('keypoint_colors', 'skeleton_link_colors', 'dataset_keypoint_weights', 'sigmas')
+        return {key: np.asarray(value) if key in arrays else value for key, value in plain.items()}
+
+    def _meta_of_config(self) -> dict:
+        from mmpose.apis.inference import dataset_meta_from_config
+
+        return dataset_meta_from_config(self.cfg, 'test') or {}
+
+
+PREDICTORS = {kind.scope: kind for kind in (Classifier, Detector, Segmenter, PoseEstimator)}
+
+
+def build_predictor(cfg: Config, checkpoint: str, device: Optional[str] = None, score_thr: float = 0.3) -> Predictor:
+    """The predictor for a config, by its ``default_scope``.
+
+    Args:
+        cfg: Config of any of the four toolboxes.
+        checkpoint: Checkpoint of the config's model.
+        device: Where to run (default: the GPU if there is one).
+        score_thr: Instances below this score are left out, joints below it are not drawn.
+
+    Raises:
+        UserError: If the config is of another toolbox or has no test data set, the checkpoint
+            does not fit, or there is no such device.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in PREDICTORS:
+        raise UserError(f"the config's default_scope is {scope}; supported are {', '.join(PREDICTORS)}")
+    if not cfg.get('model') or not (cfg.get('test_dataloader') or {}).get('dataset'):
+        raise UserError('the config has no model or no test_dataloader.dataset, whose pipeline prepares the images')
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {device} cannot be used: {str(error).splitlines()[0]}') from None
+    try:
+        return PREDICTORS[scope](cfg, checkpoint, device, score_thr)
+    except UserError:
+        raise
+    except Exception as error:  # building runs code of the toolboxes, which check their settings in many ways
+        raise UserError(f'the model of this config cannot be built: {type(error).__name__}: {error}') from error
+
+
+def count_classes(model: nn.Module) -> Dict[str, int]:
+    """How many classes each head of a model tells apart, by the head's name."""
+    return {
+        name: module.num_classes
+        for name, module in model.named_modules()
+        # A region proposal head tells objects from background, not classes; a loss is no head.
+        if 'head' in name.split('.')[-1] and 'rpn' not in name and isinstance(getattr(module, 'num_classes', None), int)
+    }
+
+
+def innermost(dataset: dict) -> dict:
+    """A data set's settings, without those that wrap it or join it to others."""
+    while 'type' not in dataset or 'pipeline' not in dataset:
+        if dataset.get('dataset'):
+            dataset = dataset['dataset']
+        elif dataset.get('datasets'):
+            dataset = dataset['datasets'][0]
+        else:
+            break
+    return dataset
+
+
+def _innermost_dataset(cfg: Config) -> dict:
+    dataset = innermost(cfg.test_dataloader.dataset)
+    if not dataset.get('pipeline'):
+        raise UserError('the test_dataloader.dataset of the config has no pipeline, which prepares the images')
+    return dataset
+
+
+def _forget_pretrained(node: object) -> None:
+    """Keep a model's parts from fetching weights when they are built: the checkpoint has them all."""
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            _forget_pretrained(item)
+    elif isinstance(node, dict):
+        if node.get('pretrained'):
+            node['pretrained'] = False if node['pretrained'] is True else None
+        if isinstance(node.get('init_cfg'), dict) and node['init_cfg'].get('type') == 'Pretrained':
+            node['init_cfg'] = None
+        for item in node.values():
+            _forget_pretrained(item)
+
+
+def _reads_grey(cfg: Config) -> bool:
+    """Whether a config's images have one channel."""
+    backbone = cfg.model.get('backbone') or {}
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    return backbone.get('in_channels') == 1 or any(t.get('color_type') == 'grayscale' for t in pipeline)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+
+def _xywh(boxes: np.ndarray) -> np.ndarray:
+    """Corners to corner and size."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]], 1)
+
+
+def _rounded(values: np.ndarray) -> List[float]:
+    return [round(float(value), 2) for value in values]
+
+
+def _with_numbers_as_keys(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {
+        int(key) if isinstance(key, str) and key.isdigit() else key: _with_numbers_as_keys(item)
+        for key, item in value.items()
+    }
