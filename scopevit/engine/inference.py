@@ -5,6 +5,7 @@ settled here: how checkpoints are read (safely, and only if they fit), how class
 what a prediction looks like as plain data, and that nothing is ever downloaded.
 """
 
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
@@ -85,7 +86,7 @@ class Predictor:
         self.dataset = _innermost_dataset(self.cfg)
         self.cfg.test_dataloader.dataset = self.dataset
         self.cfg.visualizer = dict(type=self.visualizer_type, vis_backends=None, name='visualizer')
-        _forget_pretrained(self.cfg.model)
+        forget_pretrained(self.cfg.model)
         with DefaultScope.overwrite_default_scope(self.scope), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             self.model = revert_sync_batchnorm(self.build())
@@ -378,7 +379,8 @@ def count_classes(model: nn.Module) -> Dict[str, int]:
         name: module.num_classes
         for name, module in model.named_modules()
         # A region proposal head tells objects from background, not classes; a loss is no head.
-        if 'head' in name.split('.')[-1] and 'rpn' not in name and isinstance(getattr(module, 'num_classes', None), int)
+        if re.search(r'head(\.\d+)?$', name) and 'rpn' not in name
+        if isinstance(getattr(module, 'num_classes', None), int)
     }
 
 
@@ -401,18 +403,18 @@ def _innermost_dataset(cfg: Config) -> dict:
     return dataset
 
 
-def _forget_pretrained(node: object) -> None:
+def forget_pretrained(node: object) -> None:
     """Keep a model's parts from fetching weights when they are built: the checkpoint has them all."""
     if isinstance(node, (list, tuple)):
         for item in node:
-            _forget_pretrained(item)
+            forget_pretrained(item)
     elif isinstance(node, dict):
         if node.get('pretrained'):
             node['pretrained'] = False if node['pretrained'] is True else None
         if isinstance(node.get('init_cfg'), dict) and node['init_cfg'].get('type') == 'Pretrained':
             node['init_cfg'] = None
         for item in node.values():
-            _forget_pretrained(item)
+            forget_pretrained(item)
 
 
 def _reads_grey(cfg: Config) -> bool:
