@@ -1,5 +1,6 @@
 """Running the tools as a user does, and small data for them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -70,3 +71,43 @@ def imagenet_folders(root):
             folder.mkdir(parents=True)
             os.link(picture, folder / f'{split}_{c}.JPEG')
     return root
+
+
+def write_coco(root):
+    """Two pictures a split, each with one person: box, mask, 17 keypoints, and a detection."""
+    from mmdet.datasets import CocoDataset
+
+    rng = np.random.default_rng(0)
+    # All of COCO's categories, as in the real files: mmdet maps its 80 labels to these.
+    categories = [dict(id=i + 1, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])]
+    person = dict(categories[0], keypoints=[str(k) for k in range(17)], skeleton=[])
+    x, y, w, h = 40, 20, 80, 100
+    for split in ('train2017', 'val2017'):
+        images, annotations = [], []
+        for i in range(2):
+            write_image(root / split / f'{i:012d}.jpg', seed=i, size=(150, 200))
+            images.append(dict(id=i, file_name=f'{i:012d}.jpg', height=150, width=200))
+            keypoints = np.stack([rng.uniform(x, x + w, 17), rng.uniform(y, y + h, 17), np.full(17, 2)], 1)
+            mask = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            common = dict(id=i + 1, image_id=i, category_id=1, bbox=[x, y, w, h], area=w * h, iscrowd=0)
+            annotations.append(
+                dict(common, segmentation=mask, keypoints=keypoints.flatten().tolist(), num_keypoints=17)
+            )
+        for kind, named in (('instances', categories), ('person_keypoints', [person])):
+            path = root / 'annotations' / f'{kind}_{split}.json'
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=named)))
+    detections = [dict(image_id=i, category_id=1, bbox=[x, y, w, h], score=0.9) for i in range(2)]
+    path = root / 'person_detection_results' / 'COCO_val2017_detections_AP_H_56_person.json'
+    path.parent.mkdir()
+    path.write_text(json.dumps(detections))
+
+
+def write_ade20k(root):
+    """Two pictures a split, with every class and ignored pixels."""
+    for split in ('training', 'validation'):
+        for i in range(2):
+            write_image(root / 'images' / split / f'ADE_{i:08d}.jpg', seed=i, size=(128, 160))
+            path = root / 'annotations' / split / f'ADE_{i:08d}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.random.default_rng(i).integers(0, 151, (128, 160), dtype=np.uint8))
