@@ -1,9 +1,14 @@
 """Running the tools as a user does, and small data for them."""
 
+import contextlib
+import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
+import traceback
+import warnings
 from pathlib import Path
 
 import cv2
@@ -33,6 +38,50 @@ def tool(name, *words, cwd=None, timeout=300, env=None, check=True):
             f'{name} ended with {result.returncode}:\n{result.stdout[-3000:]}\n{result.stderr[-5000:]}'
         )
     return result
+
+
+@contextlib.contextmanager
+def quiet_toolboxes():
+    """Undo what a tool that runs in this process sets for all of it: loggers, visualizers, warnings."""
+    from mmengine.utils import ManagerMixin
+
+    kinds = [kind for kind in _subclasses(ManagerMixin) if '_instance_dict' in vars(kind)]
+    before = {kind: dict(kind._instance_dict) for kind in kinds}
+    with warnings.catch_warnings():
+        yield
+    for kind, instances in before.items():
+        kind._instance_dict.clear()
+        kind._instance_dict.update(instances)
+
+
+def _subclasses(kind):
+    return {kind}.union(*map(_subclasses, kind.__subclasses__()))
+
+
+def tool_here(name, *words, cwd=None):
+    """Run a Python tool in this process, which has imported the toolboxes already; like ``tool``, but never raises."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / 'tools' / name)
+    module = importlib.util.module_from_spec(spec)
+    stdout, stderr, before = io.StringIO(), io.StringIO(), (sys.argv, os.getcwd())
+    status = 0
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), quiet_toolboxes():
+        try:
+            sys.argv = [str(word) for word in [name, *words]]
+            os.chdir(cwd or ROOT)
+            sys.modules[spec.name] = module  # dataclasses look their module up
+            spec.loader.exec_module(module)
+            module.main()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+            stderr.write('' if isinstance(end.code, int) else f'{end.code}\n')
+        except Exception:
+            status = 1
+            stderr.write(traceback.format_exc())
+        finally:
+            sys.argv = before[0]
+            os.chdir(before[1])
+            sys.modules.pop(spec.name, None)
+    return subprocess.CompletedProcess([name, *words], status, stdout.getvalue(), stderr.getvalue())
 
 
 def fails_cleanly(result, *says):

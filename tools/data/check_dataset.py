@@ -35,13 +35,13 @@ from scopevit.engine.launch import load_config
 
 SPLITS = ('train', 'val', 'test')
 TOLERATED = 1e-4
-# Images of the official data, by a part of the path that tells the split.
+# Images of the official data, by a part of the folder's or annotation file's name.
 OFFICIAL_COUNTS = {
     'ImageNet': {'train': 1281167, 'val': 50000},
     'CocoDataset': {'train2017': 118287, 'val2017': 5000},
     'ADE20KDataset': {'training': 20210, 'validation': 2000},
 }
-# What to download for a path that holds these words, and from where.
+# What to download for a folder or file whose name holds these words, and from where.
 COCO_SITE = 'https://cocodataset.org/#download'
 SOURCES = {
     'CocoDataset': {
@@ -220,8 +220,7 @@ class Checker:
         self.expected.update(paths)
         missing = [path for path in paths if not _exists(path)]
         for path in missing:
-            # The words that tell the source are those of the data, not of folders above them.
-            source = _source(type(dataset).__name__, path if _remote(path) else os.path.relpath(path))
+            source = _source(type(dataset).__name__, path)
             self.report.problem(
                 f'{where}: {path} does not exist; '
                 + (f'download {source}' if source else 'put it there')
@@ -253,7 +252,7 @@ class Checker:
     def check_count(self, where: str, kind: str, path: str, count: int) -> None:
         """Say how many images there are, and whether that is all of a well-known data set."""
         name, official = next(
-            ((word, n) for word, n in OFFICIAL_COUNTS.get(kind, {}).items() if word in path), (None, None)
+            ((word, n) for word, n in OFFICIAL_COUNTS.get(kind, {}).items() if word in _name(path)), (None, None)
         )
         if official is None or count == official:
             self.report.say(f'  {count:,} images' + (f', all of {kind} {name}' if official else ''))
@@ -279,7 +278,7 @@ class Checker:
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.report.problem(f'{where}: {path} is not a COCO annotation file ({_described(error)}): use another')
             return
-        self.check_count(where, 'CocoDataset', f'{path} {dataset.data_prefix["img"]}', len(images))
+        self.check_count(where, 'CocoDataset', path, len(images))
         if len(images) < len(content['images']):
             self.report.problem(f'{where}: image ids in {path} are not unique: number them anew')
         if len({a.get('id') for a in annotations}) < len(annotations):
@@ -653,7 +652,11 @@ def _is_a(dataset: object, base: str, *same: str) -> bool:
 
 
 def _source(kind: str, path: str) -> Optional[str]:
-    return next((source for word, source in SOURCES.get(kind, {}).items() if word in path), None)
+    return next((source for word, source in SOURCES.get(kind, {}).items() if word in _name(path)), None)
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path.rstrip('/'))
 
 
 def _remote(path: str) -> bool:
