@@ -1,0 +1,463 @@
+"""Prediction in every task: odd pictures, broken ones, videos, where people are, and what is written."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+
+from helpers import ROOT, fails_cleanly, tool, tool_here, write_image
+from scopevit.engine.checkpoint import to_plain
+from scopevit.engine.inference import read_image
+
+TASKS = ('classification', 'detection', 'segmentation', 'pose')
+# Narrow models of the benchmark configs' kinds, on small inputs.
+BACKBONE = """backbone=dict(
+        arch=dict(_delete_=True, embed_dims=(16, 32, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 4)),
+        drop_path_rate=0.0)"""
+NECK = 'neck=dict(in_channels=[16, 32, 32, 64], out_channels=32)'
+CONFIGS = {
+    'classification': f"""
+_base_ = '{ROOT}/configs/classification/scopevit-tiny_1xb64-30e-ft_custom-256px.py'
+model = dict({BACKBONE}, head=dict(num_classes=3, in_channels=64))
+data_preprocessor = dict(num_classes=3)
+test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=36, edge='short'), dict(type='CenterCrop', crop_size=32), dict(type='PackInputs')]))
+""",
+    'detection': f"""
+_base_ = '{ROOT}/configs/detection/mask-rcnn_scopevit-xtiny_fpn_1x_coco.py'
+model = dict({BACKBONE}, {NECK}, rpn_head=dict(in_channels=32, feat_channels=32), roi_head=dict(
+    bbox_roi_extractor=dict(out_channels=32), mask_roi_extractor=dict(out_channels=32),
+    bbox_head=dict(in_channels=32, fc_out_channels=32, num_classes=2),
+    mask_head=dict(in_channels=32, conv_out_channels=32, num_classes=2)),
+    test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=4)))
+test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='Resize', scale=(96, 64), keep_ratio=True), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
+""",
+    'segmentation': f"""
+_base_ = '{ROOT}/configs/segmentation/scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
+model = dict({BACKBONE}, {NECK}, decode_head=dict(
+    in_channels=[32, 32, 32, 32], channels=32, num_classes=4, norm_cfg=dict(type='SyncBN')))
+test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(128, 64), keep_ratio=True), dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs')]))
+""",
+    'pose': f"""
+_base_ = '{ROOT}/configs/pose/td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py'
+model = dict({BACKBONE}, head=dict(in_channels=64, deconv_out_channels=(32, 32, 32)))
+""",
+}
+NAMES = {
+    'classification': ('cat', 'dog', 'hämster'),
+    'detection': ('person', 'kite'),
+    'segmentation': ('wall', 'sky', 'tree', 'road'),
+}
+
+
+@pytest.fixture(scope='session')
+def models(tmp_path_factory):
+    """A config and a checkpoint with random weights for each task."""
+    folder = tmp_path_factory.mktemp('models')
+    torch.manual_seed(0)
+    found = {}
+    for task, text in CONFIGS.items():
+        source, config = folder / f'{task}_with_bases.py', folder / f'{task}.py'
+        source.write_text(text)
+        cfg = Config.fromfile(source)
+        cfg.dump(config)
+        init_default_scope(cfg.default_scope)
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        meta = dict(dataset_meta=dict(classes=NAMES[task])) if task in NAMES else {}
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / f'{task}.pth')
+        found[task] = (config, folder / f'{task}.pth')
+    return found
+
+
+def predict(models, task, *words, cwd=None):
+    words = (
+        [*words, '--boxes', 'whole'] if task == 'pose' and not {'--boxes', '--detector-config'} & set(words) else words
+    )
+    return tool_here('predict.py', *models[task], *words, cwd=cwd)
+
+
+def results(out):
+    """Every JSON file by its path below the output folder."""
+    return {str(path.relative_to(out)): json.loads(path.read_text()) for path in sorted(out.rglob('*.json'))}
+
+
+def write_video(path, frames=3, size=(64, 96)):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, size[::-1])
+    for i in range(frames):
+        writer.write(np.full((*size, 3), 40 * i, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture(scope='session')
+def photographs(tmp_path_factory):
+    """Pictures of all kinds, a video, a text file, and three files that are no pictures."""
+    root = tmp_path_factory.mktemp('photographs')
+
+    def noise(*shape):
+        return np.random.default_rng(sum(shape)).integers(0, 255, shape, dtype=np.uint8)
+
+    write_image(root / 'a' / 'x.jpg', 1, (60, 80))
+    write_image(root / 'b' / 'x.JPG', 2, (80, 60))
+    write_image(root / 'one.png', 3, (1, 1))
+    write_image(root / 'small.png', 4, (7, 9))
+    write_image(root / 'wide.png', 5, (12, 900))
+    cv2.imwrite(str(root / 'grey.png'), noise(40, 50))
+    cv2.imwrite(str(root / 'rgba.png'), noise(40, 50, 4))
+    cv2.imwrite(str(root / '16 bits.png'), noise(40, 50).astype(np.uint16) * 257)
+    Image.fromarray(np.full((40, 50, 3), (220, 30, 30), np.uint8)).convert('CMYK').save(root / 'cmyk.jpg')
+    Image.fromarray(noise(40, 50, 4), 'CMYK').save(root / 'cmyk.tif')
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.fromarray(noise(40, 50, 3)).save(root / 'turned.jpg', exif=exif)
+    write_video(root / 'clip.avi')
+    (root / 'notes.txt').write_text('not a picture')
+    (root / 'broken.jpg').write_text('not a picture either')
+    (root / 'empty.png').touch()
+    whole = (root / 'a' / 'x.jpg').read_bytes()
+    (root / 'truncated.jpg').write_bytes(whole[: len(whole) // 2])
+    return root
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_folder_with_all_kinds_of_pictures(task, models, photographs, tmp_path):
+    out = tmp_path / 'out'
+    result = predict(models, task, photographs, '--out', out, '--score-thr', 0)
+    fails_cleanly(result, '3 of 15 inputs could not be read')
+    assert 'wrote the results of 12 of 15 inputs' in result.stdout
+    for name in ('broken.jpg', 'empty.png', 'truncated.jpg'):
+        assert f'skipped: {photographs}/{name}' in result.stderr
+    assert f'note: {photographs}/notes.txt is passed over' in result.stderr
+    assert 'WARN' not in result.stderr.upper()
+
+    found = results(out)
+    pictures = {str(p.relative_to(out)) for p in out.rglob('*') if p.is_file() and p.suffix != '.json'}
+    pictures = {name for name in pictures if 'classes' not in name}
+    assert {f'{name}.json' for name in pictures} == found.keys()
+    names = {'a/x.jpg', 'b/x.JPG', 'one.png', 'small.png', 'wide.png', 'grey.png', 'rgba.png', '16 bits.png'}
+    assert pictures == names | {'cmyk.jpg', 'cmyk.tif.png', 'turned.jpg', 'clip.avi.mp4'}
+    assert (found['turned.jpg.json']['width'], found['turned.jpg.json']['height']) == (40, 50)
+    assert (found['wide.png.json']['width'], found['one.png.json']['height']) == (900, 1)
+
+    video = cv2.VideoCapture(str(out / 'clip.avi.mp4'))
+    assert sum(1 for _ in iter(lambda: video.read()[0], False)) == 3
+    frames = found['clip.avi.mp4.json']['frames']
+    assert [frame['frame'] for frame in frames] == [0, 1, 2]
+    assert frames[0]['width'] == 96
+
+    for name, data in found.items():
+        for record in data.get('frames', [data]):
+            CHECKS[task](record, out / name)
+
+
+def check_classification(record, path):
+    assert len(record['top']) == 3
+    assert record['predicted'] == record['top'][:1]
+    assert sum(entry['score'] for entry in record['top']) == pytest.approx(1, abs=1e-4)
+    assert all(entry['class'] == NAMES['classification'][entry['label']] for entry in record['top'])
+
+
+def check_detection(record, path):
+    from pycocotools import mask
+
+    for instance in record['instances']:
+        assert instance['class'] == NAMES['detection'][instance['label']]
+        x, y, width, height = instance['bbox']
+        assert x + width <= record['width'] + 0.1
+        assert min(x, y, width, height) >= 0
+        assert mask.decode(instance['mask']).shape == (record['height'], record['width'])
+
+
+def check_segmentation(record, path):
+    labels = cv2.imread(str(path.parent / record['class_map']), cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (record['height'], record['width'])
+    for entry in record['classes']:
+        assert entry['class'] == NAMES['segmentation'][entry['label']]
+        assert entry['share'] == pytest.approx((labels == entry['label']).mean(), abs=1e-5)
+    assert sum(entry['share'] for entry in record['classes']) == pytest.approx(1, abs=1e-5)
+
+
+def check_pose(record, path):
+    (person,) = record['instances']
+    assert person['bbox'] == [0, 0, record['width'], record['height']]
+    assert [joint['name'] for joint in person['keypoints']][:2] == ['nose', 'left_eye']
+    assert len(person['keypoints']) == 17
+
+
+CHECKS = {task: globals()[f'check_{task}'] for task in TASKS}
+
+
+def test_pictures_show_the_prediction(models, tmp_path):
+    write_image(tmp_path / 'x.png', size=(300, 400))
+    for task in TASKS:
+        result = predict(models, task, tmp_path / 'x.png', '--out', tmp_path / task, '--score-thr', 0)
+        assert result.returncode == 0, result.stderr
+        drawn = cv2.imread(str(tmp_path / task / 'x.png')).astype(int)
+        changed = np.abs(drawn - cv2.imread(str(tmp_path / 'x.png'))).max(-1) > 20
+        assert drawn.shape == (300, 400, 3)
+        assert changed.mean() > 0.001
+        if task != 'segmentation':  # the rest is the picture, in its own colours
+            assert changed.mean() < 0.6
+
+
+def test_the_numbers_are_those_of_the_toolbox(models, tmp_path):
+    """The same picture through mmdet's own functions for a file."""
+    from mmdet.apis import inference_detector, init_detector
+
+    config, checkpoint = models['detection']
+    picture = write_image(tmp_path / 'x.png', size=(60, 90))
+    assert predict(models, 'detection', picture, '--out', tmp_path / 'out', '--score-thr', 0).returncode == 0
+    expected = inference_detector(init_detector(str(config), str(checkpoint), device='cpu'), str(picture))
+    boxes = expected.pred_instances.bboxes.numpy()
+    found = results(tmp_path / 'out')['x.png.json']['instances']
+    assert len(found) == len(boxes) > 0
+    np.testing.assert_allclose([i['bbox'][:2] for i in found], boxes[:, :2], atol=0.02)
+    np.testing.assert_allclose([i['score'] for i in found], expected.pred_instances.scores, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_command_itself_is_quiet_and_takes_configs_of_a_toolbox(tmp_path):
+    picture = write_image(tmp_path / 'x.jpg')
+    name = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
+    cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
+    cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    init_default_scope('mmpretrain')
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'x.pth')
+    result = tool('predict.py', name, tmp_path / 'x.pth', picture, '--out', tmp_path / 'out')
+    assert results(tmp_path / 'out')['x.jpg.json']['predicted'][0]['class'] in ('airplane', 'automobile', 'bird', 'cat',
+        'deer', 'dog', 'frog', 'horse', 'ship', 'truck')  # fmt: skip
+    assert result.stdout == f'wrote the results of 1 of 1 inputs to {tmp_path / "out"}\n'
+    assert [line for line in result.stderr.splitlines() if not line.startswith('predicting')] == []
+
+
+def test_grey_model_reads_grey_and_names_come_from_the_data_set(fashion_mnist, tmp_path):
+    """The quick start's model: one channel, and a data set that is not read from image files."""
+    config = ROOT / 'tests' / 'data' / 'toy_classifier.py'
+    cfg = Config.fromfile(config)
+    init_default_scope('mmpretrain')
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'x.pth')
+    write_image(tmp_path / 'x.png', size=(28, 28))
+    result = tool_here('predict.py', config, tmp_path / 'x.pth', tmp_path / 'x.png', '--out', tmp_path / 'out')
+    assert result.returncode == 0, result.stderr
+    assert results(tmp_path / 'out')['x.png.json']['predicted'][0]['class'][0].isupper()  # Sandal, Bag, ...
+
+
+@pytest.mark.parametrize('task', ['detection', 'pose'])
+def test_names_survive_publishing(task, models, tmp_path):
+    config, checkpoint = models[task]
+    content = torch.load(checkpoint, weights_only=True)
+    if task == 'pose':
+        from mmpose.apis.inference import dataset_meta_from_config
+
+        content['meta'] = dict(dataset_meta=dataset_meta_from_config(Config.fromfile(config), 'train'))
+        content['meta']['dataset_meta']['keypoint_id2name'] = {i: f'joint {i}' for i in range(17)}
+    torch.save(content, tmp_path / 'trained.pth')
+    result = tool_here('converters/publish_model.py', tmp_path / 'trained.pth', tmp_path / 'slim.pth')
+    assert result.returncode == 0, result.stderr
+    (slim,) = tmp_path.glob('slim-*.pth')
+    write_image(tmp_path / 'x.png')
+    words = ['--score-thr', 0, *(['--boxes', 'whole'] if task == 'pose' else [])]
+    result = tool_here('predict.py', config, slim, tmp_path / 'x.png', '--out', tmp_path / 'out', *words)
+    assert result.returncode == 0, result.stderr
+    instance = results(tmp_path / 'out')['x.png.json']['instances'][0]
+    if task == 'pose':
+        assert instance['keypoints'][16]['name'] == 'joint 16'
+    else:
+        assert instance['class'] in NAMES['detection']
+    assert to_plain(instance) == instance
+
+
+def test_without_names_labels_are_numbers(models, tmp_path):
+    write_image(tmp_path / 'x.png')
+    for task in ('classification', 'detection', 'segmentation'):  # the config's own names are of other classes
+        config, checkpoint = models[task]
+        state = torch.load(checkpoint, weights_only=True)['state_dict']
+        torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+        words = (tmp_path / 'x.png', '--out', tmp_path / task, '--score-thr', 0)
+        result = tool_here('predict.py', config, tmp_path / 'x.pth', *words)
+        assert result.returncode == 0, result.stderr
+        data = results(tmp_path / task)['x.png.json']
+        for entry in data.get('top') or data.get('instances') or data['classes']:
+            assert entry['class'] == str(entry['label'])
+
+
+def test_inputs_by_name_and_pattern(models, photographs, tmp_path):
+    out = tmp_path / 'out'
+    words = ('a/x.jpg', 'b/x.JPG', 'b/x.JPG', 'o*.png', photographs / 'notes.txt')
+    result = predict(models, 'classification', *words, '--out', out, cwd=photographs)
+    fails_cleanly(result, '1 of 4 inputs')  # a pattern takes what it finds, a named text file is a mistake
+    assert 'notes.txt is not an image' in result.stderr
+    assert results(out).keys() == {'a/x.jpg.json', 'b/x.JPG.json', 'one.png.json'}
+
+
+def test_names_of_results_never_meet(models, tmp_path):
+    for i, name in enumerate(('x.tif', 'x.tif.png', 'x.jpg', 'x.jpg.classes.png')):
+        write_image(tmp_path / 'in' / name, seed=i)
+    result = predict(models, 'segmentation', tmp_path / 'in', '--out', tmp_path / 'out')
+    assert result.returncode == 0, result.stderr
+    found = results(tmp_path / 'out')
+    assert len({data['image'] for data in found.values()}) == 4
+    assert len(list((tmp_path / 'out').iterdir())) == 12
+
+
+def test_older_results_and_inputs_are_safe(models, tmp_path):
+    picture = write_image(tmp_path / 'in' / 'x.png')
+    before = picture.read_bytes()
+    out = tmp_path / 'in' / 'out'
+    assert predict(models, 'classification', tmp_path / 'in', '--out', out).returncode == 0
+    fails_cleanly(predict(models, 'classification', tmp_path / 'in', '--out', out), 'has files in it', '--overwrite')
+    # Results below the inputs' folder are not predicted for again.
+    result = predict(models, 'classification', tmp_path / 'in', '--out', out, '--overwrite')
+    assert 'results of 1 of 1 inputs' in result.stdout
+    result = predict(models, 'classification', tmp_path / 'in', '--out', tmp_path / 'in', '--overwrite')
+    fails_cleanly(result, 'would replace the input')
+    assert picture.read_bytes() == before
+
+
+def test_inputs_that_are_not_there(models, tmp_path):
+    out = ('--out', tmp_path / 'out')
+    fails_cleanly(predict(models, 'detection', tmp_path / 'no.jpg', *out), 'no.jpg does not exist')
+    fails_cleanly(predict(models, 'detection', tmp_path / '*.jpg', *out), 'no file matches')
+    (tmp_path / 'empty').mkdir()
+    fails_cleanly(predict(models, 'detection', tmp_path / 'empty', *out), 'there are no images or videos')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_wrong_checkpoints_configs_and_devices(models, tmp_path):
+    picture = write_image(tmp_path / 'x.png')
+    out = ('--out', tmp_path / 'out')
+    config, _ = models['detection']
+    fails_cleanly(tool_here('predict.py', config, models['pose'][1], picture, *out), 'is of another model')
+    fails_cleanly(tool_here('predict.py', config, tmp_path / 'no.pth', picture, *out), 'no.pth does not exist')
+    fails_cleanly(predict(models, 'detection', picture, *out, '--device', 'cuda:77'), '--device cuda:77')
+    (tmp_path / 'x.py').write_text("default_scope = 'mmagic'")
+    fails_cleanly(
+        tool_here('predict.py', tmp_path / 'x.py', models['pose'][1], picture, *out), 'default_scope is mmagic'
+    )
+    assert not (tmp_path / 'out').exists()
+
+
+def test_damaged_video(models, tmp_path):
+    (tmp_path / 'x.mp4').write_bytes(b'not a video')
+    video = write_video(tmp_path / 'y.avi', frames=40)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    result = predict(models, 'classification', tmp_path, '--out', tmp_path / 'out')
+    fails_cleanly(result, '2 of 2 inputs')
+    assert 'x.mp4 is not a video that OpenCV can read' in result.stderr
+    assert 'y.avi is damaged' in result.stderr
+    frames = results(tmp_path / 'out')['y.avi.mp4.json']['frames']
+    assert 0 < len(frames) < 40
+
+
+class TestPose:
+    @pytest.fixture(autouse=True)
+    def _picture(self, models, tmp_path):
+        self.folder, self.picture = tmp_path, write_image(tmp_path / '000000000139.jpg', size=(80, 100))
+        self.models = models
+
+    def run(self, *words):
+        shutil.rmtree(self.folder / 'out', ignore_errors=True)
+        return tool_here('predict.py', *self.models['pose'], self.picture, '--out', self.folder / 'out', *words)
+
+    def people(self, *words):
+        result = self.run(*words)
+        assert result.returncode == 0, result.stderr
+        return results(self.folder / 'out')['000000000139.jpg.json']['instances']
+
+    def boxes(self, content):
+        path = self.folder / 'boxes.json'
+        path.write_text(json.dumps(content))
+        return '--boxes', path
+
+    def test_without_boxes_the_error_names_the_options_and_nothing_is_downloaded(self, monkeypatch):
+        import urllib.request
+
+        def refuse(*args, **kwargs):
+            raise AssertionError('a download')
+
+        monkeypatch.setattr(urllib.request, 'urlopen', refuse)
+        fails_cleanly(self.run(), '--boxes whole', '--boxes FILE', '--detector-config')
+        assert not (self.folder / 'out').exists()
+
+    @pytest.mark.parametrize(
+        'content',
+        [
+            {'000000000139.jpg': [[10, 20, 30, 40], [50, 5, 40, 70]], 'other.jpg': []},
+            [
+                dict(image_id=139, category_id=1, bbox=[10, 20, 30, 40], score=0.9),
+                dict(image_id=139, category_id=1, bbox=[50, 5, 40, 70], score=0.8),
+                dict(image_id=139, category_id=2, bbox=[0, 0, 9, 9], score=0.8),
+            ],
+            dict(
+                images=[dict(id=7, file_name='000000000139.jpg')],
+                annotations=[
+                    dict(image_id=7, bbox=[10, 20, 30, 40]),
+                    dict(image_id=7, bbox=[50, 5, 40, 70], iscrowd=0),
+                    dict(image_id=7, bbox=[0, 0, 90, 9], iscrowd=1),
+                ],
+            ),
+        ],
+        ids=['names', 'detections', 'annotations'],
+    )
+    def test_boxes_from_a_file(self, content):
+        people = self.people(*self.boxes(content))
+        assert [person['bbox'] for person in people] == [[10, 20, 30, 40], [50, 5, 40, 70]]
+        if isinstance(content, list):
+            assert [person['score'] for person in people] == [0.9, 0.8]
+
+    def test_an_image_without_people_has_none(self):
+        write_image(self.folder / 'empty.jpg')
+        file = self.boxes({'000000000139.jpg': [[10, 20, 30, 40]]})[1]
+        words = (self.folder / 'empty.jpg', '--boxes', file)
+        assert self.run(*words).returncode == 2  # options end the list of inputs
+        result = tool_here(
+            'predict.py', *self.models['pose'], self.picture, self.folder / 'empty.jpg', '--out', self.folder / 'out',
+            '--boxes', file,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert results(self.folder / 'out')['empty.jpg.json']['instances'] == []
+
+    def test_bad_boxes(self):
+        fails_cleanly(self.run('--boxes', self.folder / 'no.json'), 'no.json cannot be read')
+        fails_cleanly(self.run(*self.boxes({'000000000139.jpg': [[1, 2, 3]]})), 'is not [x, y, width, height]')
+        fails_cleanly(self.run(*self.boxes({'000000000139.jpg': [[1, 2, 0, 4]]})), 'is not [x, y, width, height]')
+        fails_cleanly(self.run(*self.boxes([dict(bbox=[1, 2, 3, 4])])), 'is neither')
+        fails_cleanly(self.run(*self.boxes({'other.jpg': [[1, 2, 3, 4]]})), 'no box for any input', 'other.jpg')
+
+    def test_a_detector_finds_the_people(self):
+        config, checkpoint = self.models['detection']
+        detector = ('--detector-config', config, '--detector-checkpoint', checkpoint, '--score-thr', 0)
+        people = self.people(*detector)
+        assert people
+        words = ('--out', self.folder / 'boxes', '--score-thr', 0)
+        assert predict(self.models, 'detection', self.picture, *words).returncode == 0
+        found = results(self.folder / 'boxes')['000000000139.jpg.json']['instances']
+        boxes = [i['bbox'] for i in found if i['class'] == 'person']
+        for person in people:
+            assert np.abs(np.array(boxes) - person['bbox']).max(1).min() < 0.02
+        fails_cleanly(self.run(*detector, '--detector-category', 'cat'), 'no class cat', 'person, kite')
+        fails_cleanly(self.run('--detector-config', config), 'needs both')
+        fails_cleanly(self.run(*detector, '--boxes', 'whole'), 'either --boxes whole')
+
+    def test_boxes_for_another_task(self):
+        result = predict(self.models, 'detection', self.picture, '--out', self.folder / 'out', '--boxes', 'whole')
+        fails_cleanly(result, 'this model needs no boxes')
+
+
+def test_colours_of_unusual_pictures(photographs):
+    red = read_image(str(photographs / 'cmyk.jpg'))[20, 20]
+    assert red[2] > 200 > 80 > max(red[:2])
+    deep = cv2.imread(str(photographs / '16 bits.png'), cv2.IMREAD_UNCHANGED)
+    assert np.abs(read_image(str(photographs / '16 bits.png'))[..., 0].astype(int) - deep // 257).max() <= 1
+    assert read_image(str(photographs / 'rgba.png'), grey=True).ndim == 2
