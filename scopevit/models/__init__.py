@@ -1,3 +1,4 @@
 from .backbones import ScopeViT
+from .necks import LevelAdapter
 
-__all__ = ['ScopeViT']
+__all__ = ['LevelAdapter', 'ScopeViT']

@@ -1,0 +1,3 @@
+from .level_adapter import LevelAdapter
+
+__all__ = ['LevelAdapter']

@@ -1,0 +1,167 @@
+"""Learning what a backbone or neck hands on, by running it without weights or arithmetic."""
+
+import copy
+import functools
+import math
+import pickle
+from contextlib import contextmanager
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence
+
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+
+class Level(NamedTuple):
+    """A feature map, or with stride 0 a vector for each image."""
+
+    channels: int
+    stride: int
+
+
+class ProbeError(RuntimeError):
+    """What a module hands on is not known, or is not a sequence of feature maps; the message says why."""
+
+
+class _SkipInit(TorchFunctionMode):
+    """Leave new parameters as they come from memory: their values take time and do not matter here."""
+
+    in_place = {getattr(torch.Tensor, name) for name in ('normal_', 'uniform_', 'erfinv_')}
+
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Optional[dict] = None):
+        kwargs = kwargs or {}
+        if getattr(func, '__module__', None) == 'torch.nn.init' or func in self.in_place:
+            return args[0] if args else kwargs['tensor']
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def in_scope(scope: str) -> Iterator[None]:
+    """Resolve plain type names in a toolbox, as its Runner would."""
+    with DefaultScope.overwrite_default_scope(scope):
+        yield
+
+
+def without_weights(node: object) -> object:
+    """A copy of nested settings that loads no pretrained weights when it is built or initialised."""
+    if isinstance(node, (list, tuple)):
+        return type(node)(without_weights(item) for item in node)
+    if not isinstance(node, dict):
+        return node
+    plain = {}
+    for key, value in node.items():
+        if key in ('pretrained', 'teacher_ckpt') and not isinstance(value, dict):
+            value = None
+        elif key == 'init_cfg':
+            kept = [
+                item for item in (value if isinstance(value, (list, tuple)) else [value]) if not is_checkpoint(item)
+            ]
+            value = kept or None
+        plain[key] = without_weights(value)
+    return plain
+
+
+def is_checkpoint(init_cfg: object) -> bool:
+    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+
+
+def build_uninitialised(cfg: dict, scope: str) -> nn.Module:
+    """Build a module quickly; its parameters hold arbitrary numbers."""
+    with in_scope(scope), _SkipInit():
+        return MODELS.build(copy.deepcopy(cfg))
+
+
+def run_shapes(build: Callable, run: Callable) -> object:
+    """``run(module, device)`` on torch's meta device, which has shapes but no data, or where an operator lacks that, really."""
+    with torch.no_grad():
+        try:
+            return run(build().to('meta'), 'meta')
+        except Exception:  # operators of mmcv, or code that reads values
+            return run(build(), 'cpu')
+
+
+def probe_backbone(cfg: dict, scope: str, in_channels: int) -> List[Level]:
+    """Channels and strides of the maps that a backbone hands on, in training and in evaluation.
+
+    Raises:
+        ProbeError: If the backbone cannot be built or run here, or hands on something else
+            than a sequence of maps or vectors.
+    """
+    cfg = without_weights(cfg)
+    for key in ('dcn', 'with_cp', 'use_checkpoint'):  # no influence on shapes; do not run on the meta device
+        cfg.pop(key, None)
+    return list(_probe_backbone(pickle.dumps(cfg), scope, in_channels))
+
+
+@functools.lru_cache(maxsize=256)  # many configs have the same
+def _probe_backbone(pickled: bytes, scope: str, in_channels: int) -> List[Level]:
+    cfg = pickle.loads(pickled)
+    try:
+        build_uninitialised(cfg, scope)
+    except Exception as error:
+        raise ProbeError(f'it cannot be built here: {_first_line(error)}') from error
+    size = cfg.get('img_size')
+    sizes = [tuple(size) if isinstance(size, (list, tuple)) else (size, size)] if size else []
+    problem = None
+    for size in [*sizes, (256, 256), (224, 224)]:
+        try:
+            outputs = run_shapes(
+                lambda: build_uninitialised(cfg, scope), functools.partial(_run_both_modes, in_channels, size)
+            )
+        except Exception as error:
+            problem = problem or error
+            continue
+        training, evaluation = (_levels(output, size) for output in outputs)
+        if training != evaluation:
+            raise ProbeError('it hands on other maps in training than in evaluation')
+        return training
+    raise ProbeError(f'it cannot be run here: {_first_line(problem)}')
+
+
+def _run_both_modes(in_channels: int, size: Sequence[int], backbone: nn.Module, device: str) -> list:
+    outputs = []
+    for mode in (True, False):
+        backbone.train(mode)
+        # Batch norm in training mode needs two images.
+        outputs.append(backbone(torch.zeros(2, in_channels, *size, device=device)))
+    return outputs
+
+
+def probe_neck(cfg: dict, scope: str, levels: Sequence[Level]) -> List[Level]:
+    """Channels of what a neck makes of these levels (strides are not followed: 1 for any map)."""
+
+    def run(neck: nn.Module, device: str) -> object:
+        neck.eval()
+        # Of an image of 256 pixels.
+        sizes = [(max(256 // level.stride, 1),) * 2 if level.stride else () for level in levels]
+        return neck(tuple(torch.zeros(2, level.channels, *size, device=device) for level, size in zip(levels, sizes)))
+
+    try:
+        output = run_shapes(lambda: build_uninitialised(without_weights(cfg), scope), run)
+    except Exception as error:
+        raise ProbeError(_first_line(error)) from error
+    return [Level(level.channels, min(level.stride, 1)) for level in _levels(output, (256, 256))]
+
+
+def _levels(output: object, size: Sequence[int]) -> List[Level]:
+    if isinstance(output, torch.Tensor):
+        raise ProbeError(f'it hands on a single tensor of {output.ndim} dimensions, not a sequence of maps')
+    if not isinstance(output, (list, tuple)) or not all(isinstance(x, torch.Tensor) for x in output):
+        inner = sorted({type(x).__name__ for x in output}) if isinstance(output, (list, tuple)) else []
+        raise ProbeError(
+            f'it hands on a {type(output).__name__} of {", ".join(inner) or "other things"}, not maps alone'
+        )
+    if not all(x.ndim in (2, 4) for x in output):
+        raise ProbeError(f'it hands on tensors of {sorted({x.ndim for x in output})} dimensions: tokens, not maps')
+    return [Level(x.shape[1], _stride(x, size) if x.ndim == 4 else 0) for x in output]
+
+
+def _stride(x: torch.Tensor, size: Sequence[int]) -> int:
+    """The power of two nearest to the ratio of sizes; borders make it inexact."""
+    return 2 ** max(round(math.log2(size[0] / x.shape[2])), 0)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0][:200]}'

@@ -1,0 +1,69 @@
+"""Put ScopeViT in place of the backbone of a config of any of the four toolboxes.
+
+Without --out or --show-diff it prints which settings change. The new config is built and run on
+a small batch before anything is written.
+"""
+
+import argparse
+import os
+import tempfile
+
+from mmengine.config import Config
+
+from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.launch import load_config
+from scopevit.swap import list_changes, show_diff, swap_backbone
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser.add_argument('--arch', default='tiny', help='xtiny, tiny (default) or small')
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument('--out', metavar='FILE', help='write the new config, complete in itself, to a new .py file')
+    output.add_argument('--show-diff', action='store_true', help='print both configs in full, compared line by line')
+    return parser.parse_args()
+
+
+def check_new_file(path: str) -> None:
+    """Refuse a file that exists or cannot be made, before the work."""
+    if not path.endswith('.py'):
+        raise UserError(f'--out writes a Python config: its name must end with .py, but is {path}')
+    if os.path.exists(path):
+        raise UserError(f'{path} exists and is not overwritten; remove it, or choose another name with --out')
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise UserError(f'folder {folder} does not exist; make it, or choose another place with --out')
+
+
+def write(cfg: Config, path: str) -> None:
+    """Write a config so that the file, loaded again, is the config that was tried; else write nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = os.path.join(folder, os.path.basename(path))
+        cfg.dump(draft)
+        if Config.fromfile(draft).to_dict() != cfg.to_dict():
+            raise UserError('this config holds values that cannot be written to a file; swap in Python instead')
+        with open(draft) as file:
+            text = file.read()
+    with open(path, 'x') as file:  # never over a file that has come in between
+        file.write(text)
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        if args.out is not None:
+            check_new_file(args.out)
+        old = load_config(args.config)
+        new = swap_backbone(old, args.arch)
+        if args.out is not None:
+            write(new, args.out)
+            print(f'Wrote {args.out}: built, and run on a small batch')
+        elif args.show_diff:
+            print(show_diff(old, new))
+        else:
+            print('\n'.join(list_changes(old, new)))
+
+
+if __name__ == '__main__':
+    main()
