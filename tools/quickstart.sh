@@ -1,47 +1,109 @@
 #!/usr/bin/env bash
-# From nothing to a trained ScopeViT: set up, train on real images, test, draw.
+# From nothing to a trained ScopeViT: set up, train, test on held-out images, draw.
 #
-#   bash tools/quickstart.sh [--seed N]
+#   bash tools/quickstart.sh [--task TASK] [--seed N] [--pretrained CKPT]
+#
+# TASK is classification (the default: real images of clothing, minutes), detection (RetinaNet),
+# instance (Mask R-CNN), segmentation (UperNet and Semantic FPN), pose, or all of the last four.
+# Those train on drawn scenes as one does on ImageNet and then on COCO or ADE20K: the backbone
+# is pretrained as a classifier, published, and fine-tuned in each task. --pretrained takes an
+# earlier run's published backbone instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-seed=0
+usage() {
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+    echo "error: $1" >&2
+    exit 2
+}
+
+task=classification seed=0 pretrained=
 while [ $# -gt 0 ]; do
     case $1 in
-        --seed)
-            seed=${2:?error: --seed needs a number}
+        --task | --seed | --pretrained)
+            [ $# -ge 2 ] || usage "$1 needs a value"
+            declare "${1#--}=$2"
             shift 2
             ;;
-        *)
-            sed -n '2,4s/^# \{0,1\}//p' "$0" >&2
-            echo "error: unknown argument $1" >&2
-            exit 2
-            ;;
+        *) usage "unknown argument $1" ;;
     esac
 done
+
+retinanet=configs/detection/retinanet_scopevit-xtiny_fpn_2xb4-4e_scenes.py
+mask_rcnn=configs/detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-4e_scenes.py
+upernet=configs/segmentation/scopevit-xtiny_upernet_2xb8-6e_scenes-128x128.py
+semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb8-6e_scenes-128x128.py
+pose=configs/pose/td-hm_scopevit-xtiny_2xb16-12e_scenes-128x96.py
+case $task in
+    classification) configs=() ;;
+    detection) configs=("$retinanet") ;;
+    instance) configs=("$mask_rcnn") ;;
+    segmentation) configs=("$upernet" "$semantic_fpn") ;;
+    pose) configs=("$pose") ;;
+    all) configs=("$retinanet" "$mask_rcnn" "$upernet" "$semantic_fpn" "$pose") ;;
+    *) usage "--task must be classification, detection, instance, segmentation, pose or all, but is $task" ;;
+esac
+if [ -n "$pretrained" ] && [ ! -f "$pretrained" ]; then
+    usage "--pretrained $pretrained does not exist"
+fi
 
 bash tools/setup.sh
 unset PYTHON VIRTUAL_ENV # run in what was just set up, whatever is active
 source tools/env.sh
 
-config=configs/classification/scopevit-xtiny_2xb64-18e_fashion-mnist-32px.py
-work_dir=work_dirs/quickstart/$(date +%Y%m%d-%H%M%S) # every run has its own: nothing is overwritten
+runs=work_dirs/quickstart/$(date +%Y%m%d-%H%M%S) # every run has its own: nothing is overwritten
 
-echo && echo "==> Unpacking 6,000 training and 1,000 test images of clothing"
-"$PYTHON" tools/data/fashion_mnist.py unpack
-echo && echo "==> Training with two processes; log and checkpoints in $work_dir"
-bash tools/dist_train.sh "$config" 2 --work-dir "$work_dir" --seed "$seed"
-echo && echo "==> Testing on the held-out images"
-bash tools/dist_test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 2 --work-dir "$work_dir"
-echo && echo "==> Drawing"
-"$PYTHON" tools/visualization/draw_predictions.py "$config" "$work_dir/predictions.pkl" --out "$work_dir/predictions.png"
-"$PYTHON" tools/visualization/plot_curves.py "$work_dir" --out "$work_dir/curves.png"
+say() { echo && echo "==> $*"; }
 
-"$PYTHON" - "$work_dir" <<'PYTHON'
+# train CONFIG WORK_DIR [ARGS of train.py]: train with two processes, test, draw.
+train() {
+    local config=$1 work_dir=$2
+    say "Training $config with two processes; log and checkpoints in $work_dir"
+    bash tools/dist_train.sh "$config" 2 --work-dir "$work_dir" --seed "$seed" "${@:3}"
+    say "Testing on held-out images"
+    bash tools/dist_test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 2 --work-dir "$work_dir"
+    say "Drawing"
+    "$PYTHON" tools/visualization/draw_predictions.py "$config" "$work_dir/predictions.pkl" \
+        --out "$work_dir/predictions.png"
+    "$PYTHON" tools/visualization/plot_curves.py "$work_dir" --out "$work_dir/curves.png"
+}
+
+if [ "$task" = classification ]; then
+    say "Unpacking 6,000 training and 1,000 test images of clothing"
+    "$PYTHON" tools/data/fashion_mnist.py unpack
+    train configs/classification/scopevit-xtiny_2xb64-18e_fashion-mnist-32px.py "$runs"
+else
+    say "Drawing scenes in the layouts of ImageNet, COCO and ADE20K"
+    "$PYTHON" tools/data/make_scenes.py
+    if [ -z "$pretrained" ]; then
+        train configs/classification/scopevit-xtiny_2xb16-24e_scenes-48px.py "$runs/pretraining"
+        say "Publishing the pretrained backbone"
+        "$PYTHON" tools/converters/publish_model.py "$(cat "$runs/pretraining/last_checkpoint")" \
+            "$runs/scopevit-xtiny_scenes.pth"
+        pretrained=$(ls "$runs"/scopevit-xtiny_scenes-*.pth)
+    fi
+    for config in "${configs[@]}"; do
+        train "$config" "$runs/$(basename "$config" .py)" --pretrained "$pretrained"
+    done
+fi
+
+"$PYTHON" - "$runs" <<'PYTHON'
 import json
 import sys
+from pathlib import Path
 
-with open(f'{sys.argv[1]}/metrics.json') as file:
-    print(f'\nHeld-out top-1 accuracy: {json.load(file)["accuracy/top1"]:.1f} %')
+names = {
+    'accuracy/top1': ('top-1 accuracy (%)', 1),
+    'coco/bbox_mAP_50': ('box AP50', 3),
+    'coco/segm_mAP_50': ('mask AP50', 3),
+    'mIoU': ('mIoU (%)', 1),
+    'coco/AP': ('keypoint AP, boxes given', 3),
+}
+print('\nOn held-out images:')
+for path in sorted(Path(sys.argv[1]).rglob('metrics.json'), key=lambda path: path.stat().st_mtime):
+    for key, value in json.loads(path.read_text()).items():
+        if key in names:
+            name, digits = names[key]
+            print(f'  {value:7.{digits}f}  {name:26}{path.parent}')
+print('Look at predictions.png and curves.png there.')
 PYTHON
-echo "Look at $work_dir/predictions.png and $work_dir/curves.png"

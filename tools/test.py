@@ -37,7 +37,7 @@ def dump_predictions(cfg: Config, path: str) -> None:
     """Let the test write what the model predicts for every sample."""
     if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
         raise UserError('this config has no test_dataloader or no test_evaluator')
-    dump = dict(type='DumpResults', out_file_path=path)
+    dump = dict(type='scopevit.DumpPredictions', out_file_path=path)
     evaluator = cfg.test_evaluator
     if isinstance(evaluator, dict) and 'metrics' in evaluator:  # a whole evaluator, as for several data sets
         metrics = evaluator.metrics

@@ -1,4 +1,10 @@
+from .evaluation import DumpPredictions
 from .hooks import PretrainedBackboneHook
 from .optim import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
 
-__all__ = ['CPUAmpOptimWrapper', 'LayerDecayOptimWrapperConstructor', 'PretrainedBackboneHook']
+__all__ = [
+    'CPUAmpOptimWrapper',
+    'DumpPredictions',
+    'LayerDecayOptimWrapperConstructor',
+    'PretrainedBackboneHook',
+]

@@ -20,7 +20,9 @@ from helpers import ROOT, tool, write_ade20k, write_coco
 from scopevit.models import ScopeViT
 
 FOLDERS = ('detection', 'segmentation', 'pose')
-CONFIGS = sorted(path for folder in FOLDERS for path in (ROOT / 'configs' / folder).glob('*.py'))
+CONFIGS = sorted(
+    path for folder in FOLDERS for path in (ROOT / 'configs' / folder).glob('*.py') if 'scenes' not in path.stem
+)
 PARAMETERS = {
     model['Config']: model['Metadata']['Parameters']
     for folder in FOLDERS

@@ -1,8 +1,9 @@
-"""Draw test images with what a classifier says of them: one picture, mistakes in red.
+"""Draw what a model predicts for test images beside the truth: one picture of several images.
 
     python tools/visualization/draw_predictions.py CONFIG predictions.pkl --out predictions.png
 
-The predictions are what tools/test.py wrote for the same config.
+The predictions are what tools/test.py wrote for the same config, of any task: classes (mistakes
+in red), boxes and masks, segmentation, or keypoints (truth on the left, prediction on the right).
 """
 
 import argparse
@@ -16,10 +17,11 @@ import matplotlib.pyplot as plt
 import mmcv
 import mmengine
 import numpy as np
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, init_default_scope
 
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import load_config
+from scopevit.visualization import Painter, save_grid
 
 
 def load_image(info: dict) -> np.ndarray:
@@ -28,18 +30,8 @@ def load_image(info: dict) -> np.ndarray:
     return image.squeeze()
 
 
-def draw(config: str, predictions: str, out: str, rows: int, cols: int, seed: int) -> None:
-    cfg = load_config(config)
-    if not os.path.isfile(predictions):
-        raise UserError(f'{predictions} does not exist; tools/test.py writes it')
-    results = mmengine.load(predictions)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    if len(results) != len(dataset) or 'pred_label' not in results[0]:
-        raise UserError(f'{predictions} does not hold class predictions for the {len(dataset)} images of {config}')
+def draw_classes(dataset: object, results: list, chosen: list, rows: int, cols: int) -> plt.Figure:
     classes = dataset.metainfo['classes']
-
-    chosen = sorted(random.Random(seed).sample(range(len(dataset)), min(rows * cols, len(dataset))))
     figure, grid = plt.subplots(rows, cols, figsize=(1.7 * cols, 2.05 * rows), layout='constrained', squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
@@ -47,13 +39,36 @@ def draw(config: str, predictions: str, out: str, rows: int, cols: int, seed: in
         label, truth = int(results[i]['pred_label']), int(results[i]['gt_label'])
         score = float(results[i]['pred_score'].max())
         axes.imshow(load_image(dataset.get_data_info(i)), cmap='gray')
-        title = f'{classes[label]} {score:.0%}' + ('' if label == truth else f'\nnot {classes[truth]}')
+        names = [classes[k].split(',')[0] for k in (label, truth)]
+        title = f'{names[0]} {score:.0%}' + ('' if label == truth else f'\nnot {names[1]}')
         axes.set_title(title, fontsize=8, color='darkgreen' if label == truth else 'red')
     right = sum(int(r['pred_label']) == int(r['gt_label']) for r in results)
     figure.suptitle(f'{right} of {len(results)} test images right ({right / len(results):.1%}); {len(chosen)} of them:')
-    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-    figure.savefig(out, dpi=110)
-    print(f'wrote {out}')
+    return figure
+
+
+def draw(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    if not os.path.isfile(args.predictions):
+        raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
+    results = mmengine.load(args.predictions)
+    init_default_scope(cfg.get('default_scope'))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    if len(results) != len(dataset):
+        raise UserError(
+            f'{args.predictions} holds predictions for {len(results)} images, but the test set of {args.config} has '
+            f'{len(dataset)}; were they made with another config?'
+        )
+    is_classifier = 'pred_label' in results[0]
+    rows, cols = args.rows or (5 if is_classifier else 4), args.cols or (8 if is_classifier else 3)
+    chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(rows * cols, len(dataset))))
+    os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
+    if is_classifier:
+        draw_classes(dataset, results, chosen, rows, cols).savefig(args.out, dpi=110)
+    else:
+        painter = Painter(cfg, dataset, args.score_thr)
+        save_grid([painter.prediction(i, results[i]) for i in chosen], cols, args.out)
+    print(f'wrote {args.out}')
 
 
 def main() -> None:
@@ -61,12 +76,16 @@ def main() -> None:
     parser.add_argument('config', help='config of the test run')
     parser.add_argument('predictions', help='predictions.pkl that tools/test.py wrote')
     parser.add_argument('--out', default='predictions.png', help='picture to write (default: %(default)s)')
-    parser.add_argument('--rows', type=int, default=5)
-    parser.add_argument('--cols', type=int, default=8)
+    parser.add_argument('--rows', type=int)
+    parser.add_argument('--cols', type=int)
     parser.add_argument('--seed', type=int, default=0, help='which images are drawn')
+    parser.add_argument('--score-thr', type=float, default=0.4, help='lowest score of boxes (default: %(default)s)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=mmengine.DictAction, metavar='KEY=VALUE', help='as for tools/test.py'
+    )
     args = parser.parse_args()
     with user_errors():
-        draw(args.config, args.predictions, args.out, args.rows, args.cols, args.seed)
+        draw(args)
 
 
 if __name__ == '__main__':

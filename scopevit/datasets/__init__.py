@@ -1,0 +1,1 @@
+"""Data that the toolboxes lack: small scenes with labels for every task."""

@@ -1,0 +1,54 @@
+"""Draw samples of a config's data set with their labels, as training sees them.
+
+    python tools/visualization/browse_dataset.py CONFIG --out samples.png
+
+Works with configs of any task; look here before a long training.
+"""
+
+import argparse
+import os
+import random
+
+from mmengine.config import DictAction
+from mmengine.registry import DATASETS, init_default_scope
+
+from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.launch import check_writable, load_config
+from scopevit.visualization import Painter, save_grid
+
+
+def browse(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    loader = cfg.get(f'{args.split}_dataloader')
+    if loader is None:
+        raise UserError(f'config {args.config} has no {args.split}_dataloader')
+    check_writable(os.path.dirname(os.path.abspath(args.out)), '--out')
+    init_default_scope(cfg.get('default_scope'))
+    try:
+        dataset = DATASETS.build(loader.dataset)
+    except FileNotFoundError as error:
+        raise UserError(
+            f'{error}; is the data set in place? python tools/data/check_dataset.py {args.config} tells'
+        ) from None
+    painter = Painter(cfg, dataset)
+    chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(args.number, len(dataset))))
+    save_grid([painter.sample(i) for i in chosen], args.cols, args.out)
+    print(f'wrote {args.out}: {len(chosen)} of {len(dataset)} samples')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
+    parser.add_argument('--out', default='samples.png', help='picture to write (default: %(default)s)')
+    parser.add_argument('--number', type=int, default=16, help='how many samples (default: %(default)s)')
+    parser.add_argument('--cols', type=int, default=4)
+    parser.add_argument('--seed', type=int, default=0, help='which samples are drawn')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as for train.py')
+    args = parser.parse_args()
+    with user_errors():
+        browse(args)
+
+
+if __name__ == '__main__':
+    main()
