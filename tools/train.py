@@ -16,6 +16,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
     add_common_arguments(parser)
+    parser.add_argument(
+        '--swap-backbone', metavar='ARCH', help='put ScopeViT (xtiny, tiny or small) in place of the backbone'
+    )
     parser.add_argument('--pretrained', metavar='CKPT', help='start with the backbone of this checkpoint')
     parser.add_argument(
         '--resume',
@@ -44,10 +47,13 @@ def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-    if args.seed is not None:
-        cfg.setdefault('randomness', {})['seed'] = args.seed
-    if args.deterministic:
-        cfg.setdefault('randomness', {})['deterministic'] = True
+    if args.seed is not None or args.deterministic:
+        randomness = {'seed': None, **(cfg.get('randomness') or {})}  # without a seed of its own, a random one
+        if args.seed is not None:
+            randomness['seed'] = args.seed
+        if args.deterministic:
+            randomness['deterministic'] = True
+        cfg.randomness = randomness
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume

@@ -9,7 +9,7 @@ import numpy as np
 from .backgrounds import make_background, noise
 from .shapes import OBJECTS, Drawing, clutter
 
-SIZES = (10, 200)  # longest side of an object in pixels: a factor of 20
+SIZES = (9, 200)  # longest side of an object in pixels; what is seen of it spans a factor of 16
 KEYPOINT_SIZE = 44  # figures below this height carry no keypoints, as in COCO
 SUBPIXEL = 4  # OpenCV's polygons have corners at 1/16 pixel
 TILT = {'ball': 180.0, 'clock': 12.0, 'airplane': 25.0, 'boat': 10.0, 'person': 8.0}  # largest turn in degrees
@@ -176,7 +176,7 @@ def make_scene(rng: np.random.Generator, crowd: Optional[bool] = None) -> Scene:
     # Three in ten are persons, as in COCO.
     chances = np.array([4.0] + [1.0] * (len(names) - 1))
     wanted = rng.choice(names, size=int(rng.integers(3, 8)), p=chances / chances.sum())
-    sizes = SIZES[0] * (SIZES[1] / SIZES[0]) ** rng.beta(1.5, 1.3, len(wanted))
+    sizes = SIZES[0] * (SIZES[1] / SIZES[0]) ** rng.beta(1.8, 1.0, len(wanted))
     for category, size in zip(wanted, np.sort(sizes)[::-1]):  # the large ones behind, or nothing else were seen
         canvas.add_thing(str(category), size)
     return canvas.finish()
