@@ -1,0 +1,145 @@
+"""How hard the drawn scenes are: the quick start's results beside two controls.
+
+    bash tools/quickstart.sh --task all
+    python tools/analysis/scenes_controls.py work_dirs/quickstart/TIME --table tools/analysis/scenes_controls.md
+
+The controls train with the same configs, data and schedules: a ScopeViT-xtiny whose random
+backbone is frozen, so that only neck and head learn, and a ResNet-18, pretrained on the scenes'
+classification set as ours is. A run that is finished is not repeated.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import date
+from pathlib import Path
+
+from mmengine.config import Config
+
+from scopevit.engine.errors import UserError, user_errors
+
+ROOT = Path(__file__).resolve().parents[2]
+METRICS = {
+    'accuracy/top1': ('top-1 accuracy', 0.01),
+    'coco/bbox_mAP_50': ('box AP50', 1),
+    'coco/segm_mAP_50': ('mask AP50', 1),
+    'mIoU': ('mIoU', 0.01),
+    'coco/AP': ('keypoint AP', 1),
+}
+# What a ResNet hands on at each stage; where heads and necks say how many channels they take.
+CHANNELS = (64, 128, 256, 512)
+
+
+def configs() -> list:
+    """The scenes' configs, pretraining first, in the quick start's order."""
+    script = (ROOT / 'tools' / 'quickstart.sh').read_text()
+    names = list(dict.fromkeys(re.findall(r'configs/\S*scenes\S*\.py', script)))
+    return sorted(names, key=lambda name: 'classification' not in name)
+
+
+def resnet18(config: str, folder: Path) -> Path:
+    """Write the config with a ResNet-18 in place of the backbone."""
+    cfg = Config.fromfile(ROOT / config)
+    indices = cfg.model.backbone.get('out_indices', (3,))
+    channels = [CHANNELS[i] for i in indices]
+    model = dict(backbone=dict(_delete_=True, type='mmpretrain.ResNet', depth=18, out_indices=tuple(indices)))
+    if 'in_channels' in (cfg.model.get('neck') or {}):
+        model['neck'] = dict(in_channels=channels)
+    else:
+        head = 'decode_head' if 'decode_head' in cfg.model else 'head'
+        model[head] = dict(in_channels=channels if 'decode_head' in cfg.model else channels[-1])
+    if 'auxiliary_head' in cfg.model:
+        model['auxiliary_head'] = dict(in_channels=channels[cfg.model.auxiliary_head.in_index])
+    # mmpretrain's ResNet cannot tell the depth of its layers: all learn at the full rate.
+    optim_wrapper = dict(constructor='DefaultOptimWrapperConstructor')
+    path = folder / f'resnet18_{Path(config).name}'
+    path.write_text(f'_base_ = {str(ROOT / config)!r}\nmodel = {model!r}\noptim_wrapper = {optim_wrapper!r}\n')
+    return path
+
+
+def train_and_test(config: Path, work_dir: Path, *words: str) -> dict:
+    """The metrics of a run, from an earlier one if it is finished."""
+    metrics = work_dir / 'metrics.json'
+    if not metrics.exists():
+        options = ['--work-dir', str(work_dir)]
+        for command in (
+            ['dist_train.sh', str(config), '2', *options, '--seed', '0', *words],
+            ['dist_test.sh', str(config), 'LAST', '2', *options],
+        ):
+            if 'LAST' in command:
+                command[2] = (work_dir / 'last_checkpoint').read_text()
+            subprocess.run(['bash', str(ROOT / 'tools' / command[0]), *command[1:]], cwd=ROOT, check=True)
+    return json.loads(metrics.read_text())
+
+
+def control(kind: str, folder: Path) -> dict:
+    """All metrics of one kind of control, by config."""
+    results = {}
+    pretrained = ''
+    for config in configs():
+        name = Path(config).stem
+        work_dir = folder / kind / name
+        work_dir.mkdir(parents=True, exist_ok=True)
+        if kind == 'frozen':
+            if 'classification' in config:
+                continue
+            results[name] = train_and_test(ROOT / config, work_dir, '--cfg-options', 'model.backbone.frozen_stages=4')
+            continue
+        words = ['--pretrained', pretrained] if pretrained else []
+        results[name] = train_and_test(resnet18(config, folder), work_dir, *words)
+        pretrained = pretrained or (work_dir / 'last_checkpoint').read_text()
+    return results
+
+
+def write_table(found: dict, path: str) -> None:
+    titles = dict(ours='ScopeViT-xtiny', frozen='the same, random and frozen', resnet18='ResNet-18')
+    lines = [
+        '# How hard the drawn scenes are',
+        '',
+        'Held-out scenes; the same configs, data, schedules and seed for all. Only the learning rate differs: it is',
+        'the same for all layers of the ResNet-18, lower near the image in ScopeViT.',
+        '',
+        '    bash tools/quickstart.sh --task all',
+        f'    python tools/analysis/scenes_controls.py work_dirs/quickstart/TIME --table {path}',
+        '',
+        f'{date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}).',
+        '',
+        f'| Config | Metric | {" | ".join(titles.values())} |',
+        '| --- | --- | --- | --- | --- |',
+    ]
+    for config in configs():
+        name = Path(config).stem
+        for key, (metric, scale) in METRICS.items():
+            if key in found['ours'][name]:
+                values = [found[kind].get(name, {}).get(key) for kind in titles]
+                cells = ['' if value is None else f'{value * scale:.3f}' for value in values]
+                lines.append(f'| {name} | {metric} | {" | ".join(cells)} |')
+    Path(path).write_text('\n'.join(lines) + '\n')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('quickstart', type=Path, help="folder of a finished 'tools/quickstart.sh --task all'")
+    parser.add_argument('--folder', type=Path, default='work_dirs/scenes_controls', help='where the controls train')
+    parser.add_argument('--table', default='scenes_controls.md', help='Markdown file to write (default: %(default)s)')
+    args = parser.parse_args()
+    with user_errors():
+        ours = {}
+        for config in configs():
+            name = Path(config).stem
+            metrics = args.quickstart / ('pretraining' if 'classification' in config else name) / 'metrics.json'
+            if not metrics.exists():
+                raise UserError(f'{metrics} does not exist; run bash tools/quickstart.sh --task all first')
+            ours[name] = json.loads(metrics.read_text())
+        folder = args.folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        found = dict(ours=ours, frozen=control('frozen', folder), resnet18=control('resnet18', folder))
+        write_table(found, args.table)
+        print(Path(args.table).read_text())
+
+
+if __name__ == '__main__':
+    main()
