@@ -10,6 +10,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import add_common_arguments, build_runner, leave_processes, load_config, prepare
+from scopevit.swap import load_and_swap
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,7 +83,10 @@ def check_start(cfg: Config, runner: Runner) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    cfg = load_config(args.config, args.cfg_options)
+    if args.swap_backbone is None:
+        cfg = load_config(args.config, args.cfg_options)
+    else:
+        cfg = load_and_swap(args.config, args.swap_backbone, args.cfg_options)
     merge_arguments(cfg, args)
     prepare(cfg, args)
     runner = build_runner(cfg)

@@ -20,6 +20,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from ..engine.errors import UserError
+from ..engine.launch import load_config
 from ..models import ScopeViT
 from .probe import Level, ProbeError, build_uninitialised, in_scope, is_checkpoint, probe_backbone, probe_neck
 from .trial import run_tensor, small_model
@@ -100,6 +101,19 @@ def swap_backbone(
     raise SwapError(problems)
 
 
+def load_and_swap(name: str, arch: str, cfg_options: Optional[dict] = None) -> Config:
+    """Load a config of any toolbox, override settings of it, and swap its backbone.
+
+    Overrides of the backbone (``model.backbone.drop_path_rate``) are meant for ScopeViT; all
+    others come before the swap, so that what is tried is what runs.
+    """
+    own, others = {}, {}
+    for key, value in (cfg_options or {}).items():
+        before, backbone, option = key.rpartition('.backbone.')
+        (own if backbone and before in ('model', 'model.detector') else others)[option if backbone else key] = value
+    return swap_backbone(load_config(name, others), own.pop('arch', arch), **own)
+
+
 def find_backbone(cfg: Config) -> Tuple[str, ...]:
     """Where the backbone stands in a config, for example ``('model', 'backbone')``.
 
@@ -176,8 +190,8 @@ def _is_pooled(site: ConfigDict) -> bool:
 def _rewritten(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Level], stages: List[int]) -> None:
     """ScopeViT's own maps, with their channels written into whatever follows."""
     site.backbone.out_indices = tuple(stages)
-    channels = ScopeViT(arch, out_indices=tuple(stages)).feature_channels
-    new = [Level(c, STRIDES[stage]) for c, stage in zip(channels, stages)]
+    channels = _channels(arch)
+    new = [Level(channels[stage], STRIDES[stage]) for stage in stages]
     _rewrite_followers(site, scope, old, new)
 
 
@@ -186,7 +200,7 @@ def _pooled(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Leve
     if len(old) > 1:
         raise SwapError([('backbone', f'it hands on {len(old)} vectors for each image')])
     site.backbone.out_indices = (3,)
-    new = [Level(ScopeViT(arch).feature_channels[-1], 0)]
+    new = [Level(_channels(arch)[-1], 0)]
     _rewrite_followers(site, scope, old, new)
     site.neck = [ConfigDict(type='mmpretrain.GlobalAveragePooling'), *_as_list(site.get('neck'))]
     if len(site.neck) == 1:
@@ -205,7 +219,7 @@ def _adapted(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Lev
         first_stages = [max(i for i, s in enumerate(STRIDES) if s <= max(stride, 4)) for stride in strides]
     adapter = ConfigDict(
         type='scopevit.LevelAdapter',
-        in_channels=list(ScopeViT(arch, out_indices=(0, 1, 2, 3)).feature_channels),
+        in_channels=list(_channels(arch)),
         out_channels=[old[i].channels for i in kept],
         out_strides=[old[i].stride for i in kept],
         first_stages=[first_stages[i] for i in kept],
@@ -231,6 +245,11 @@ def _levels_in_use(site: ConfigDict, count: int) -> List[int]:
         new = [used.index(i % count) for i in _as_list(head.in_index)]
         head.in_index = new if many else new[0]
     return used
+
+
+def _channels(arch: Union[str, dict]) -> Tuple[int, ...]:
+    settings = ScopeViT.arch_settings[arch] if isinstance(arch, str) else arch
+    return tuple(settings['embed_dims'])
 
 
 # Channels

@@ -25,14 +25,16 @@ class ProbeError(RuntimeError):
 
 
 class _SkipInit(TorchFunctionMode):
-    """Leave new parameters as they come from memory: their values take time and do not matter here."""
+    """Do not draw initial values of parameters, which take most of a build's time and do not matter here."""
 
-    in_place = {getattr(torch.Tensor, name) for name in ('normal_', 'uniform_', 'erfinv_')}
+    drawing = {torch.Tensor.normal_, torch.Tensor.uniform_}
 
     def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Optional[dict] = None):
         kwargs = kwargs or {}
-        if getattr(func, '__module__', None) == 'torch.nn.init' or func in self.in_place:
+        if getattr(func, '__module__', None) == 'torch.nn.init':
             return args[0] if args else kwargs['tensor']
+        if func in self.drawing:
+            return args[0].zero_()  # not left as it is: torch draws again while values are out of range
         return func(*args, **kwargs)
 
 
@@ -73,7 +75,7 @@ def build_uninitialised(cfg: dict, scope: str) -> nn.Module:
 
 
 def run_shapes(build: Callable, run: Callable) -> object:
-    """``run(module, device)`` on torch's meta device, which has shapes but no data, or where an operator lacks that, really."""
+    """``run(module, device)`` on torch's meta device, which has shapes but no data; where that fails, on the CPU."""
     with torch.no_grad():
         try:
             return run(build().to('meta'), 'meta')

@@ -58,7 +58,10 @@ def trial_batch(cfg: Config, model: nn.Module, size: int, training: bool = False
         from mmdet.models import DetDataPreprocessor
 
         preprocessor = DetDataPreprocessor(pad_size_divisor=32)
-    return preprocessor(data, training)
+    batch = preprocessor(data, training)
+    if isinstance(batch['inputs'], (list, tuple)) and not training:
+        batch['inputs'] = batch['inputs'][0]  # without a loss, one view of each image is enough
+    return batch
 
 
 def run_tensor(cfg: Config, model: nn.Module) -> int:
@@ -113,8 +116,9 @@ def _classification(cfg: Config, settings: ConfigDict, model: nn.Module, size: i
             sample = DataSample().set_gt_label([0, 1]).set_gt_score(torch.eye(num_classes)[0])
         sample.set_metainfo(dict(img_shape=(size, size), ori_shape=(size, size)))
         samples.append(sample)
-    if hasattr(model, 'target_generator'):  # self-supervised: two views of each image
-        return dict(inputs=[images, images], data_samples=samples)
+    if hasattr(model, 'target_generator'):  # self-supervised: several views of each image
+        views = sum(settings.head.get('loss', {}).get('num_crops') or [2])
+        return dict(inputs=[images] * views, data_samples=samples)
     return dict(inputs=images, data_samples=samples)
 
 

@@ -69,9 +69,14 @@ def all_configs() -> Dict[str, str]:
     return configs
 
 
-def exclusion(name: str) -> Optional[str]:
-    rules = yaml.safe_load((FOLDER / 'exclusions.yml').read_text())
-    return next((rule['reason'] for rule in rules if fnmatch.fnmatch(name, rule['pattern'])), None)
+def exclusion(cfg: Config) -> Optional[str]:
+    """The reason for which a config is excluded; None for all others."""
+    backbone = cfg.model.get('backbone')
+    kinds = dict(model=cfg.model.get('type'), backbone=backbone.get('type') if isinstance(backbone, dict) else None)
+    for rule in yaml.safe_load((FOLDER / 'exclusions.yml').read_text()):
+        if any(kind in rule.get(part, ()) for part, kind in kinds.items()):
+            return rule['reason']
+    return None
 
 
 # One config
@@ -79,23 +84,23 @@ def exclusion(name: str) -> Optional[str]:
 
 def examine(name: str, path: str, arch: str, known: Dict[str, dict]) -> dict:
     """The table's row for one config; ``known`` maps fingerprints of models to rows."""
-    reason = exclusion(name)
-    if reason is not None:
-        return dict(status='excluded', reason=reason)
     try:
         cfg = Config.fromfile(path)
         if cfg.get('model') is None:
             return dict(status='fragment', reason='')
     except Exception as error:
         return dict(status='original', reason=f'does not load: {short(error)}')
+    reason = exclusion(cfg)
+    if reason is not None:
+        return dict(status='excluded', reason=reason)
     before = fingerprint(cfg)
     if before in known:
         return {**known[before], 'before': None, 'after': None}
-    row = examine_model(cfg, name, arch, known)
+    row = examine_model(cfg, arch, known)
     return {**row, 'before': before}
 
 
-def examine_model(cfg: Config, name: str, arch: str, known: Dict[str, dict]) -> dict:
+def examine_model(cfg: Config, arch: str, known: Dict[str, dict]) -> dict:
     try:
         build_uninitialised(small_model(cfg), cfg.get('default_scope', 'mmengine'))
     except Exception as error:
@@ -288,7 +293,7 @@ def main() -> None:
             todo = list(names.items())[first - 1 :: step]
             todo = [(n, p) for n, p in todo if n not in rows or rows[n]['status'] in args.again]
             known = {}
-            for name, row in rows.items():
+            for row in rows.values():
                 if row['status'] not in args.again:
                     remember(row, known)
             os.makedirs(os.path.dirname(os.path.abspath(args.results)), exist_ok=True)
