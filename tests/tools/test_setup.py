@@ -293,6 +293,21 @@ def test_quickstart_names_unknown_arguments():
     assert 'unknown argument --sead' in result.stderr
 
 
+@pytest.mark.parametrize(
+    ('words', 'says'),
+    [
+        (['--task', 'everything'], '--task must be classification, detection, instance, segmentation, pose or all'),
+        (['--task'], '--task needs a value'),
+        (['--task', 'pose', '--pretrained', 'missing.pth'], '--pretrained missing.pth does not exist'),
+    ],
+)
+def test_quickstart_refuses_before_it_sets_up(words, says):
+    result = tool('quickstart.sh', *words, check=False)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert result.stdout == ''
+
+
 @pytest.mark.slow
 def test_wheel_ships_configs_tools_and_model_index(tmp_path):
     source = tmp_path / 'source'
