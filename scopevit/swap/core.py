@@ -28,6 +28,8 @@ from .trial import run_tensor, small_model
 STRIDES = (4, 8, 16, 32)
 # Settings that name the channels of incoming maps.
 CHANNEL_KEYS = ('in_channels', 'c1_in_channels', 'input_features')
+# Heads without weights, and what they become behind a backbone without a classifier.
+LINEAR_HEADS = dict(ClsHead='LinearClsHead', MultiLabelClsHead='MultiLabelLinearClsHead')
 # ImageNet's mean and standard deviation in RGB, with which ScopeViT is pretrained.
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 # Layer-decay constructors of the toolboxes, which know only their own backbones.
@@ -152,7 +154,13 @@ def _image_channels(cfg: Config, site: ConfigDict) -> int:
 
 def _ways(site: ConfigDict, old: List[Level], scope: str) -> Iterator[Tuple[str, Callable]]:
     """Ways to try, the simplest first: a name and a function (site, arch, scope) that sets backbone and neck."""
-    if not old[-1].stride:  # vectors: pooled maps are that
+    if old[-1].stride < 0:  # tokens: if they are averaged, pooled maps can stand for them
+        first = next(iter(_as_list(site.get('neck'))), {})
+        if first.get('type', '').split('.')[-1] != 'GlobalAveragePooling' or first.get('dim') != 1:
+            raise SwapError(
+                [('backbone', 'it hands on sequences of tokens, not maps, and its followers work on those')]
+            )
+    if old[-1].stride <= 0:  # vectors: pooled maps are that
         yield 'pooling the last map', lambda *args: _pooled(*args, old)
         return
     stages = _same_strides(old, site)
@@ -200,8 +208,15 @@ def _pooled(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Leve
     if len(old) > 1:
         raise SwapError([('backbone', f'it hands on {len(old)} vectors for each image')])
     site.backbone.out_indices = (3,)
+    if old[0].stride < 0:
+        site.neck = _as_list(site.neck)[1:]  # the averaging of tokens
+        old = [Level(old[0].channels, 0)]
     new = [Level(_channels(arch)[-1], 0)]
-    _rewrite_followers(site, scope, old, new)
+    if site.head.get('type') in LINEAR_HEADS and not site.get('neck'):
+        # The old backbone ends in a classifier of its own, as VGG's does: its vectors are scores.
+        site.head.update(type=LINEAR_HEADS[site.head.type], in_channels=new[0].channels, num_classes=old[0].channels)
+    else:
+        _rewrite_followers(site, scope, old, new)
     site.neck = [ConfigDict(type='mmpretrain.GlobalAveragePooling'), *_as_list(site.get('neck'))]
     if len(site.neck) == 1:
         site.neck = site.neck[0]

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Level(NamedTuple):
-    """A feature map, or with stride 0 a vector for each image."""
+    """A feature map; with stride 0 a vector for each image, with stride -1 a sequence of tokens (B, C, N)."""
 
     channels: int
     stride: int
@@ -106,7 +106,7 @@ def _probe_backbone(pickled: bytes, scope: str, in_channels: int) -> List[Level]
     size = cfg.get('img_size')
     sizes = [tuple(size) if isinstance(size, (list, tuple)) else (size, size)] if size else []
     problem = None
-    for size in [*sizes, (256, 256), (224, 224)]:
+    for size in [*sizes, (256, 256), (224, 224), (32, 32)]:
         try:
             outputs = run_shapes(
                 lambda: build_uninitialised(cfg, scope), functools.partial(_run_both_modes, in_channels, size)
@@ -136,7 +136,7 @@ def probe_neck(cfg: dict, scope: str, levels: Sequence[Level]) -> List[Level]:
     def run(neck: nn.Module, device: str) -> object:
         neck.eval()
         # Of an image of 256 pixels.
-        sizes = [(max(256 // level.stride, 1),) * 2 if level.stride else () for level in levels]
+        sizes = [(max(256 // level.stride, 1),) * 2 if level.stride > 0 else () for level in levels]
         return neck(tuple(torch.zeros(2, level.channels, *size, device=device) for level, size in zip(levels, sizes)))
 
     try:
@@ -154,9 +154,9 @@ def _levels(output: object, size: Sequence[int]) -> List[Level]:
         raise ProbeError(
             f'it hands on a {type(output).__name__} of {", ".join(inner) or "other things"}, not maps alone'
         )
-    if not all(x.ndim in (2, 4) for x in output):
-        raise ProbeError(f'it hands on tensors of {sorted({x.ndim for x in output})} dimensions: tokens, not maps')
-    return [Level(x.shape[1], _stride(x, size) if x.ndim == 4 else 0) for x in output]
+    if not all(x.ndim in (2, 3, 4) for x in output):
+        raise ProbeError(f'it hands on tensors of {sorted({x.ndim for x in output})} dimensions, not maps')
+    return [Level(x.shape[1], _stride(x, size) if x.ndim == 4 else x.ndim - 2 and -1) for x in output]
 
 
 def _stride(x: torch.Tensor, size: Sequence[int]) -> int:

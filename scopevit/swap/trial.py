@@ -28,7 +28,7 @@ def small_model(cfg: Config) -> ConfigDict:
         for key, most in (('nms_pre', 64), ('max_per_img', 8), ('num', 16)):
             if isinstance(settings.get(key), int) and (key != 'num' or 'Sampler' in settings.get('type', '')):
                 settings[key] = min(settings[key], most)
-        if 'Det' in str(settings.get('type')) and settings.get('batch_augments'):
+        if settings.get('batch_augments'):
             settings.batch_augments = None
     return model
 
@@ -51,8 +51,7 @@ def trial_batch(cfg: Config, model: nn.Module, size: int, training: bool = False
     settings, part = runnable(cfg, model)
     toolbox = type(part).__module__.split('.')[0]
     makers = dict(mmpretrain=_classification, mmdet=_detection, mmseg=_segmentation, mmpose=_pose)
-    # Batch norm over maps of 1x1 needs two images; some operators take one alone, outside training.
-    data = makers[toolbox](cfg, settings, part, size, 2 if training else 1)
+    data = makers[toolbox](cfg, settings, part, size, training)
     preprocessor = part.data_preprocessor
     if part is not model:  # the tracker's takes videos
         from mmdet.models import DetDataPreprocessor
@@ -74,11 +73,19 @@ def run_tensor(cfg: Config, model: nn.Module) -> int:
     for size in SIZES:
         try:
             batch = trial_batch(cfg, model, size)
-            runnable(cfg, model)[1](**batch, mode='tensor')
+            output = runnable(cfg, model)[1](**batch, mode='tensor')
+            _check_heatmaps(cfg, output)
             return size
         except Exception as error:  # heads for large images run out of pixels in many ways
             problem = problem or error
     raise problem
+
+
+def _check_heatmaps(cfg: Config, output: object) -> None:
+    """A pose head's heatmaps must have the size of their targets."""
+    size = (cfg.get('codec') or {}).get('heatmap_size') if isinstance(cfg.get('codec'), dict) else None
+    if isinstance(output, torch.Tensor) and output.ndim == 4 and size and tuple(output.shape[:1:-1]) != tuple(size):
+        raise ValueError(f'heatmaps are {tuple(output.shape[:1:-1])}, but codec.heatmap_size is {tuple(size)}')
 
 
 def walk(node: object) -> Iterator[dict]:
@@ -95,6 +102,11 @@ def first_value(node: object, key: str) -> object:
     return next((found[key] for found in walk(node) if found.get(key) is not None), None)
 
 
+def _count(training: bool) -> int:
+    """Batch norm over maps of 1x1 needs two images; some operators take one alone, outside training."""
+    return 2 if training else 1
+
+
 def _image(rng: np.random.Generator, height: int, width: int, channels: int = 3) -> torch.Tensor:
     return torch.from_numpy(rng.integers(0, 255, (channels, height, width), dtype=np.uint8))
 
@@ -103,13 +115,13 @@ def _image_channels(model: nn.Module) -> int:
     return getattr(getattr(model, 'backbone', None), 'in_channels', 3)
 
 
-def _classification(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, count: int) -> dict:
+def _classification(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, training: bool) -> dict:
     from mmpretrain.structures import DataSample
 
     rng = np.random.default_rng(0)
     num_classes = first_value(settings, 'num_classes') or 10
     images, samples = [], []
-    for i in range(count):
+    for i in range(_count(training)):
         images.append(_image(rng, size, size, _image_channels(model)))
         sample = DataSample().set_gt_label(i % num_classes)
         if 'MultiLabel' in str(settings.head.type) or 'CSRA' in str(settings.head.type):
@@ -118,7 +130,7 @@ def _classification(cfg: Config, settings: ConfigDict, model: nn.Module, size: i
         samples.append(sample)
     if hasattr(model, 'target_generator'):  # self-supervised: several views of each image
         views = sum(settings.head.get('loss', {}).get('num_crops') or [2])
-        return dict(inputs=[images] * views, data_samples=samples)
+        return dict(inputs=[torch.stack(images).float()] * views, data_samples=samples)
     return dict(inputs=images, data_samples=samples)
 
 
@@ -129,7 +141,7 @@ def _boxes(rng: np.random.Generator, count: int, height: int, width: int) -> tor
     return torch.from_numpy(np.concatenate([corner, corner + extent], 1)).float()
 
 
-def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, count: int) -> dict:
+def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, training: bool) -> dict:
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks
@@ -140,7 +152,7 @@ def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, c
     num_stuff = first_value(settings, 'num_stuff_classes') or 0
     semantic = (settings.get('roi_head') or {}).get('semantic_head') or {}
     images, samples = [], []
-    for i in range(count):
+    for i in range(_count(training)):
         # A classifier or re-identification network among detectors takes people's upright boxes.
         height, width = (256, 128) if 'ReID' in type(model).__name__ else (size, size)
         images.append(_image(rng, height, width))
@@ -186,7 +198,7 @@ def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, c
     return dict(inputs=images, data_samples=samples)
 
 
-def _segmentation(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, count: int) -> dict:
+def _segmentation(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, training: bool) -> dict:
     from mmseg.structures import SegDataSample
 
     model.data_preprocessor.size = (size, size)  # else it pads to the size of the recipe
@@ -194,7 +206,7 @@ def _segmentation(cfg: Config, settings: ConfigDict, model: nn.Module, size: int
     rng = np.random.default_rng(0)
     num_classes = first_value(settings, 'num_classes') or 2
     images, samples = [], []
-    for _ in range(count):
+    for _ in range(_count(training)):
         images.append(_image(rng, size, size, _image_channels(model)))
         coarse = rng.integers(0, max(num_classes, 2), (1, 8, 8))
         coarse[0, 0, 0] = 255
@@ -207,7 +219,7 @@ def _segmentation(cfg: Config, settings: ConfigDict, model: nn.Module, size: int
     return dict(inputs=images, data_samples=samples)
 
 
-def _pose(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, count: int) -> dict:
+def _pose(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, training: bool) -> dict:
     """People whose targets the config's own codec makes, as its training pipeline does."""
     from mmpose.datasets.transforms import PackPoseInputs
 
@@ -219,17 +231,20 @@ def _pose(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, count:
     bottom_up = 'BottomUp' in type(model).__name__ or 'Bottomup' in type(model).__name__
     people = 2 if bottom_up else 1
     rng = np.random.default_rng(0)
-    generate = TRANSFORMS.build(target) if target else None
+    generate = TRANSFORMS.build(target) if target and training else None
+    codec_type = str(codecs[0].get('type')) if codecs[0] else ''
+    axes = 3 if '3D' in codec_type else 2
     images, samples = [], []
-    for i in range(count):
+    for i in range(_count(training)):
         boxes = _boxes(rng, people, height, width).numpy()
         corner, extent = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
         keypoints = (corner + rng.uniform(0, 1, (people, num_keypoints, 2)) * extent).astype(np.float32)
+        keypoints = np.pad(keypoints, ((0, 0), (0, 0), (0, axes - 2)))
         results = dict(
             id=i,
             img_id=i,
             img_path='none',
-            category_id=1,
+            category_id=[1] * people if bottom_up else 1,
             img=_image(rng, height, width).permute(1, 2, 0).contiguous().numpy(),
             img_shape=(height, width),
             ori_shape=(height, width),
@@ -250,6 +265,11 @@ def _pose(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, count:
             dataset_keypoint_weights=np.ones(num_keypoints, dtype=np.float32),
             heatmap_mask=np.ones((height // 4, width // 4), dtype=np.float32),
         )
+        if axes == 3:  # of two hands
+            results.update(rel_root_depth=np.zeros(1), rel_root_valid=np.ones(1), hand_type=np.ones((1, 2)))
+            results.update(hand_type_valid=np.ones(1), focal=np.ones(2), principal_pt=np.zeros(2))
+        if codec_type == 'DecoupledHeatmap':  # takes corners after a warp, or finds the boxes itself
+            del results['bbox']
         if generate is not None:
             results = generate(results)
         packed = PackPoseInputs(pack_transformed=False)(results)

@@ -28,6 +28,7 @@ from mmengine.config import Config
 from torch import nn
 
 from scopevit.engine.errors import user_errors
+from scopevit.models import ScopeViT
 from scopevit.swap.core import SwapError, swap_backbone, try_model
 from scopevit.swap.probe import build_uninitialised, in_scope
 from scopevit.swap.trial import SIZES, parse_losses, runnable, small_model, trial_batch, walk
@@ -124,6 +125,13 @@ def examine_model(cfg: Config, arch: str, known: Dict[str, dict]) -> dict:
     try:
         train_step(new, *tried)
     except Exception as error:
+        try:
+            train_step(cfg, *try_model(cfg))
+        except Exception as original:
+            if short(original) == short(error):
+                return dict(
+                    status='refused', reason=f'the original does not train on these samples either: {where(error)}'
+                )
         return dict(status='failed', reason=where(error), after=after)
     return dict(status='works', reason='', way=way(new), after=after)
 
@@ -148,7 +156,7 @@ def train_step(cfg: Config, model: nn.Module, smallest: int) -> None:
     gradients = [parameter.grad for parameter in part.backbone.parameters() if parameter.grad is not None]
     if not gradients or not all(gradient.isfinite().all() for gradient in gradients):
         raise ValueError('no finite gradients in the backbone')
-    if not part.backbone.stages[0].patch_embed[0].weight.grad.abs().sum() > 0:
+    if isinstance(part.backbone, ScopeViT) and not part.backbone.stages[0].patch_embed[0].weight.grad.abs().sum() > 0:
         raise ValueError('the gradient does not reach the first layer of the backbone')
 
 
