@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_checkpoint
+from scopevit.engine.checks import check_channels, check_data, failures_explained
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import add_common_arguments, build_runner, leave_processes, load_config, prepare
 from scopevit.swap import load_and_swap
@@ -91,7 +92,10 @@ def train(args: argparse.Namespace) -> None:
     prepare(cfg, args)
     runner = build_runner(cfg)
     check_start(cfg, runner)
-    runner.train()
+    check_channels(runner.model)
+    check_data(runner, args.config)
+    with failures_explained(runner, args.config):
+        runner.train()
 
 
 def main() -> None:

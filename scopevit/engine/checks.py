@@ -1,0 +1,468 @@
+"""Checks before a training starts, and words for what can go wrong in it.
+
+They are cheap, leave the random state and with it the results as they are, and refuse only
+what would fail or train on nothing: where a check itself does not work for a model, it says nothing.
+"""
+
+import copy
+import functools
+import logging
+import random
+import re
+import warnings
+from contextlib import contextmanager
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from .errors import UserError
+from .inference import count_classes
+
+MOST_LOOKED_AT = 1000  # items of a data set whose labels are compared with the heads
+
+# Channels: what the backbone hands on, and what follows takes
+
+
+def check_channels(model: nn.Module) -> None:
+    """Make sure that necks and heads take the maps that they get.
+
+    A copy of the model that has shapes but no data (torch's meta device) is run on a made-up
+    image. A part is at fault if it cannot be run and its ``in_channels`` are not those of its input.
+
+    Args:
+        model: A model of any toolbox, maybe wrapped for several processes.
+
+    Raises:
+        UserError: It names the setting, what it is, and what it has to be.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    if not hasattr(model, 'backbone') or not hasattr(model, 'extract_feat'):
+        return
+    with _random_state_kept(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter('ignore')
+        try:
+            probe = _without_data(model).eval()
+        except Exception:  # a model may hold what cannot be copied
+            return
+        maps = _run_extractor(probe)
+        if maps:
+            for name, head in _heads_on_maps(probe):
+                _try_part(name, head, maps, _described(probe, 'neck' if _has(probe, 'neck') else 'backbone'))
+            _check_regions(probe, maps)
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+def _without_data(model: nn.Module) -> nn.Module:
+    memo = {id(buffer): torch.empty_like(buffer, device='meta') for buffer in model.buffers()}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device='meta'), parameter.requires_grad)
+    return copy.deepcopy(model, memo)
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    return isinstance(getattr(model, name, None), nn.Module)
+
+
+def _described(model: nn.Module, name: str) -> str:
+    return f'the {name} {type(getattr(model, name)).__name__}'
+
+
+def _run_extractor(model: nn.Module) -> Optional[List[Tensor]]:
+    """The maps that backbone and neck make of an image; None if that cannot be told.
+
+    Raises:
+        UserError: If the neck does not take what the backbone hands on.
+    """
+    given: Dict[str, Sequence[Tensor]] = {}
+    if _has(model, 'neck'):
+        model.neck.register_forward_pre_hook(lambda module, inputs: given.update(neck=inputs[0]))
+    first = next((module for module in model.backbone.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        return None
+    for size in (256, 224):
+        given.clear()
+        image = torch.empty(2, first.in_channels, size, size, device='meta')
+        try:
+            return _as_maps(model.extract_feat(image))
+        except Exception:  # a part that the meta device does not know, or a mismatch
+            maps = _as_maps(given.get('neck'))
+            if maps:
+                _try_part('neck', model.neck, maps, _described(model, 'backbone'))
+    return None
+
+
+def _as_maps(output: object) -> Optional[List[Tensor]]:
+    output = [output] if isinstance(output, Tensor) else output
+    if isinstance(output, (list, tuple)) and output and all(isinstance(x, Tensor) and x.ndim > 1 for x in output):
+        return list(output)
+    return None
+
+
+def _heads_on_maps(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
+    """Heads that are called with all maps, and their names."""
+    for name in ('head', 'decode_head', 'auxiliary_head', 'rpn_head', 'bbox_head'):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.ModuleList):
+            # Of a cascade of segmentation heads the first alone is.
+            heads = list(head)[:1] if name == 'decode_head' else head
+            yield from ((f'{name}[{i}]', part) for i, part in enumerate(heads))
+        elif isinstance(head, nn.Module):
+            yield name, head
+
+
+def _try_part(name: str, part: nn.Module, maps: Sequence[Tensor], giver: str) -> None:
+    """Run a neck or head on maps; if it fails and its settings do not fit them, say so."""
+    mismatches = []
+
+    def compare(layer: nn.Module, inputs: tuple) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and _channels_wanted(layer) not in (None, _channels(layer, inputs)):
+            mismatches.append(layer)
+            raise RuntimeError  # the meta device does not always do so
+
+    for layer in part.modules():
+        layer.register_forward_pre_hook(compare)
+    try:
+        part(tuple(maps))
+    except Exception as error:
+        stated = _stated_channels(part)
+        if stated is None:
+            return
+        got = [x.shape[1] for x in maps]
+        fitting, counts_differ = _fitting_channels(part, stated, got)
+        if stated == fitting or not (mismatches or (counts_differ and isinstance(error, (AssertionError, IndexError)))):
+            return
+        raise UserError(_channel_message(name, part, stated, fitting, got, giver)) from None
+
+
+def _channels_wanted(layer: nn.Module) -> Optional[int]:
+    if not type(layer).__module__.startswith(('torch.nn', 'mmcv.cnn')):  # others may take what they get
+        return None
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        return layer.in_channels
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    return None
+
+
+def _channels(layer: nn.Module, inputs: tuple) -> int:
+    return inputs[0].shape[-1] if isinstance(layer, nn.Linear) else inputs[0].shape[1]
+
+
+def _stated_channels(part: nn.Module) -> Union[int, List[int], None]:
+    """A part's ``in_channels``; of a sequence of parts, the first one's."""
+    while isinstance(part, nn.Sequential) and len(part):
+        part = part[0]
+    stated = getattr(part, 'in_channels', None)
+    return list(stated) if isinstance(stated, (list, tuple)) else stated if isinstance(stated, int) else None
+
+
+def _fitting_channels(
+    part: nn.Module, stated: Union[int, List[int]], got: List[int]
+) -> Tuple[Union[int, List[int], None], bool]:
+    """What ``in_channels`` would have to be, None if that is open; and whether there are too few or many maps."""
+    index = getattr(part, 'in_index', None)
+    indices = index if isinstance(index, (list, tuple)) else [index]
+    if index is not None and all(isinstance(i, int) for i in indices):
+        if not all(-len(got) <= i < len(got) for i in indices):
+            return None, True
+        picked = [got[i] for i in indices]
+        if isinstance(index, int):
+            return picked[0], False
+        return (sum(picked), False) if isinstance(stated, int) else (picked, len(stated) != len(picked))
+    if isinstance(stated, list):
+        return got, len(stated) != len(got)
+    if stated in got or stated == sum(got):
+        return stated, False
+    return (got[0] if len(set(got)) == 1 else None), False
+
+
+def _channel_message(
+    name: str,
+    part: nn.Module,
+    stated: Union[int, List[int]],
+    fitting: Union[int, List[int], None],
+    got: List[int],
+    giver: str,
+) -> str:
+    key = f'model.{name}.in_channels'
+    maps = f'{len(got)} maps of {got}' if len(got) > 1 else got[0]
+    where = ' (its feature_channels)' if 'ScopeViT' in giver else ''
+    if fitting is not None:
+        remedy = f'set {key}={fitting}'
+    elif getattr(part, 'in_index', None) is not None:
+        remedy = f'set model.{name}.in_index, now {part.in_index}, to maps that there are (0 is the first)'
+    else:
+        remedy = 'set it to the channels of the map that it takes'
+    return f'{key} is {stated}, but {giver} hands on {maps} channels{where}: {remedy}'
+
+
+def _check_regions(model: nn.Module, maps: Sequence[Tensor]) -> None:
+    """Second stages of detectors: an extractor cuts regions out of the maps, for heads on boxes and masks."""
+    regions = getattr(model, 'roi_head', None)
+    if not isinstance(regions, nn.Module) or getattr(regions, 'with_shared_head', True):
+        return
+    for kind in ('bbox', 'mask'):
+        extractors, heads = (_as_list(getattr(regions, f'{kind}_{part}', None)) for part in ('roi_extractor', 'head'))
+        for i, (extractor, head) in enumerate(zip(extractors, heads)):
+            many = f'[{i}]' if len(heads) > 1 else ''
+            channels = getattr(extractor, 'out_channels', None)
+            if type(extractor).__name__ != 'SingleRoIExtractor' or channels is None:
+                return
+            used = {x.shape[1] for x in maps[: extractor.num_inputs]}
+            if extractor.num_inputs > 1 and used != {channels}:
+                raise UserError(
+                    f'model.roi_head.{kind}_roi_extractor{many}.out_channels is {channels}, but '
+                    f'{_described(model, "neck" if _has(model, "neck") else "backbone")} hands on maps of '
+                    f'{sorted(used)} channels: set it to those'
+                )
+            size = extractor.roi_layers[0].output_size
+            region = torch.empty(2, channels, *size, device='meta')
+            _try_part(f'roi_head.{kind}_head{many}', _OnOneMap(head), [region], f'its {kind}_roi_extractor')
+
+
+class _OnOneMap(nn.Module):
+    """A head that takes a tensor, as one that takes a tuple of it."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self.in_channels = getattr(head, 'in_channels', None)
+
+    def forward(self, maps: Sequence[Tensor]) -> object:
+        return self.head(maps[0])
+
+
+def _as_list(part: Optional[nn.Module]) -> List[nn.Module]:
+    return [] if part is None else list(part) if isinstance(part, nn.ModuleList) else [part]
+
+
+# Data: that there are some, and that their labels fit the model
+
+
+def check_data(runner: Runner, config: str) -> None:
+    """Load the data as the training will, and compare their labels with the model's heads.
+
+    What is loaded here is used by ``runner.train()``.
+
+    Args:
+        config: Name of the config, for messages.
+
+    Raises:
+        UserError: If a file or folder is missing or is no annotation file, no data are left, or
+            labels go beyond the classes of a head.
+    """
+    if not isinstance(runner, Runner):  # another kind loads its data in another order
+        return
+    _name_bad_annotations(runner.cfg.get('default_scope'))
+    advice = f'python tools/data/check_dataset.py {config} tells what is wrong'
+    for split in ('train', 'val'):
+        try:
+            loop = getattr(runner, f'{split}_loop')
+        except (OSError, AssertionError, KeyError, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError) or 'not exist' in str(error)
+            reason = str(error) if missing else f'{type(error).__name__}: {error}'
+            raise UserError(f'the data for split {split} cannot be loaded: {reason}; {advice}') from error
+        loader = getattr(loop, 'dataloader', None)
+        if loader is None:
+            continue
+        for dataset in _innermost(loader.dataset):
+            _check_categories(split, dataset)
+            if not len(dataset):
+                raise UserError(f'the data set for split {split} is empty, or all of it was filtered out; {advice}')
+        if split == 'train':
+            _check_labels(runner.model, loader.dataset)
+
+
+def _innermost(dataset: object) -> Iterator[BaseDataset]:
+    """The data sets within those that wrap or join them."""
+    if isinstance(dataset, BaseDataset):
+        yield dataset
+    for inner in [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or [])]:
+        if inner is not None:
+            yield from _innermost(inner)
+
+
+def _check_categories(split: str, dataset: BaseDataset) -> None:
+    """mmdet finds categories by name and silently drops all objects of others."""
+    found, classes = getattr(dataset, 'cat_ids', None), dataset.metainfo.get('classes')
+    if found is None or not classes:
+        return
+    if isinstance(classes, str):
+        _warn(f'classes of the data for split {split} is a text: write classes=({classes!r},), with a comma')
+    elif not found:
+        raise UserError(
+            f'none of the classes of the config ({_first(classes)}) is a category of {dataset.ann_file}: set '
+            'metainfo=dict(classes=(...)) of the data sets to the names of its categories, and num_classes to fit'
+        )
+    elif len(found) < len(classes):
+        _warn(
+            f'{dataset.ann_file} has only {len(found)} of the {len(classes)} classes of the config '
+            f'({_first(classes)}): if that is not meant, compare metainfo.classes with the names of its categories'
+        )
+
+
+def _check_labels(model: nn.Module, dataset: BaseDataset) -> None:
+    """Refuse labels beyond a head's classes: they are errors or, in mmdet, would count as background."""
+    heads = _class_heads(model.module if is_model_wrapper(model) else model)
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    try:
+        highest = max(map(_highest_label, _innermost(dataset)), default=-1)
+    except Exception:  # a data set of another kind of items
+        return
+    for name, count in heads.items():
+        if highest >= count:
+            names = f' ({_first(classes)})' if isinstance(classes, (list, tuple)) else ''
+            raise UserError(
+                f'the training data have label {highest}, but model.{name}.num_classes is {count}: set it to the '
+                f'number of classes of the data{names}, counting from 0'
+            )
+        if isinstance(classes, (list, tuple)) and len(classes) != count:
+            _warn(f'model.{name}.num_classes is {count}, but the data have {len(classes)} classes ({_first(classes)})')
+
+
+def _class_heads(model: nn.Module) -> Dict[str, int]:
+    modules = dict(model.named_modules())
+    return {
+        name: count
+        for name, count in count_classes(model).items()
+        # These tell stuff from things, or edges, or do not tell classes apart.
+        if not any(word in name for word in ('semantic', 'panoptic', 'fusion', 'auxiliary'))
+        and not getattr(modules[name], 'class_agnostic', False)
+    }
+
+
+def _highest_label(dataset: BaseDataset) -> int:
+    """The highest label of a sample of a data set's items, or -1; label maps are not read."""
+    highest, count = -1, len(dataset)
+    for i in sorted(set(np.linspace(0, count - 1, min(count, MOST_LOOKED_AT)).astype(int).tolist())):
+        info = dataset.get_data_info(i)
+        labels = [instance.get('bbox_label') for instance in info.get('instances') or []]
+        labels.append(info.get('gt_label'))
+        highest = max([highest, *(label for label in labels if isinstance(label, (int, np.integer)))])
+    return int(highest)
+
+
+def _first(names: Sequence[str], most: int = 3) -> str:
+    return ', '.join(map(str, names[:most])) + (', ...' if len(names) > most else '')
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
+
+
+def _name_bad_annotations(scope: Optional[str]) -> None:
+    """Let the toolboxes' loading of annotations name the image or label map that it fails for."""
+    if scope == 'mmdet':
+        from mmdet.datasets.transforms import LoadAnnotations
+
+        _explain(LoadAnnotations, KeyError, _missing_mask)
+    elif scope == 'mmseg':
+        from mmseg.datasets.transforms import LoadAnnotations
+
+        _explain(LoadAnnotations, Exception, _bad_label_map)
+
+
+def _explain(kind: type, errors: type, message: Callable[[dict, Exception], Optional[str]]) -> None:
+    transform = kind.transform
+    if hasattr(transform, '__wrapped__'):
+        return
+
+    @functools.wraps(transform)
+    def explained(self: object, results: dict) -> Optional[dict]:
+        try:
+            return transform(self, results)
+        except errors as error:
+            reason = message(results, error)
+            if reason is None:
+                raise
+            raise UserError(reason) from error
+
+    kind.transform = explained
+
+
+def _missing_mask(results: dict, error: Exception) -> Optional[str]:
+    if str(error) != "'mask'":
+        return None
+    return (
+        f'an object in image {results.get("img_path")} has no mask (its segmentation is empty), but the model learns '
+        'masks: draw it or remove the object, or train a model of boxes alone'
+    )
+
+
+def _bad_label_map(results: dict, error: Exception) -> Optional[str]:
+    path = results.get('seg_map_path')
+    if isinstance(error, FileNotFoundError):
+        return f'label map {path} does not exist; check the data set'
+    return (
+        f'label map {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""})'
+    )
+
+
+# Failures in training
+
+
+@contextmanager
+def failures_explained(runner: Runner, config: str) -> Iterator[None]:
+    """Turn errors that data cause deep in a training into messages that say what to mend.
+
+    Args:
+        config: Name of the config, for messages.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = _explanation(runner, str(error))
+        if reason is None:
+            raise
+        raise UserError(reason.format(check=f'python tools/data/check_dataset.py {config}')) from error
+
+
+def _explanation(runner: Runner, message: str) -> Optional[str]:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    counts = ', '.join(f'model.{name}.num_classes={count}' for name, count in _class_heads(model).items())
+    label = re.search(r'Target (-?\d+) is out of bounds', message)
+    if label:
+        return (
+            f'the training data have label {label.group(1)}, which is not among the classes of the model ({counts}): '
+            'set num_classes, or correct the labels; {check} says which file has it'
+        )
+    if 'device-side assert' in message:
+        return (
+            f'the GPU refused a number: most likely a label that is beyond {counts}; {{check}} says which file has it'
+        )
+    if 'Expected more than 1 value per channel' in message:
+        return (
+            'batch norm over maps of one pixel needs two images at least: set train_dataloader.batch_size to 2 or '
+            'more, and train_dataloader.drop_last=True so that no single image is left over'
+        )
+    joints = _joints(runner, model)
+    if joints and re.search(r'size of tensor|shape|broadcast', message):
+        return (
+            f'the training data have {joints[0]} joints, but model.head.out_channels is {joints[1]}: set it to '
+            f'{joints[0]}, or metainfo of the data sets to the joints of the model'
+        )
+    return None
+
+
+def _joints(runner: Runner, model: nn.Module) -> Optional[Tuple[int, int]]:
+    """Joints of the data and of the model, if they differ."""
+    loader = getattr(runner.train_loop, 'dataloader', None)
+    data = getattr(getattr(loader, 'dataset', None), 'metainfo', {}).get('num_keypoints')
+    head = getattr(getattr(model, 'head', None), 'out_channels', None)
+    return (data, head) if isinstance(data, int) and isinstance(head, int) and data != head else None

@@ -1,0 +1,140 @@
+"""Checks before a training: mismatches are named, sound configs pass, and results stay as they are."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner, set_random_seed
+
+from helpers import ROOT, TOY, quiet_toolboxes
+from scopevit.engine.checkpoint import read_checkpoint
+from scopevit.engine.checks import check_channels, check_data
+from scopevit.engine.errors import UserError
+
+CONFIGS = ROOT / 'configs'
+MASK_RCNN = 'detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-4e_scenes'
+RETINANET = 'detection/retinanet_scopevit-xtiny_fpn_2xb4-4e_scenes'
+UPERNET = 'segmentation/scopevit-xtiny_upernet_2xb8-6e_scenes-128x128'
+SEMANTIC_FPN = 'segmentation/scopevit-xtiny_fpn_2xb8-6e_scenes-128x128'
+POSE = 'pose/td-hm_scopevit-xtiny_2xb16-12e_scenes-128x96'
+CLASSIFIER = 'classification/scopevit-xtiny_8xb128-300e_in1k-256px'
+
+
+def build(name, **options):
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    cfg.merge_from_dict(options)
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('name', [MASK_RCNN, RETINANET, UPERNET, SEMANTIC_FPN, POSE, CLASSIFIER])
+def test_sound_models_pass_unchanged(name):
+    model = build(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    set_random_seed(0)
+    expected = random.random(), np.random.rand(), torch.rand(1)
+    set_random_seed(0)
+    model.train()
+    check_channels(model)
+    assert (random.random(), np.random.rand(), torch.rand(1)) == expected
+    assert model.training
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+SMALL = {'model.backbone.arch': 'small'}
+MISMATCHES = [
+    (MASK_RCNN, SMALL, ['model.neck.in_channels is [32, 64, 128, 256]', 'ScopeViT', '=[64, 128, 256, 512]']),
+    (MASK_RCNN, {'model.backbone.out_indices': (1, 2, 3)}, ['3 maps of [64, 128, 256]', '=[64, 128, 256]']),
+    (MASK_RCNN, {'model.rpn_head.in_channels': 32}, ['model.rpn_head.in_channels is 32', 'neck FPN', '=64']),
+    (MASK_RCNN, {'model.roi_head.bbox_head.in_channels': 32}, ['roi_head.bbox_head.in_channels is 32', '=64']),
+    (MASK_RCNN, {'model.roi_head.mask_head.in_channels': 32}, ['roi_head.mask_head.in_channels is 32', '=64']),
+    (MASK_RCNN, {'model.roi_head.mask_roi_extractor.out_channels': 32}, ['mask_roi_extractor.out_channels is 32']),
+    (RETINANET, {'model.bbox_head.in_channels': 32}, ['model.bbox_head.in_channels is 32', '=64']),
+    (UPERNET, SMALL, ['model.decode_head.in_channels is [32, 64, 128, 256]', '=[64, 128, 256, 512]']),
+    (UPERNET, {'model.auxiliary_head.in_channels': 64}, ['model.auxiliary_head.in_channels is 64', '=128']),
+    (UPERNET, {'model.auxiliary_head.in_index': 4}, ['model.auxiliary_head.in_index, now 4']),
+    (SEMANTIC_FPN, {'model.decode_head.in_channels': [32] * 4}, ['model.decode_head.in_channels is [32, 32', '=[64, ']),
+    (POSE, SMALL, ['model.head.in_channels is 256', 'hands on 512 channels', 'model.head.in_channels=512']),
+    (CLASSIFIER, SMALL, ['model.head.in_channels is 256', 'model.head.in_channels=512']),
+]
+
+
+@pytest.mark.parametrize(('name', 'options', 'says'), MISMATCHES)
+def test_mismatch_is_named_with_the_remedy(name, options, says):
+    with pytest.raises(UserError) as error:
+        check_channels(build(name, **options))
+    for words in says:
+        assert words in str(error.value)
+
+
+def test_model_in_a_wrapper_for_several_processes(tmp_path):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        check_channels(MMDistributedDataParallel(build(POSE)))
+        with pytest.raises(UserError, match=r'model\.head\.in_channels is 256'):
+            check_channels(MMDistributedDataParallel(build(POSE, **SMALL)))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class Twice(torch.nn.Module):
+    """Hands the neck the backbone's map twice; or text, which nobody could make up."""
+
+    def __init__(self, needs_text):
+        super().__init__()
+        self.backbone = torch.nn.Conv2d(3, 8, 3)
+        self.neck = torch.nn.Conv2d(16, 8, 1)
+        self.needs_text = needs_text
+
+    def extract_feat(self, image):
+        if self.needs_text:
+            raise KeyError('text')
+        return self.neck(torch.cat([self.backbone(image)] * 2, 1))
+
+
+class Uncopyable(Twice):
+    def __deepcopy__(self, memo):
+        raise TypeError
+
+
+def test_models_that_cannot_be_tried_pass():
+    for model in (Twice(False), Twice(True), Uncopyable(False), torch.nn.Linear(2, 2)):
+        check_channels(model)
+    # Declared channels that the neck does not go by are nobody's business.
+    model = build(SEMANTIC_FPN)
+    model.neck.in_channels = [1, 2, 3, 4]
+    model.decode_head.in_channels = 7
+    check_channels(model)
+
+
+@pytest.mark.slow
+def test_training_with_checks_gives_the_same_weights_as_without(fashion_mnist, toy_options, tmp_path):
+    """Bit for bit: data in random order, random augmentation, stochastic depth."""
+    random_parts = {
+        'train_cfg.max_epochs': 1,
+        'model.backbone.rel_pos_drop': 0.5,
+        'model.backbone.drop_path_rate': 0.5,
+        'train_dataloader.dataset.pipeline': [
+            dict(type='RandomCrop', crop_size=28, padding=4),
+            dict(type='Resize', scale=32),
+            dict(type='PackInputs'),
+        ],
+    }
+    data = dict(option.split('=') for option in toy_options[1:])
+    weights = []
+    for checked in (False, True):
+        cfg = Config.fromfile(TOY)
+        cfg.merge_from_dict({**data, **random_parts, 'work_dir': str(tmp_path / str(checked))})
+        with quiet_toolboxes():
+            runner = Runner.from_cfg(cfg)
+            if checked:
+                check_channels(runner.model)
+                check_data(runner, 'toy')
+            runner.train()
+        weights.append(read_checkpoint(tmp_path / str(checked) / 'epoch_1.pth')['state_dict'])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
