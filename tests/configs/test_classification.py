@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers import CONFIGS, ROOT, image_folders, imagenet_folders, tool
+from helpers import CONFIGS, ROOT, imagenet_folders, tool
 
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 IMAGENET = [name for name in NAMES if '_in1k-' in name]
@@ -147,36 +147,3 @@ def test_imagenet_config_runs_unchanged(name, imagenet, tmp_path):
     result = tool('train.py', CONFIGS / f'{name}.py', '--work-dir', tmp_path, '--cfg-options', *options)
     assert (tmp_path / 'epoch_1.pth').is_file()
     assert 'accuracy/top5' in result.stdout + result.stderr
-
-
-@pytest.mark.slow
-def test_custom_data_page(tmp_path):
-    """The page's commands, copied one by one into a fresh folder; only the length is changed."""
-    import os
-    import subprocess
-    import sys
-
-    page = (CONFIGS / 'CUSTOM_DATA.md').read_text()
-    blocks = re.findall(r'```(python|bash)\n(.*?)```', page, flags=re.DOTALL)
-    config = next(text for kind, text in blocks if kind == 'python')
-    commands = [line for kind, text in blocks if kind == 'bash' for line in text.replace('\\\n', ' ').splitlines()]
-    assert len(commands) >= 4
-    for folder in ('configs', 'tools', 'scopevit'):
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    (tmp_path / 'my_configs').mkdir()
-    config_path = tmp_path / re.search(r'`(my_configs/\S+\.py)`', page).group(1)
-    config_path.write_text(f'{config}\ntrain_cfg = dict(max_epochs=3)\n')
-    assert 'max_epochs=3' not in config
-    image_folders(tmp_path / 'data' / 'pets', classes=3, train=2, val=2)
-    from scopevit.models import ScopeViT
-
-    torch.save(ScopeViT('tiny').state_dict(), tmp_path / 'scopevit-tiny.pth')
-    environment = dict(os.environ, PYTHON=sys.executable, PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
-    for command in commands:
-        command = command.replace('epoch_30', 'epoch_3')
-        result = subprocess.run(
-            ['bash', '-ec', command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert result.returncode == 0, f'{command}\n{result.stdout[-2000:]}{result.stderr[-4000:]}'
-    assert (tmp_path / 'work_dirs/pets/predictions.png').stat().st_size > 10_000
-    assert list(tmp_path.glob('scopevit-tiny-pets-*.pth'))

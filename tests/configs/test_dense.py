@@ -21,7 +21,10 @@ from scopevit.models import ScopeViT
 
 FOLDERS = ('detection', 'segmentation', 'pose')
 CONFIGS = sorted(
-    path for folder in FOLDERS for path in (ROOT / 'configs' / folder).glob('*.py') if 'scenes' not in path.stem
+    path
+    for folder in FOLDERS
+    for path in (ROOT / 'configs' / folder).glob('*.py')
+    if 'scenes' not in path.stem and '_custom' not in path.stem
 )
 PARAMETERS = {
     model['Config']: model['Metadata']['Parameters']

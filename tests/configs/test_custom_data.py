@@ -1,0 +1,267 @@
+"""The pages on one's own data, command by command in a fresh folder, with data as the pages describe them."""
+
+import json
+import re
+import shlex
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+
+from helpers import ROOT, image_folders, tool, tool_here, write_image
+from scopevit.engine.checks import check_channels
+from scopevit.models import ScopeViT
+
+FINE_TUNING = sorted((ROOT / 'configs').glob('*/*_custom*.py'))
+ARCH = dict(embed_dims=(16, 32, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 4))
+# One's own config of a page is read in the middle of this: a narrow model, small images, a short training.
+SMALL = """
+_base_ = './{page}.py'
+backbone = dict(arch=dict(_delete_=True, **{arch!r}))
+loader = dict(num_workers=0, persistent_workers=False)
+train_cfg = dict(max_epochs=2, val_interval=1)
+default_hooks = dict(checkpoint=dict(interval=1))
+train_dataloader = dict(**loader, batch_size=2)
+val_dataloader = dict(**loader)
+test_dataloader = val_dataloader
+"""
+DETECTOR = """
+rois = dict(bbox_roi_extractor=dict(out_channels=16), bbox_head=dict(in_channels=16, fc_out_channels=32))
+if _base_.model.roi_head.mask_head:
+    rois.update(
+        mask_roi_extractor=dict(out_channels=16),
+        mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1),
+    )
+model = dict(
+    backbone=backbone,
+    neck=dict(in_channels=[16, 32, 32, 64], out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=rois,
+)
+train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+train_pipeline[2].scales = [(96, 64)]
+test_pipeline[1].scale = (96, 64)
+train_dataloader.update(dataset=dict(pipeline=train_pipeline))
+val_dataloader.update(dataset=dict(pipeline=test_pipeline))
+"""
+CLASSIFIER = """
+model = dict(backbone=backbone, head=dict(in_channels=64))
+"""
+SEGMENTER = """
+model = dict(
+    backbone=backbone,
+    data_preprocessor=dict(size=(64, 64)),
+    neck=dict(in_channels=[16, 32, 32, 64], out_channels=16),
+    decode_head=dict(in_channels=[16] * 4, channels=16),
+)
+train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+train_pipeline[2].scale = test_pipeline[1].scale = (128, 64)
+train_pipeline[3].crop_size = (64, 64)
+train_dataloader.update(dataset=dict(pipeline=train_pipeline))
+val_dataloader.update(dataset=dict(pipeline=test_pipeline))
+"""
+POSE = """
+model = dict(backbone=backbone, head=dict(in_channels=64, deconv_out_channels=(16, 16, 16)))
+"""
+
+
+class Page:
+    """A page's commands and configs, in a folder with links to the repository and a pretrained backbone."""
+
+    def __init__(self, task, name, folder, small):
+        self.folder, self.name, self.small = folder, name, small
+        text = (ROOT / 'configs' / task / 'CUSTOM_DATA.md').read_text()
+        assert f'`my_configs/{name}.py`' in text
+        blocks = re.findall(r'```(python|bash)\n(.*?)```', text, flags=re.DOTALL)
+        self.configs = [block for kind, block in blocks if kind == 'python']
+        lines = ''.join(block for kind, block in blocks if kind == 'bash').replace('\\\n', ' ').splitlines()
+        self.commands = [re.sub(r'epoch_\d+', 'epoch_2', line) for line in lines]
+        for linked in ('configs', 'tools', 'scopevit'):
+            (folder / linked).symlink_to(ROOT / linked)
+        (folder / 'my_configs').mkdir()
+        torch.save(ScopeViT(ARCH).state_dict(), folder / 'scopevit-tiny.pth')
+        for i in range(2):
+            write_image(folder / 'data' / 'new' / f'{i}.jpg', seed=50 + i)
+
+    def write_config(self, text, name):
+        """Save a config of the page under the name that its commands use, made small."""
+        configs = self.folder / 'my_configs'
+        (configs / f'{name}_page.py').write_text(text)
+        (configs / f'{name}.py').write_text(SMALL.format(page=f'{name}_page', arch=ARCH) + self.small)
+
+    def run(self):
+        """Run every command in its order; training and testing as processes of their own, as users do."""
+        self.write_config(self.configs[0], self.name)
+        names = []
+        for command in self.commands:
+            python, path, *words = shlex.split(command)
+            assert python == 'python'
+            name = path.removeprefix('tools/')
+            names.append(name)
+            run = tool if name in ('train.py', 'test.py') else tool_here
+            result = run(name, *words, cwd=self.folder)
+            assert result.returncode == 0, f'{command}\n{result.stdout[-2000:]}{result.stderr[-4000:]}'
+            if name == 'train.py':
+                assert '0 missing, 0 unexpected, 0 of another shape' in result.stdout + result.stderr
+        assert names == [
+            'data/check_dataset.py',
+            'visualization/browse_dataset.py',
+            'train.py',
+            'test.py',
+            'visualization/draw_predictions.py',
+            'visualization/plot_curves.py',
+            'predict.py',
+            'converters/publish_model.py',
+        ]
+        work_dir = self.folder / 'work_dirs' / self.name
+        for picture in ('samples.png', 'predictions.png', 'curves.png'):
+            assert (work_dir / picture).stat().st_size > 5_000
+        published = shlex.split(self.commands[-1])[-1].removesuffix('.pth')
+        assert len(list(self.folder.glob(f'{published}-*.pth'))) == 1
+        return work_dir
+
+    def try_variant(self, text, name):
+        """Another config of the page: checked, and trained."""
+        self.write_config(text, name)
+        config = f'my_configs/{name}.py'
+        for command in ('data/check_dataset.py', 'train.py'):
+            result = tool_here(command, config, cwd=self.folder)
+            assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+        return self.folder / 'work_dirs' / name
+
+
+def metrics(work_dir):
+    return json.loads((work_dir / 'metrics.json').read_text())
+
+
+def predicted(work_dir):
+    return [json.loads((work_dir / 'new' / f'{i}.jpg.json').read_text()) for i in range(2)]
+
+
+def write_coco_file(path, annotations, categories):
+    """An annotation file of as many images as there are lists of annotations, with no more keys than the pages say."""
+    images, flat = [], []
+    for i, of_image in enumerate(annotations):
+        write_image(path.parents[1] / path.stem / f'{i:03d}.jpg', seed=i, size=(60, 80))
+        images.append(dict(id=i + 1, file_name=f'{i:03d}.jpg', width=80, height=60))
+        flat += [dict(annotation, id=len(flat) + k + 1, image_id=i + 1) for k, annotation in enumerate(of_image)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(images=images, annotations=flat, categories=categories)))
+
+
+def people(joints):
+    """Somebody with all joints marked, somebody with some."""
+    rng = np.random.default_rng(0)
+    for least in (joints, joints // 2):
+        x, y, w, h = 20, 10, 30, 40
+        marked = np.stack([rng.uniform(x, x + w, joints), rng.uniform(y, y + h, joints), np.full(joints, 2)], 1)
+        marked[least:] = 0
+        yield dict(
+            category_id=1,
+            iscrowd=0,
+            area=w * h,
+            bbox=[x, y, w, h],
+            num_keypoints=least,
+            keypoints=marked.round(1).flatten().tolist(),
+        )
+
+
+@pytest.mark.parametrize('path', FINE_TUNING, ids=lambda path: path.stem)
+def test_config_builds_and_keeps_the_promises_of_its_name(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    check_channels(model)
+    gpus, batch, epochs = map(int, re.search(r'_(\d+)xb(\d+)-(\d+)e-ft_', path.stem).groups())
+    assert (gpus, cfg.train_dataloader.batch_size) == (1, batch)
+    assert cfg.auto_scale_lr.base_batch_size == batch
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end == epochs
+    # A checkpoint of the last epoch, validated: what the pages test, draw and publish.
+    assert epochs % cfg.train_cfg.get('val_interval', 1) == epochs % cfg.default_hooks.checkpoint.interval == 0
+    assert 'SyncBuffersHook' in [hook.type for hook in cfg.custom_hooks]
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+    rates = {id(group['params'][0]): group['lr'] for group in groups if group['params']}
+    first = model.backbone.stages[0].patch_embed[0].weight
+    assert rates[id(first)] == pytest.approx(cfg.optim_wrapper.optimizer.lr * 0.8**12)
+
+
+@pytest.mark.slow
+def test_classification(tmp_path):
+    image_folders(tmp_path / 'data' / 'pets', classes=3, train=2, val=2)
+    work_dir = Page('classification', 'pets', tmp_path, CLASSIFIER).run()
+    assert 'accuracy/top1' in metrics(work_dir)
+    assert {best['class'] for best in predicted(work_dir)[0]['top']} == {'class_0', 'class_1', 'class_2'}
+
+
+@pytest.mark.slow
+def test_detection(tmp_path):
+    categories = [dict(id=4, name='apple'), dict(id=9, name='pear')]
+    objects = []
+    for category in (4, 9):
+        x, y, w, h = 5 + category, 8, 40, 30
+        corners = [x, y, x + w, y, x + w, y + h, x, y + h]
+        objects.append(dict(category_id=category, iscrowd=0, area=w * h, bbox=[x, y, w, h], segmentation=[corners]))
+    for split in ('train', 'val'):
+        write_coco_file(tmp_path / 'data/fruit/annotations' / f'{split}.json', [objects, objects[:1]], categories)
+    page = Page('detection', 'fruit', tmp_path, DETECTOR)
+    work_dir = page.run()
+    assert isinstance(metrics(work_dir), dict)  # after so few steps nothing may be found, which has no metric
+    assert all('instances' in found for found in predicted(work_dir))
+
+    # Without masks, as the page says: two lines changed.
+    for split in ('train', 'val'):
+        path = tmp_path / 'data/fruit/annotations' / f'{split}.json'
+        path.write_text(re.sub(r', "segmentation": \[\[.*?\]\]', '', path.read_text()))
+        assert 'segmentation' not in path.read_text()
+    boxes_only = dict(line.split(' = ', 1) for line in page.configs[1].strip().splitlines())
+    lines = page.configs[0].strip().splitlines()
+    changed = [
+        line if (key := line.split(' = ')[0]) not in boxes_only else f'{key} = {boxes_only[key]}' for line in lines
+    ]
+    page.try_variant('\n'.join(changed), 'fruit_boxes')
+    assert (tmp_path / 'work_dirs/fruit_boxes/epoch_2.pth').is_file()
+
+
+@pytest.mark.slow
+def test_segmentation(tmp_path):
+    root = tmp_path / 'data' / 'roads'
+    for split in ('train', 'val'):
+        for i in range(2):
+            write_image(root / 'images' / split / f'{i:03d}.jpg', seed=i, size=(60, 80))
+            labels = np.random.default_rng(i).integers(0, 3, (6, 8), dtype=np.uint8)
+            labels[0] = 255
+            path = root / 'masks' / split / f'{i:03d}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), labels.repeat(10, 0).repeat(10, 1))
+    work_dir = Page('segmentation', 'roads', tmp_path, SEGMENTER).run()
+    assert 0 <= metrics(work_dir)['mIoU'] <= 100
+    assert {entry['class'] for entry in predicted(work_dir)[0]['classes']} <= {'other', 'road', 'vehicle'}
+
+
+@pytest.mark.slow
+def test_pose(tmp_path):
+    for split in ('train', 'val'):
+        path = tmp_path / 'data/dance/annotations' / f'{split}.json'
+        write_coco_file(path, [[person] for person in people(17)], [dict(id=1, name='person')])
+    page = Page('pose', 'dance', tmp_path, POSE)
+    work_dir = page.run()
+    assert 'coco/AP' in metrics(work_dir)
+    ((person,), _) = (found['instances'] for found in predicted(work_dir))
+    assert [joint['name'] for joint in person['keypoints']][:2] == ['nose', 'left_eye']
+
+    # Other joints, as the page's last part says.
+    for split in ('train', 'val'):
+        path = tmp_path / 'data/dance/annotations' / f'{split}.json'
+        write_coco_file(path, [[bird] for bird in people(3)], [dict(id=1, name='bird')])
+    _, joints, birds = page.configs
+    (tmp_path / 'my_configs' / 'bird_joints.py').write_text(joints)
+    page.try_variant(birds, 'birds')
+    words = ['my_configs/birds.py', 'work_dirs/birds/epoch_2.pth', 'data/new', '--out', 'birds', '--boxes', 'whole']
+    result = tool_here('predict.py', *words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (bird,) = json.loads((tmp_path / 'birds' / '0.jpg.json').read_text())['instances']
+    assert [joint['name'] for joint in bird['keypoints']] == ['beak', 'left_wing', 'right_wing']
