@@ -15,6 +15,7 @@ import json
 import logging
 import multiprocessing
 import os
+import random
 import signal
 import time
 import traceback
@@ -298,7 +299,9 @@ def main() -> None:
                 for name, path in all_configs().items()
                 if fnmatch.fnmatch(name, args.only) and name.split('/')[0] in (args.toolbox or TOOLBOXES)
             }
-            todo = list(names.items())[first - 1 :: step]
+            todo = list(names.items())
+            random.Random(0).shuffle(todo)  # what has run so far is a fair sample of all
+            todo = todo[first - 1 :: step]
             todo = [(n, p) for n, p in todo if n not in rows or rows[n]['status'] in args.again]
             known = {}
             for row in rows.values():
