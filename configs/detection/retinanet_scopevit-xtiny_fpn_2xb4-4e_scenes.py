@@ -31,7 +31,7 @@ test_evaluator = val_evaluator
 
 # Fine-tuning: layers learn more slowly the nearer they are to the image.
 optim_wrapper = dict(
-    optimizer=dict(lr=6e-4),
+    optimizer=dict(lr=1e-3, fused=True),
     constructor='scopevit.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.9),
 )

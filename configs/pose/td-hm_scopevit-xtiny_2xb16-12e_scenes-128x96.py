@@ -2,7 +2,7 @@
 # `python tools/data/make_scenes.py` draws them; start with --pretrained.
 _base_ = './td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py'
 
-codec = dict(type='MSRAHeatmap', input_size=(96, 128), heatmap_size=(24, 32), sigma=1.5)
+codec = dict(type='MSRAHeatmap', input_size=(96, 128), heatmap_size=(24, 32), sigma=1.5, unbiased=True)
 model = dict(head=dict(deconv_out_channels=(96, 96, 96), decoder=codec))
 
 train_pipeline = [
@@ -31,7 +31,7 @@ test_evaluator = val_evaluator
 
 # Fine-tuning: layers learn more slowly the nearer they are to the image.
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
     constructor='scopevit.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.9, norm_decay_mult=0.0, custom_keys={'.gamma': dict(decay_mult=0.0)}),
 )

@@ -36,7 +36,7 @@ test_dataloader = val_dataloader
 
 # Fine-tuning: layers learn more slowly the nearer they are to the image.
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.05),
+    optimizer=dict(lr=1e-3, weight_decay=0.05, fused=True),
     constructor='scopevit.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.9),
 )

@@ -102,7 +102,8 @@ def test_two_processes_fine_tune_and_evaluate(head, threshold, scenes, published
     options += ['val_dataloader.batch_size=1', 'test_dataloader.batch_size=1']
     one_thread = dict(OMP_NUM_THREADS='1')  # sums in the same order everywhere
     run = dict(cwd=scenes, env=one_thread)
-    result = tool('dist_train.sh', config, 2, '--work-dir', tmp_path, '--pretrained', published, *options, **run)
+    words = ('--work-dir', tmp_path, '--seed', 0, '--pretrained', published)
+    result = tool('dist_train.sh', config, 2, *words, *options, **run)
     log = result.stdout + result.stderr
     (matched,) = set(re.findall(r'Backbone from .*: (\d+) matched, 0 missing, 0 unexpected, 0 of another shape', log))
     assert int(matched) > 200
