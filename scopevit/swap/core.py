@@ -275,6 +275,8 @@ def _rewrite_followers(site: ConfigDict, scope: str, old: List[Level], new: List
     for neck in _as_list(site.get('neck')):
         before = copy.deepcopy(neck.to_dict())
         _rewrite_channels(neck, old, new)
+        if neck.get('type', '').split('.')[-1] == 'GlobalAveragePooling':
+            continue  # channels stay, whatever the size that is pooled
         try:
             old, new = probe_neck(before, scope, old), probe_neck(neck.to_dict(), scope, new)
         except ProbeError:
@@ -303,7 +305,7 @@ def _rewrite_channels(node: dict, old: List[Level], new: List[Level], top: bool 
             indices = index if isinstance(index, (list, tuple)) and len(index) == len(value) else range(len(value))
             if [before[i] for i in indices if i < len(before)] == list(value):
                 node[key] = type(value)(after[i] for i in indices)
-            elif all(c in before for c in value):
+            elif top and all(c in before for c in value):
                 node[key] = type(value)(after[before.index(c)] for c in value)
         elif isinstance(value, int) and (top or index is not None):
             if isinstance(index, int) and before[index] == value and key == 'in_channels':
@@ -399,9 +401,11 @@ def _as_list(value: object) -> list:
 
 
 def build_trial_model(cfg: Config) -> nn.Module:
-    """A config's model as the Runner builds it, with fewer proposals and no weights to load."""
+    """A config's model as the Runner builds it, initialised, with fewer proposals and no weights to load."""
     with in_scope(cfg.get('default_scope', 'mmengine')):
-        return MODELS.build(small_model(cfg))
+        model = MODELS.build(small_model(cfg))
+        model.init_weights()
+        return model
 
 
 def try_model(cfg: Config) -> Tuple[nn.Module, int]:
@@ -410,7 +414,8 @@ def try_model(cfg: Config) -> Tuple[nn.Module, int]:
     Returns:
         The model, in evaluation mode, and the size of the images.
     """
-    model = build_trial_model(cfg).eval()
+    model = build_trial_model(cfg)
+    model.eval()  # not all models return themselves
     with in_scope(cfg.get('default_scope', 'mmengine')), torch.no_grad():
         return model, run_tensor(cfg, model)
 

@@ -55,11 +55,10 @@ def without_weights(node: object) -> object:
     for key, value in node.items():
         if key in ('pretrained', 'teacher_ckpt') and not isinstance(value, dict):
             value = None
-        elif key == 'init_cfg':
-            kept = [
-                item for item in (value if isinstance(value, (list, tuple)) else [value]) if not is_checkpoint(item)
-            ]
-            value = kept or None
+        elif key == 'init_cfg' and isinstance(value, (list, tuple)):
+            value = [item for item in value if not is_checkpoint(item)] or None
+        elif key == 'init_cfg' and is_checkpoint(value):
+            value = None
         plain[key] = without_weights(value)
     return plain
 

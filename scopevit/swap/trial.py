@@ -28,6 +28,8 @@ def small_model(cfg: Config) -> ConfigDict:
         for key, most in (('nms_pre', 64), ('max_per_img', 8), ('num', 16)):
             if isinstance(settings.get(key), int) and (key != 'num' or 'Sampler' in settings.get('type', '')):
                 settings[key] = min(settings[key], most)
+        if settings.get('type') in ('SyncBN', 'MMSyncBN'):  # one process has nothing to synchronise with
+            settings.type = 'BN'
         if settings.get('batch_augments'):
             settings.batch_augments = None
     return model
@@ -35,10 +37,8 @@ def small_model(cfg: Config) -> ConfigDict:
 
 def runnable(cfg: Config, model: nn.Module) -> Tuple[ConfigDict, nn.Module]:
     """The part of a model that takes images: a tracker or a semi-supervised method trains its detector."""
-    if hasattr(model, 'detector'):
-        return cfg.model.detector, model.detector
-    if hasattr(model, 'student'):
-        return cfg.model.detector, model.student
+    if 'detector' in cfg.model:
+        return cfg.model.detector, model.student if hasattr(model, 'student') else model.detector
     return cfg.model, model
 
 
@@ -149,7 +149,7 @@ def _boxes(rng: np.random.Generator, count: int, height: int, width: int) -> tor
 
 
 def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, training: bool) -> dict:
-    from mmdet.structures import DetDataSample
+    from mmdet.structures import DetDataSample, ReIDDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks
 
@@ -159,9 +159,11 @@ def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, t
     num_stuff = first_value(settings, 'num_stuff_classes') or 0
     semantic = (settings.get('roi_head') or {}).get('semantic_head') or {}
     images, samples = [], []
+    if 'ReID' in type(model).__name__:  # upright crops of people, two of each for its triplets
+        images = [_image(rng, 256, 128) for _ in range(4)]
+        return dict(inputs=images, data_samples=[ReIDDataSample().set_gt_label(i // 2) for i in range(4)])
+    height = width = size
     for i in range(_count(training)):
-        # A classifier or re-identification network among detectors takes people's upright boxes.
-        height, width = (256, 128) if 'ReID' in type(model).__name__ else (size, size)
         images.append(_image(rng, height, width))
         boxes = _boxes(rng, 4, height, width)
         masks = np.zeros((len(boxes), height, width), dtype=np.uint8)
@@ -192,7 +194,7 @@ def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, t
         )
         # What a first stage would propose, for Fast R-CNN.
         proposals = torch.cat([boxes, _boxes(rng, 20, height, width)])
-        sample.proposals = InstanceData(bboxes=HorizontalBoxes(proposals), scores=torch.ones(len(proposals)))
+        sample.proposals = InstanceData(bboxes=proposals, scores=torch.ones(len(proposals)))
         if num_stuff:
             segments = torch.full((1, height, width), num_things, dtype=torch.long)
             segments[:, height // 2 :] = 255
@@ -233,14 +235,16 @@ def _pose(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, traini
     target = next((t for t in walk(cfg.get('train_dataloader') or {}) if t.get('type') == 'GenerateTarget'), None)
     codecs = [target['encoder']] if target else [cfg.get('codec')]
     codecs = codecs[0] if isinstance(codecs[0], (list, tuple)) else codecs
-    width, height = first_value(codecs, 'input_size') or (size, size)
-    num_keypoints = _num_keypoints(settings)
+    width, height = first_value(codecs, 'input_size') or first_value(codecs, 'image_size') or (size, size)
+    num_keypoints = _num_keypoints(settings) // (3 if first_value(codecs, 'heatmap_type') == 'combined' else 1)
     bottom_up = 'BottomUp' in type(model).__name__ or 'Bottomup' in type(model).__name__
     people = 2 if bottom_up else 1
     rng = np.random.default_rng(0)
     generate = TRANSFORMS.build(target) if target and training else None
     codec_type = str(codecs[0].get('type')) if codecs[0] else ''
     axes = 3 if '3D' in codec_type else 2
+    if axes == 3:
+        num_keypoints = 42  # of two hands, which the head does not say
     images, samples = [], []
     for i in range(_count(training)):
         boxes = _boxes(rng, people, height, width).numpy()
@@ -270,8 +274,9 @@ def _pose(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, traini
             keypoints=keypoints,
             keypoints_visible=np.ones((people, num_keypoints), dtype=np.float32),
             dataset_keypoint_weights=np.ones(num_keypoints, dtype=np.float32),
-            heatmap_mask=np.ones((height // 4, width // 4), dtype=np.float32),
         )
+        if bottom_up:
+            results['heatmap_mask'] = np.ones((height // 4, width // 4), dtype=np.float32)
         if axes == 3:  # of two hands
             results.update(rel_root_depth=np.zeros(1), rel_root_valid=np.ones(1), hand_type=np.ones((1, 2)))
             results.update(hand_type_valid=np.ones(1), focal=np.ones(2), principal_pt=np.zeros(2))

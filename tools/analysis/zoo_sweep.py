@@ -142,7 +142,6 @@ def train_step(cfg: Config, model: nn.Module, smallest: int) -> None:
     torch.manual_seed(0)
     _, part = runnable(cfg, model)
     with in_scope(cfg.get('default_scope', 'mmengine')):
-        model.init_weights()
         model.train()
         for size in [size for size in SIZES if size >= smallest]:
             try:
