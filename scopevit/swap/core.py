@@ -77,6 +77,7 @@ def swap_backbone(
     in_channels = _image_channels(cfg, old_site)
     try:
         old = probe_backbone(old_site.backbone.to_dict(), scope, in_channels)
+        ways = list(_ways(old_site, old, scope))
     except ProbeError as error:
         raise SwapError([(where, str(error))]) from error
 
@@ -86,7 +87,7 @@ def swap_backbone(
     if old_site.backbone.get('with_cp'):
         options['with_cp'] = True
     problems = []
-    for name, mend in _ways(old_site, old, scope):
+    for name, mend in ways:
         # Through plain dicts: a setting that stands in two places is copied for each.
         new = Config(cfg.to_dict(), cfg_text=cfg.text or ' ', filename=cfg.filename)
         site = _get(new, path[:-1])
@@ -157,9 +158,7 @@ def _ways(site: ConfigDict, old: List[Level], scope: str) -> Iterator[Tuple[str,
     if old[-1].stride < 0:  # tokens: if they are averaged, pooled maps can stand for them
         first = next(iter(_as_list(site.get('neck'))), {})
         if first.get('type', '').split('.')[-1] != 'GlobalAveragePooling' or first.get('dim') != 1:
-            raise SwapError(
-                [('backbone', 'it hands on sequences of tokens, not maps, and its followers work on those')]
-            )
+            raise ProbeError('it hands on tokens, not maps, and what follows works on those')
     if old[-1].stride <= 0:  # vectors: pooled maps are that
         yield 'pooling the last map', lambda *args: _pooled(*args, old)
         return
@@ -206,7 +205,7 @@ def _rewritten(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[L
 def _pooled(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Level]) -> None:
     """The last map's mean, for a head that takes a vector for each image."""
     if len(old) > 1:
-        raise SwapError([('backbone', f'it hands on {len(old)} vectors for each image')])
+        raise ProbeError(f'the old backbone hands on {len(old)} vectors for each image')
     site.backbone.out_indices = (3,)
     if old[0].stride < 0:
         site.neck = _as_list(site.neck)[1:]  # the averaging of tokens
