@@ -73,7 +73,9 @@ def new_folder(path: str, content: dict) -> Iterator[str]:
 
 
 def _run(make: Callable, jobs: Sequence) -> list:
-    """Make the images in several processes, results in the order of the jobs."""
+    """Make the images, many of them in several processes; results in the order of the jobs."""
+    if len(jobs) <= 64:  # less work than to start processes
+        return [make(job) for job in jobs]
     # Spawned, not forked: the caller may have threads.
     with get_context('spawn').Pool(min(8, os.cpu_count() or 1)) as pool:
         return pool.map(make, jobs, chunksize=16)
