@@ -16,7 +16,7 @@ from torch import nn
 
 from .probe import without_weights
 
-SIZES = (96, 320, 512)  # some heads only run on images as large as those of their recipe
+SIZES = (96, 224, 320, 512)  # some heads only run on images as large as those of their recipe
 
 
 def small_model(cfg: Config) -> ConfigDict:
