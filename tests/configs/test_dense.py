@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -114,6 +115,20 @@ def test_no_weight_decay_on_norms_and_layer_scale(name):
     for free in (block.ls1.gamma, block.norm1.weight, model.backbone.stages[0].norm.bias):
         assert decay[id(free)] == 0
     assert decay[id(block.mlp.fc1.weight)] == cfg.optim_wrapper.optimizer.weight_decay
+
+
+def test_regions_are_cut_from_the_maps_as_they_are():
+    """mmcv's RoIAlign ignores strides: on maps in another memory format it is wrong without a word."""
+    path = next(path for path in CONFIGS if path.stem == 'mask-rcnn_scopevit-xtiny_fpn_1x_coco')
+    model = MODELS.build(load(path).model).eval()
+    boxes = torch.tensor([[0, 10.0, 20.0, 60.0, 90.0], [0, 3.0, 5.0, 120.0, 100.0]])
+    with torch.no_grad():
+        maps = model.extract_feat(torch.rand(1, 3, 128, 160))
+        regions = model.roi_head.bbox_roi_extractor(maps[:4], boxes)
+        expected = model.roi_head.bbox_roi_extractor(
+            [x.clone(memory_format=torch.contiguous_format) for x in maps[:4]], boxes
+        )
+    assert (regions - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)

@@ -275,7 +275,9 @@ class ScopeViT(BaseModule):
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
-                features.append(x)
+                # mmcv's operators (RoIAlign, deformable convolutions) read memory as (B, C, H, W)
+                # whatever the strides say: handed channels-last maps they compute nonsense in silence.
+                features.append(x.contiguous())
         return tuple(features)
 
     def train(self, mode: bool = True) -> 'ScopeViT':
