@@ -6,6 +6,7 @@ what would fail or train on nothing: where a check itself does not work for a mo
 
 import copy
 import functools
+import json
 import logging
 import random
 import re
@@ -15,14 +16,16 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Un
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from .errors import UserError
-from .inference import count_classes
+from .inference import count_classes, innermost
 
 MOST_LOOKED_AT = 1000  # items of a data set whose labels are compared with the heads
 
@@ -273,6 +276,8 @@ def check_data(runner: Runner, config: str) -> None:
         try:
             loop = getattr(runner, f'{split}_loop')
         except (OSError, AssertionError, KeyError, ValueError) as error:
+            if 'need at least one array to concatenate' in str(error):  # how MMEngine finds that there is nothing
+                raise UserError(_why_empty(runner.cfg, split, advice)) from error
             missing = isinstance(error, FileNotFoundError) or 'not exist' in str(error)
             reason = str(error) if missing else f'{type(error).__name__}: {error}'
             raise UserError(f'the data for split {split} cannot be loaded: {reason}; {advice}') from error
@@ -282,7 +287,7 @@ def check_data(runner: Runner, config: str) -> None:
         for dataset in _innermost(loader.dataset):
             _check_categories(split, dataset)
             if not len(dataset):
-                raise UserError(f'the data set for split {split} is empty, or all of it was filtered out; {advice}')
+                raise UserError(_why_empty(runner.cfg, split, advice))
         if split == 'train':
             _check_labels(runner.model, loader.dataset)
 
@@ -296,6 +301,27 @@ def _innermost(dataset: object) -> Iterator[BaseDataset]:
             yield from _innermost(inner)
 
 
+def _why_empty(cfg: Config, split: str, advice: str) -> str:
+    """Why nothing is left of a data set: maybe its categories have other names than the config's classes."""
+    try:
+        dataset = DATASETS.build({**innermost(cfg[f'{split}_dataloader'].dataset), 'lazy_init': True})
+        classes = dataset.metainfo['classes']
+        with open(dataset.ann_file) as file:
+            names = [category['name'] for category in json.load(file)['categories']]
+    except Exception:  # it has no such file
+        names = classes = []
+    if names and not set(names) & set(classes):
+        return _no_category(dataset, classes, f' ({_first(names)})')
+    return f'the data set for split {split} is empty, or all of it was filtered out; {advice}'
+
+
+def _no_category(dataset: BaseDataset, classes: Sequence[str], names: str = '') -> str:
+    return (
+        f'none of the classes of the config ({_first(classes)}) is a category of {dataset.ann_file}{names}: set '
+        'metainfo=dict(classes=(...)) of the data sets to the names of its categories, and num_classes to fit'
+    )
+
+
 def _check_categories(split: str, dataset: BaseDataset) -> None:
     """mmdet finds categories by name and silently drops all objects of others."""
     found, classes = getattr(dataset, 'cat_ids', None), dataset.metainfo.get('classes')
@@ -304,10 +330,7 @@ def _check_categories(split: str, dataset: BaseDataset) -> None:
     if isinstance(classes, str):
         _warn(f'classes of the data for split {split} is a text: write classes=({classes!r},), with a comma')
     elif not found:
-        raise UserError(
-            f'none of the classes of the config ({_first(classes)}) is a category of {dataset.ann_file}: set '
-            'metainfo=dict(classes=(...)) of the data sets to the names of its categories, and num_classes to fit'
-        )
+        raise UserError(_no_category(dataset, classes))
     elif len(found) < len(classes):
         _warn(
             f'{dataset.ann_file} has only {len(found)} of the {len(classes)} classes of the config '
@@ -407,9 +430,7 @@ def _bad_label_map(results: dict, error: Exception) -> Optional[str]:
     path = results.get('seg_map_path')
     if isinstance(error, FileNotFoundError):
         return f'label map {path} does not exist; check the data set'
-    return (
-        f'label map {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""})'
-    )
+    return f'label map {path} cannot be read ({type(error).__name__}: {(str(error).splitlines() or [""])[0]})'
 
 
 # Failures in training
@@ -443,26 +464,51 @@ def _explanation(runner: Runner, message: str) -> Optional[str]:
             'set num_classes, or correct the labels; {check} says which file has it'
         )
     if 'device-side assert' in message:
-        return (
-            f'the GPU refused a number: most likely a label that is beyond {counts}; {{check}} says which file has it'
-        )
+        return f'the GPU refused a number, most likely a label beyond {counts}; {{check}} says which file has it'
     if 'Expected more than 1 value per channel' in message:
         return (
             'batch norm over maps of one pixel needs two images at least: set train_dataloader.batch_size to 2 or '
             'more, and train_dataloader.drop_last=True so that no single image is left over'
         )
-    joints = _joints(runner, model)
-    if joints and re.search(r'size of tensor|shape|broadcast', message):
-        return (
-            f'the training data have {joints[0]} joints, but model.head.out_channels is {joints[1]}: set it to '
-            f'{joints[0]}, or metainfo of the data sets to the joints of the model'
-        )
+    if 'list index out of range' in message:
+        return _unknown_predictions(runner, model)
+    if re.search('size of tensor|shape|broadcast|out of bounds', message):
+        return _unequal_joints(runner, model)
     return None
 
 
-def _joints(runner: Runner, model: nn.Module) -> Optional[Tuple[int, int]]:
-    """Joints of the data and of the model, if they differ."""
+def _unknown_predictions(runner: Runner, model: nn.Module) -> Optional[str]:
+    """What to mend if mmdet's evaluation meets predictions of classes that the validation file does not have."""
+    loader = getattr(runner.val_loop, 'dataloader', None)
+    for dataset in _innermost(getattr(loader, 'dataset', None)):
+        known = len(getattr(dataset, 'cat_ids', None) or [])
+        for name, count in _class_heads(model).items():
+            if 0 < known < count:
+                return (
+                    f'{dataset.ann_file} has {known} of the classes of the config, but model.{name}.num_classes is '
+                    f'{count}, and the model predicted others: set it to the number of classes, and list all of them '
+                    'among the categories of the file, even if it has none of their objects'
+                )
+    return None
+
+
+def _unequal_joints(runner: Runner, model: nn.Module) -> Optional[str]:
+    """What to mend if people's joints in the data, their description and the model's head differ in number."""
     loader = getattr(runner.train_loop, 'dataloader', None)
-    data = getattr(getattr(loader, 'dataset', None), 'metainfo', {}).get('num_keypoints')
     head = getattr(getattr(model, 'head', None), 'out_channels', None)
-    return (data, head) if isinstance(data, int) and isinstance(head, int) and data != head else None
+    for dataset in _innermost(getattr(loader, 'dataset', None)):
+        described = dataset.metainfo.get('num_keypoints')
+        there = np.shape(dataset.get_data_info(0).get('keypoints'))
+        if described is None or len(there) != 3:
+            continue
+        if there[1] != described:
+            return (
+                f'{dataset.ann_file} has {there[1]} joints for each person, but metainfo of the data set describes '
+                f'{described}: make them agree; {{check}} tells more'
+            )
+        if isinstance(head, int) and head != described:
+            return (
+                f'the training data have {described} joints, but model.head.out_channels is {head}: set it to '
+                f'{described}, or metainfo of the data sets to the joints of the model'
+            )
+    return None
