@@ -50,14 +50,22 @@ def check_channels(model: nn.Module) -> None:
     with _random_state_kept(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         try:
-            probe = _without_data(model).eval()
-        except Exception:  # a model may hold what cannot be copied
+            _try_model(_without_data(model).eval())
+        except UserError:
+            raise
+        except Exception:  # a model that cannot be copied, or is put together in a way of its own
             return
-        maps = _run_extractor(probe)
-        if maps:
-            for name, head in _heads_on_maps(probe):
-                _try_part(name, head, maps, _described(probe, 'neck' if _has(probe, 'neck') else 'backbone'))
-            _check_regions(probe, maps)
+
+
+def _try_model(model: nn.Module) -> None:
+    maps, others = (_run_extractor(model, size) for size in ((256, 256), (288, 224)))
+    # Necks may also flatten maps: then the number of channels says something about the size of the images.
+    if not maps or not others or [x.shape[1] for x in maps] != [x.shape[1] for x in others]:
+        return
+    giver = _described(model, 'neck' if _has(model, 'neck') else 'backbone')
+    for name, head in _heads_on_maps(model):
+        _try_part(name, head, maps, giver)
+    _check_regions(model, maps, giver)
 
 
 @contextmanager
@@ -84,7 +92,7 @@ def _described(model: nn.Module, name: str) -> str:
     return f'the {name} {type(getattr(model, name)).__name__}'
 
 
-def _run_extractor(model: nn.Module) -> Optional[List[Tensor]]:
+def _run_extractor(model: nn.Module, size: Tuple[int, int]) -> Optional[List[Tensor]]:
     """The maps that backbone and neck make of an image; None if that cannot be told.
 
     Raises:
@@ -93,18 +101,13 @@ def _run_extractor(model: nn.Module) -> Optional[List[Tensor]]:
     given: Dict[str, Sequence[Tensor]] = {}
     if _has(model, 'neck'):
         model.neck.register_forward_pre_hook(lambda module, inputs: given.update(neck=inputs[0]))
-    first = next((module for module in model.backbone.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None:
-        return None
-    for size in (256, 224):
-        given.clear()
-        image = torch.empty(2, first.in_channels, size, size, device='meta')
-        try:
-            return _as_maps(model.extract_feat(image))
-        except Exception:  # a part that the meta device does not know, or a mismatch
-            maps = _as_maps(given.get('neck'))
-            if maps:
-                _try_part('neck', model.neck, maps, _described(model, 'backbone'))
+    first = next(module for module in model.backbone.modules() if isinstance(module, nn.Conv2d))
+    try:
+        return _as_maps(model.extract_feat(torch.empty(2, first.in_channels, *size, device='meta')))
+    except Exception:  # a part that the meta device does not know, or a mismatch
+        maps = _as_maps(given.get('neck'))
+        if maps:
+            _try_part('neck', model.neck, maps, _described(model, 'backbone'))
     return None
 
 
@@ -213,7 +216,7 @@ def _channel_message(
     return f'{key} is {stated}, but {giver} hands on {maps} channels{where}: {remedy}'
 
 
-def _check_regions(model: nn.Module, maps: Sequence[Tensor]) -> None:
+def _check_regions(model: nn.Module, maps: Sequence[Tensor], giver: str) -> None:
     """Second stages of detectors: an extractor cuts regions out of the maps, for heads on boxes and masks."""
     regions = getattr(model, 'roi_head', None)
     if not isinstance(regions, nn.Module) or getattr(regions, 'with_shared_head', True):
@@ -228,9 +231,8 @@ def _check_regions(model: nn.Module, maps: Sequence[Tensor]) -> None:
             used = {x.shape[1] for x in maps[: extractor.num_inputs]}
             if extractor.num_inputs > 1 and used != {channels}:
                 raise UserError(
-                    f'model.roi_head.{kind}_roi_extractor{many}.out_channels is {channels}, but '
-                    f'{_described(model, "neck" if _has(model, "neck") else "backbone")} hands on maps of '
-                    f'{sorted(used)} channels: set it to those'
+                    f'model.roi_head.{kind}_roi_extractor{many}.out_channels is {channels}, but {giver} hands on maps '
+                    f'of {sorted(used)} channels: set it to those'
                 )
             size = extractor.roi_layers[0].output_size
             region = torch.empty(2, channels, *size, device='meta')

@@ -97,13 +97,27 @@ class Twice(torch.nn.Module):
         return self.neck(torch.cat([self.backbone(image)] * 2, 1))
 
 
+class Flat(torch.nn.Module):
+    """Its head takes as many numbers as images of one size, 64 pixels, give."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.Conv2d(3, 8, 32, stride=32)
+        self.neck = torch.nn.Flatten()
+        self.head = torch.nn.Sequential(torch.nn.Linear(32, 5))
+        self.head[0].in_channels = 32
+
+    def extract_feat(self, image):
+        return (self.neck(self.backbone(image)),)
+
+
 class Uncopyable(Twice):
     def __deepcopy__(self, memo):
         raise TypeError
 
 
 def test_models_that_cannot_be_tried_pass():
-    for model in (Twice(False), Twice(True), Uncopyable(False), torch.nn.Linear(2, 2)):
+    for model in (Twice(False), Twice(True), Uncopyable(False), Flat(), torch.nn.Linear(2, 2)):
         check_channels(model)
     # Declared channels that the neck does not go by are nobody's business.
     model = build(SEMANTIC_FPN)

@@ -60,12 +60,29 @@ val_dataloader.update(dataset=dict(pipeline=test_pipeline))
 POSE = f"""
 _base_ = '{CONFIGS}/pose/td-hm_scopevit-tiny_1xb32-40e-ft_custom-256x192.py'
 {LOADERS}
-model = dict(backbone=dict(arch=arch), head=dict(in_channels=32, deconv_out_channels=(16, 16, 16)))
+codec = dict(type='MSRAHeatmap', input_size=(64, 64), heatmap_size=(16, 16), sigma=1)
+model = dict(
+    backbone=dict(arch=arch), head=dict(in_channels=32, deconv_out_channels=(16, 16, 16), decoder=codec)
+)
+train_pipeline, val_pipeline = _base_.train_pipeline, _base_.val_pipeline
+for step in train_pipeline + val_pipeline:
+    if 'input_size' in step:
+        step.input_size = codec['input_size']
+    if 'encoder' in step:
+        step.encoder = codec
+del step
+train_dataloader.update(dataset=dict(pipeline=train_pipeline))
+val_dataloader.update(dataset=dict(pipeline=val_pipeline))
 """
 CLASSIFIER = f"""
 _base_ = '{CONFIGS}/classification/scopevit-tiny_1xb64-30e-ft_custom-256px.py'
 {LOADERS}
 model = dict(backbone=dict(arch=arch), head=dict(in_channels=32, num_classes=3))
+train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+train_pipeline[1].scale = test_pipeline[2].crop_size = 64
+test_pipeline[1].scale = 71
+train_dataloader.update(dataset=dict(pipeline=train_pipeline))
+val_dataloader.update(dataset=dict(pipeline=test_pipeline))
 data_preprocessor = dict(num_classes=3)
 """
 
