@@ -10,6 +10,7 @@ from the new ones. Which way works is not guessed: each is built and run.
 
 import copy
 import difflib
+import logging
 import traceback
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
@@ -403,7 +404,11 @@ def build_trial_model(cfg: Config) -> nn.Module:
     """A config's model as the Runner builds it, initialised, with fewer proposals and no weights to load."""
     with in_scope(cfg.get('default_scope', 'mmengine')):
         model = MODELS.build(small_model(cfg))
-        model.init_weights()
+        logging.disable(logging.INFO)  # MMEngine logs every value that it sets
+        try:
+            model.init_weights()
+        finally:
+            logging.disable(logging.NOTSET)
         return model
 
 

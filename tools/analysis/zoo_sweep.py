@@ -140,6 +140,9 @@ def examine_model(cfg: Config, arch: str, known: Dict[str, dict]) -> dict:
 def train_step(cfg: Config, model: nn.Module, smallest: int) -> None:
     """One loss with a backward pass, as in training; raises if it is not finite or does not reach the backbone."""
     torch.manual_seed(0)
+    for parameter in model.parameters():  # a head that starts at zero passes no gradient on in its first step
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
     _, part = runnable(cfg, model)
     with in_scope(cfg.get('default_scope', 'mmengine')):
         model.train()
