@@ -16,9 +16,9 @@ from scopevit.engine.errors import UserError, user_errors
 
 # Folder, function, and images for training and validation as the configs for scenes expect them.
 DATASETS = {
-    'imagenet': ('imagenet', write_imagenet, (6000, 500)),
-    'coco': ('coco', write_coco, (1600, 200)),
-    'ade20k': ('ade/ADEChallengeData2016', write_ade20k, (1200, 200)),
+    'imagenet': ('imagenet', write_imagenet, (12000, 500)),
+    'coco': ('coco', write_coco, (3200, 200)),
+    'ade20k': ('ade/ADEChallengeData2016', write_ade20k, (2400, 200)),
 }
 
 

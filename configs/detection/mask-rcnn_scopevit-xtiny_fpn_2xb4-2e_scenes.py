@@ -1,17 +1,25 @@
-# RetinaNet on drawn scenes in COCO's layout, minutes on two CPU cores.
+# Mask R-CNN on drawn scenes in COCO's layout, minutes on two CPU cores.
 # `python tools/data/make_scenes.py` draws them; start with --pretrained.
-_base_ = './retinanet_scopevit-xtiny_fpn_1x_coco.py'
+_base_ = './mask-rcnn_scopevit-xtiny_fpn_1x_coco.py'
 
-# The images are small: fewer channels do, and the smallest anchors measure 16 pixels.
+# The images are small: fewer channels and regions do, and the smallest anchors measure 16 pixels.
 model = dict(
     neck=dict(out_channels=64),
-    bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=2, anchor_generator=dict(octave_base_scale=2)),
+    rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64, finest_scale=28),
+        bbox_head=dict(in_channels=64, fc_out_channels=256),
+        mask_roi_extractor=dict(out_channels=64, finest_scale=28),
+        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64),
+    ),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=300), rcnn=dict(sampler=dict(num=128))),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)),
 )
 
 data_root = 'data/scenes/coco/'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(192, 160), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
@@ -19,7 +27,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(192, 160), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 loader = dict(num_workers=1)
@@ -35,10 +43,10 @@ optim_wrapper = dict(
     constructor='scopevit.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.9),
 )
-train_cfg = dict(max_epochs=4)
+train_cfg = dict(max_epochs=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=4, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1))
 # Batch norms of the processes, which see different images, are averaged before validation and saving.

@@ -1,12 +1,12 @@
-# Semantic FPN on drawn scenes in ADE20K's layout, minutes on two CPU cores.
+# UperNet on drawn scenes in ADE20K's layout, minutes on two CPU cores.
 # `python tools/data/make_scenes.py` draws them; start with --pretrained.
-_base_ = './scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
+_base_ = './scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512.py'
 
 crop_size = (128, 128)
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    neck=dict(out_channels=64),
-    decode_head=dict(in_channels=[64, 64, 64, 64], channels=64),
+    decode_head=dict(channels=64),
+    auxiliary_head=dict(channels=32),
 )
 
 train_pipeline = [
@@ -42,10 +42,10 @@ optim_wrapper = dict(
 )
 # Epochs instead of iterations: batch norms of the processes, which see different images, are
 # averaged after each, before validation and saving.
-train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=6)
+train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=3)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=3, convert_to_iter_based=True),
 ]
 default_hooks = dict(
     logger=dict(interval=20, log_metric_by_epoch=True),
