@@ -10,8 +10,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))  # for tests/reference
 
-# The parallel parts of the suite start processes of their own; two threads serve this one.
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# Beside other workers each process has a core to itself, and so has what its tests start.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
@@ -35,6 +37,15 @@ def pytest_sessionfinish(session, exitstatus):
     skipped = reporter.stats.get('skipped', []) if reporter else []
     if exitstatus == 0 and any(report.longrepr[2] != 'Skipped: gpu' for report in skipped):
         session.exitstatus = 1
+
+
+@pytest.fixture(autouse=True)
+def toolboxes_as_they_were():
+    """Default scopes, loggers and visualizers of one test are not there in the next, whatever the order."""
+    from helpers import quiet_toolboxes
+
+    with quiet_toolboxes():
+        yield
 
 
 @pytest.fixture

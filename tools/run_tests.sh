@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up if needed, then lint and run all tests. Arguments go to pytest: -k resume, for example.
+# Set up if needed, then lint and run all tests, one process for each of up to four cores.
+# Arguments go to pytest: -k resume, for example.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
@@ -7,4 +8,6 @@ unset PYTHON VIRTUAL_ENV # run in what was just set up, whatever is active
 source tools/env.sh
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$PYTHON" -m pytest "$@"
+workers=$(nproc)
+workers=$((workers < 4 ? workers : 4))
+"$PYTHON" -m pytest -n "$workers" --maxschedchunk 1 "$@"

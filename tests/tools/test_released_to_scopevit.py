@@ -99,6 +99,7 @@ def test_golden_values(golden, dtype, tolerance, tmp_path):
 @pytest.mark.parametrize('arch', ['xtiny', 'small'])
 def test_every_key_of_the_classification_config_is_matched(nested, arch, tmp_path, root):
     from mmengine.config import Config
+    from mmengine.registry import init_default_scope
     from mmpretrain.registry import MODELS
 
     weights = released_weights(arch, 1000)
@@ -108,6 +109,7 @@ def test_every_key_of_the_classification_config_is_matched(nested, arch, tmp_pat
     words = ('--arch', arch) if nested == 'model' else ()
     assert run(tmp_path / 'released.pth', tmp_path / 'ours.pth', *words).returncode == 0
     cfg = Config.fromfile(root / f'configs/classification/scopevit-{arch}_8xb128-300e_in1k-256px.py')
+    init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
     state = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
     model.load_state_dict(state, strict=True)
