@@ -1,0 +1,7 @@
+_base_ = '../../../configs/detection/mask-rcnn_scopevit-tiny_fpn_1x_coco.py'
+
+custom_imports = dict(imports=['projects.imagenet_table.models'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(_delete_=True, type='Shunted', arch='tiny', out_indices=(0, 1, 2, 3), drop_path_rate=0.1),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
