@@ -2,6 +2,7 @@
 
     python tools/analysis/config_sweep.py --only detection
     python tools/analysis/config_sweep.py --table tools/analysis/config_sweep.md
+    python tools/analysis/config_sweep.py --configs 'projects/imagenet_table/configs/*.py'
 
 The images are drawn scenes where the configs expect ImageNet, COCO and ADE20K. Nothing of a
 config is changed but its length, the number of images and of loader processes; models and images
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from glob import glob
 from pathlib import Path
 
 from mmengine.config import Config
@@ -33,11 +35,13 @@ DATA = {
     'ade/ADEChallengeData2016': write_ade20k,
 }
 BATCH = 2
+OUR_CONFIGS = 'configs/*/*.py'
 
 
-def benchmarks() -> list:
-    """The configs for ImageNet, COCO and ADE20K, relative to the repository."""
-    paths = (path for path in (ROOT / 'configs').glob('*/*.py') if re.search('in1k|coco|ade20k', path.stem))
+def benchmarks(pattern: str) -> list:
+    """The configs for ImageNet, COCO and ADE20K among those of a pattern, relative to the repository."""
+    paths = (Path(path) for path in glob(str(ROOT / pattern)))
+    paths = (path for path in paths if ROOT in path.parents and re.search('in1k|coco|ade20k', path.stem))
     return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
@@ -92,14 +96,15 @@ def run(config: str, folder: Path) -> dict:
     return row
 
 
-def write_table(rows: list, path: str) -> None:
+def write_table(rows: list, pattern: str, path: str) -> None:
+    chosen = '' if pattern == OUR_CONFIGS else f"--configs '{pattern}' "
     lines = [
         '# Every benchmark config, run for a moment',
         '',
         'Two iterations at full size, validation, a resume, two more iterations and validation, on drawn scenes laid',
         'out as ImageNet, COCO and ADE20K are. Only lengths, numbers of images and loader processes were overridden.',
         '',
-        f'    python tools/analysis/config_sweep.py --table {path}',
+        f'    python tools/analysis/config_sweep.py {chosen}--table {path}',
         '',
         f'{date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}. '
         f'{sum(row["status"] == "works" for row in rows)} of {len(rows)} work.',
@@ -107,16 +112,17 @@ def write_table(rows: list, path: str) -> None:
         '| Config | Result | Losses | Seconds |',
         '| --- | --- | --- | --- |',
     ]
-    for row in sorted(rows, key=lambda row: row['config']):
+    for row in rows:
         losses = ', '.join(f'{loss:.3g}' for loss in row['losses'])
         lines.append(f'| {row["config"]} | {row["status"]} | {losses} | {" + ".join(map(str, row["seconds"]))} |')
     Path(path).write_text('\n'.join(lines) + '\n')
 
 
 def sweep(args: argparse.Namespace) -> None:
-    configs = [config for config in benchmarks() if args.only in config]
+    known = benchmarks(args.configs)
+    configs = [config for config in known if args.only in config]
     if not configs:
-        raise UserError(f'--only {args.only} matches none of the {len(benchmarks())} benchmark configs')
+        raise UserError(f"--only '{args.only}' matches none of the {len(known)} benchmark configs in {args.configs}")
     folder = Path(args.folder).resolve()
     for name, write in DATA.items():
         write(str(folder / 'data' / name), 0, 8, 4)
@@ -132,10 +138,10 @@ def sweep(args: argparse.Namespace) -> None:
         with open(results, 'a') as file:
             file.write(json.dumps(row) + '\n')
     if args.table:
-        missing = len(benchmarks()) - len(done)
+        missing = len(set(known) - set(done))
         if missing:
             raise UserError(f'{missing} configs were not run yet; the table is written when all were')
-        write_table(list(done.values()), args.table)
+        write_table([done[config] for config in known], args.configs, args.table)
     failed = [config for config in configs if done[config]['status'] != 'works']
     if failed:
         raise UserError(f'{len(failed)} of {len(configs)} do not work: {", ".join(failed)}; see {results}')
@@ -143,6 +149,9 @@ def sweep(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--configs', default=OUR_CONFIGS, metavar='PATTERN', help='where configs are (default: %(default)s)'
+    )
     parser.add_argument('--only', default='', metavar='TEXT', help='configs whose path holds this text')
     parser.add_argument('--again', action='store_true', help='run again what did not work')
     parser.add_argument('--table', metavar='FILE', help='write a table of all results, in Markdown')
