@@ -1,0 +1,169 @@
+"""Measure models side by side: images per second, latency and memory, in evaluation or in training.
+
+    python tools/analysis/benchmark.py configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py:deploy \\
+        mmpretrain::deit/deit-small_4xb256_in1k.py 'RepViT=timm:repvit_m1_1@224' --threads 2 --plot speed.png
+
+A model is [LABEL=]MODEL[@SIZE][:deploy]. MODEL is a config file, a config of an installed toolbox
+(mmdet::...), timm:NAME, or FILE.py:FUNCTION, where the function returns a torch.nn.Module; SIZE is 224
+or 768x1280; with :deploy the model takes its form for deployment. Models of configs are run as mode
+'tensor' of the toolboxes defines it: without losses and post-processing. All have random weights.
+
+They run in turn, one step each, round after round. Speeds are compared with the first one's.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from typing import List, Sequence
+
+import torch
+
+from scopevit.analysis.benchmark import DTYPES, Entry, Report, Settings, compare
+from scopevit.analysis.networks import Size, Spec, load_network, parse_size, switch_to_deploy
+from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.launch import check_writable
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError('must be at least 1')
+    return value
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('models', nargs='+', metavar='MODEL', help='see above')
+    parser.add_argument('--train', action='store_true', help='training steps: forward, backward and an AdamW update')
+    parser.add_argument('--batch', type=positive, default=8, help='images in a step (default: %(default)s)')
+    parser.add_argument(
+        '--size', nargs='+', default=[], metavar='SIZE', help="256 or 768x1280, or several (default: each model's own)"
+    )
+    parser.add_argument(
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='cpu, cuda, cuda:1, ...'
+    )
+    parser.add_argument('--threads', type=positive, help="threads on the CPU (default: torch's choice)")
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of weights and images')
+    parser.add_argument('--autocast', action='store_true', help='keep float32 weights, compute in --dtype')
+    parser.add_argument('--channels-last', action='store_true', help='memory format of weights and images')
+    parser.add_argument('--compile', action='store_true', help='run what torch.compile makes of the models')
+    parser.add_argument('--deploy', action='store_true', help='the deploy form of every model that has one')
+    parser.add_argument('--warmup', type=positive, default=3, help='steps not measured (default: %(default)s)')
+    parser.add_argument('--rounds', type=positive, default=20, help='measurements (default: %(default)s)')
+    parser.add_argument('--budget', type=float, metavar='SECONDS', help='begin no new round after this time')
+    parser.add_argument(
+        '--calls', type=positive, help='steps in a measurement (default: 1 on a CPU, 10 queued ones on a GPU)'
+    )
+    parser.add_argument('--json', metavar='FILE', help='write all measurements')
+    parser.add_argument('--table', metavar='FILE', help='write the table, in Markdown, and how it came about')
+    parser.add_argument('--plot', metavar='FILE', help='draw bars of images per second, or curves for several sizes')
+    return parser.parse_args()
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what would fail only after the measurement."""
+    for option in ('json', 'table', 'plot'):
+        path = getattr(args, option)
+        if path is not None:
+            check_writable(os.path.dirname(os.path.abspath(path)), f'--{option}')
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {args.device} cannot be used here: {str(error).splitlines()[0]}') from None
+    if args.autocast and args.dtype == 'float32':
+        raise UserError('--autocast computes in --dtype bfloat16 or float16; name one')
+
+
+def load(spec: Spec, sizes: Sequence[Size], deploy: bool) -> List[Entry]:
+    """The entries of one model: one, or one for each of several sizes."""
+    model, usual = load_network(spec.name)
+    if spec.deploy or deploy:
+        try:
+            model = switch_to_deploy(model.eval())
+        except UserError as error:
+            if spec.deploy:
+                raise UserError(f'{spec.label}: {error}') from error
+    if spec.size is not None:
+        sizes = [spec.size]
+    elif not sizes and usual is None:
+        raise UserError(f'{spec.label} does not say what size its images have; write {spec.name}@SIZE, or --size')
+    return [Entry(spec.label, model, size) for size in sizes or [usual]]
+
+
+def plot(report: Report, path: str) -> None:
+    """Bars of images per second; where a model has several sizes, curves of time and memory over the area."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    labels = list(dict.fromkeys(result.label for result in report.results))
+    if len(labels) < len(report.results):
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
+        for label in labels:
+            results = [result for result in report.results if result.label == label]
+            areas = [result.size[0] * result.size[1] / 1e6 for result in results]
+            axes[0].loglog(areas, [result.ms_per_image for result in results], marker='o', label=label)
+            memory = [result.extra_memory / 2**20 / result.batch for result in results]
+            axes[1].loglog(areas, memory, marker='o', label=label)
+        sizes = {f'{height}x{width}': height * width / 1e6 for height, width in (r.size for r in report.results)}
+        for part, name in zip(axes, ('ms', 'extra MiB')):
+            part.set(xlabel='image', ylabel=f'{name} per image')
+            part.set_xticks(list(sizes.values()), list(sizes), rotation=45)
+            part.minorticks_off()
+            part.grid(alpha=0.3)
+        axes[0].legend()
+    else:
+        results = report.results[::-1]  # the first at the top
+        speeds = [result.images_per_second for result in results]
+        quartiles = [(result.batch / q for q in result.step_quartiles) for result in results]
+        errors = [(speed - slow, fast - speed) for speed, (fast, _, slow) in zip(speeds, quartiles)]
+        figure, axes = plt.subplots(figsize=(8, 1.2 + 0.4 * len(results)), layout='constrained')
+        bars = axes.barh(labels[::-1], speeds, xerr=list(zip(*errors)), ecolor='0.3')
+        axes.bar_label(bars, [f'{speed:,.3g}' if speed < 100 else f'{speed:,.0f}' for speed in speeds], padding=4)
+        axes.set(xlabel='training images/s' if report.settings.train else 'images/s')
+        axes.margins(x=0.12)
+        axes.grid(axis='x', alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def say(text: str) -> None:
+    """Show what is being done, in place of what was shown before."""
+    if sys.stderr.isatty():
+        print(f'\r\033[K{text}', end='', file=sys.stderr, flush=True)
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    check(args)
+    specs = [Spec.parse(text) for text in args.models]
+    sizes = [parse_size(text) for text in args.size]
+    if args.train and (args.deploy or any(spec.deploy for spec in specs)):
+        raise UserError('the deploy form is not for training; leave --train or deploy out')
+    entries = [entry for spec in specs for entry in load(spec, sizes, args.deploy)]
+    names = ('batch', 'train', 'device', 'threads', 'dtype', 'autocast', 'channels_last', 'compile', 'warmup', 'rounds')
+    settings = Settings(**{name: getattr(args, name) for name in (*names, 'budget', 'calls')})
+    report = compare(entries, settings, say)
+    say('')
+    command = shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    text = f'{report.table()}\n\n{report.shares_table()}\n\n{report.conditions()}\n\n    {command}\n'
+    print(text)
+    if args.table:
+        with open(args.table, 'w') as file:
+            file.write(text)
+    if args.json:
+        with open(args.json, 'w') as file:
+            json.dump(dict(command=command, **report.to_dict()), file, indent=1)
+    if args.plot:
+        plot(report, args.plot)
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        benchmark(args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,87 @@
+"""Count parameters and multiply-accumulates of any config's model, part by part.
+
+    python tools/analysis/get_flops.py configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py
+    python tools/analysis/get_flops.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --shape 800 1344 --depth 3
+
+One image goes through the model as mode 'tensor' of the toolboxes defines it: backbone, neck and
+heads, without losses and post-processing. It is not resized; --shape is what the model gets to see.
+"""
+
+import argparse
+
+import torch
+from mmengine.config import DictAction
+
+from scopevit.analysis import CONVENTION, Count, count
+from scopevit.analysis.benchmark import markdown
+from scopevit.analysis.networks import build_model, image_channels, image_size, tensor_call
+from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.launch import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser.add_argument(
+        '--shape', nargs=2, type=int, metavar=('H', 'W'), help='height and width (default: what the config tests with)'
+    )
+    parser.add_argument('--depth', type=int, default=2, help='levels of parts to list (default: %(default)s)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example model.backbone.arch=small',
+    )
+    return parser.parse_args()
+
+
+def tree(counted: Count, depth: int) -> str:
+    """A table of parts down to a depth, but for lists of modules, and for what holds and computes nothing."""
+    rows = [('Part', 'Type', 'Parameters', 'MACs', 'Share')]
+    listed = {'': 0}  # names and their levels
+    for name, part in counted.modules.items():
+        parent = max((other for other in listed if name.startswith(other and f'{other}.')), key=len)
+        level = listed[parent] + 1 if name else 0
+        if level > depth or part.type == 'ModuleList' or not (part.parameters or part.macs):
+            continue
+        listed[name] = level
+        label = '  ' * (level - 1) + name[len(parent) :].lstrip('.') if name else '(all)'
+        share = part.macs / counted.macs if counted.macs else 0
+        rows.append((label, part.type, f'{part.parameters:,}', f'{part.macs / 1e6:,.1f} M', f'{share:.1%}'))
+    return markdown(rows, text_columns=2)
+
+
+def get_flops(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    if args.shape is not None and min(args.shape) < 1:
+        raise UserError('--shape takes a height and a width of at least 1')
+    torch.manual_seed(0)  # a detector's proposals depend on its weights
+    model = build_model(cfg)
+    size = args.shape or image_size(cfg)
+    if size is None:
+        raise UserError('this config does not say what size its images have; give --shape HEIGHT WIDTH')
+    image = torch.rand(1, image_channels(model), *size)
+    try:
+        counted = count(model, image, call=tensor_call(model))
+    except Exception as error:  # whatever a model raises
+        raise UserError(
+            f'the model does not run at {size[0]}x{size[1]}: {type(error).__name__}: {error}; try another --shape'
+        ) from error
+
+    print(tree(counted, args.depth))
+    kinds = ', '.join(f'{macs / 1e9:.3f} G {kind}' for kind, macs in counted.by_kind.items())
+    print(f'\nOne image of {size[0]}x{size[1]}: {counted.macs:,} MACs ({kinds}); {counted.parameters:,} parameters.')
+    print(f'MACs are {CONVENTION}.')
+    if counted.uncounted:
+        print(f'Not counted, as nothing is known about them: {", ".join(counted.uncounted)}.')
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        get_flops(args)
+
+
+if __name__ == '__main__':
+    main()
