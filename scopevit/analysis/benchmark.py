@@ -126,8 +126,8 @@ class Result:
             asdict(self),
             images_per_second=self.images_per_second,
             ms_per_image=self.ms_per_image,
-            ms_per_step=_summary([1e3 * seconds for seconds in self.seconds]),
-            ratio=_summary(self.ratios),
+            ms_per_step=summary([1e3 * seconds for seconds in self.seconds]),
+            ratio=summary(self.ratios),
         )
 
 
@@ -191,9 +191,7 @@ class Report:
         lines = [
             f'{", ".join(options)}; medians of {len(self.results[0].seconds)} rounds after {settings.warmup} steps for '
             'warming up, all models in turn.',
-            f'{machine["date"]}, {machine["device"]}: {machine["threads"]} threads on {machine["cores"]} cores of '
-            f'{machine["cpu"]} ({machine["capability"]}), load average before {machine["load"]}; torch '
-            f'{machine["torch"]}. A matrix product reached {machine["matmul_gflops"]:.0f} GFLOP/s.',
+            f'{machine_in_words(machine)} A matrix product reached {machine["matmul_gflops"]:.0f} GFLOP/s.',
         ]
         return '\n'.join(lines)
 
@@ -428,6 +426,14 @@ def describe_machine(device: str) -> Dict[str, object]:
     )
 
 
+def machine_in_words(machine: Dict[str, object]) -> str:
+    """A sentence on what :func:`describe_machine` found."""
+    return (
+        f'{machine["date"]}, {machine["device"]}: {machine["threads"]} threads on {machine["cores"]} cores of '
+        f'{machine["cpu"]} ({machine["capability"]}), load average before {machine["load"]}; torch {machine["torch"]}.'
+    )
+
+
 def _cpu_name() -> str:
     try:
         with open('/proc/cpuinfo') as file:
@@ -441,7 +447,8 @@ def _quartiles(values: Sequence[float]) -> List[float]:
     return statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else [values[0]] * 3
 
 
-def _summary(values: Sequence[float]) -> Dict[str, float]:
+def summary(values: Sequence[float]) -> Dict[str, float]:
+    """Median and quartiles by name."""
     return dict(zip(('quartile1', 'median', 'quartile3'), _quartiles(values)))
 
 

@@ -1,0 +1,41 @@
+"""Does a training wait for its data? On small ones, with and without loader processes."""
+
+import json
+
+import pytest
+
+from helpers import ROOT, TOY, fails_cleanly, tool_here
+
+SEGMENTATION = ROOT / 'configs' / 'segmentation' / 'scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
+
+
+def data_time(*words, cwd=None):
+    return tool_here('analysis/data_time.py', *words, '--iters', 3, '--warmup', 1, cwd=cwd)
+
+
+@pytest.mark.slow
+def test_table(toy_options, tmp_path):
+    out = tmp_path / 'times.json'
+    # Four batches are an epoch: the loader starts anew in between.
+    result = data_time(TOY, '--workers', 0, 1, '--json', out, *toy_options)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(out.read_text())['results']
+    assert [row['workers'] for row in rows] == [0, 1]
+    for row in rows:
+        assert row['batch'] == 16
+        assert len(row['waiting']) == len(row['model']) == 3
+        assert min(row['waiting'] + row['model']) > 0
+        assert row['loader_alone'] > 0
+    lines = [line for line in result.stdout.splitlines() if line.startswith('| toy_classifier')]
+    assert len(lines) == 2
+    assert 'persistent_workers=False' in result.stdout
+    assert 'decoder=cv2' in result.stdout
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_bad_input(tmp_path):
+    fails_cleanly(data_time('configs/missing.py'), 'does not exist')
+    fails_cleanly(data_time(TOY, '--workers', -1), '--workers at least 0')
+    fails_cleanly(data_time('mmpretrain::_base_/default_runtime.py'), 'has no train_dataloader')
+    fails_cleanly(data_time(SEGMENTATION, cwd=tmp_path), 'cannot be loaded', 'check_dataset.py')
+    assert not list(tmp_path.iterdir())

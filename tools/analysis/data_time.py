@@ -1,0 +1,190 @@
+"""Measure whether a training waits for its data: time per iteration, split into data and model.
+
+    python tools/analysis/data_time.py configs/detection/mask-rcnn_scopevit-tiny_fpn_1x_coco.py
+    python tools/analysis/data_time.py CONFIG... --workers 0 2 4 --cfg-options train_dataloader.batch_size=16
+
+The data, the loader and its settings are those of the config, and so is a training step (with the
+optimizer's update, without hooks and validation). Waiting is the time until the next batch is there;
+new epochs, at which loaders without persistent workers start anew, are part of it. Beside it stands what
+the loader alone hands on: where that is more than the training takes, data are no bottleneck, unless
+workers and model share the same CPUs. Nothing is written but the results.
+"""
+
+import argparse
+import gc
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from itertools import islice
+from typing import Iterator, List, Optional
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from scopevit.analysis.benchmark import describe_machine, machine_in_words, markdown, summary
+from scopevit.engine.checks import check_data, failures_explained
+from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.launch import build_runner, check_writable, load_config, prepare
+from scopevit.swap.probe import without_weights
+from scopevit.swap.trial import first_value
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config file, or one of a toolbox (mmdet::...)')
+    parser.add_argument('--iters', type=int, default=50, help='iterations to measure (default: %(default)s)')
+    parser.add_argument('--warmup', type=int, default=10, help='iterations before them (default: %(default)s)')
+    parser.add_argument('--workers', nargs='+', type=int, help="numbers of loader processes (default: the config's)")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings')
+    parser.add_argument('--json', metavar='FILE', help='write all measurements')
+    return parser.parse_args()
+
+
+def training(config: str, cfg_options: Optional[dict], workers: Optional[int], folder: str) -> Runner:
+    """The Runner of a config, ready for training steps; nothing is validated, logged or loaded."""
+    cfg = load_config(config, cfg_options)
+    if not isinstance(cfg.get('train_dataloader'), dict) or not isinstance(cfg.get('optim_wrapper'), dict):
+        raise UserError(f'config {config} does not train: it has no train_dataloader or no optim_wrapper')
+    cfg.update(dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator', 'load_from')), resume=False)
+    cfg.model = ConfigDict(without_weights(cfg.model.to_dict()))
+    cfg.log_level = 'ERROR'
+    cfg.experiment_name = os.path.basename(folder)  # Runners of one process must differ in it
+    if workers is not None:
+        loader = cfg.train_dataloader
+        loader.num_workers = workers
+        if not workers:
+            loader.persistent_workers = False
+            loader.pop('prefetch_factor', None)
+    prepare(cfg, argparse.Namespace(config=config, work_dir=folder, launcher='none', local_rank=0))
+    runner = build_runner(cfg)
+    check_data(runner, config)
+    runner.model.init_weights()
+    runner.model.train()
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.optim_wrapper.initialize_count_status(runner.model, 0, runner.train_loop.max_iters)
+    return runner
+
+
+def endless(loader: DataLoader) -> Iterator[object]:
+    """Batches of one epoch after the other."""
+    while True:
+        yield from loader
+
+
+def measure(runner: Runner, iters: int, warmup: int) -> dict:
+    """Seconds of waiting and of the model in each iteration, and of the loader alone for as many batches."""
+    loader = runner.train_dataloader
+    batches = endless(loader)
+    for _ in islice(batches, warmup):
+        pass
+    start = time.perf_counter()
+    for _ in islice(batches, iters):
+        pass
+    alone = time.perf_counter() - start
+    batches.close()
+
+    waiting, model = [], []
+    batches = endless(loader)
+    for _ in range(warmup + iters):
+        start = time.perf_counter()
+        batch = next(batches)
+        ready = time.perf_counter()
+        runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        waiting.append(ready - start)
+        model.append(time.perf_counter() - ready)
+    batches.close()
+    return dict(
+        first_batch=waiting[0],
+        waiting=waiting[warmup:],
+        model=model[warmup:],
+        loader_alone=alone,
+        batch=loader.batch_size or loader.batch_sampler.batch_size,
+        workers=loader.num_workers,
+        persistent_workers=loader.persistent_workers,
+        prefetch_factor=loader.prefetch_factor,
+        pin_memory=loader.pin_memory,
+        **decoding(runner.cfg),
+    )
+
+
+def decoding(cfg: Config) -> dict:
+    """How images are decoded."""
+    processes = (cfg.get('env_cfg') or {}).get('mp_cfg') or {}
+    return dict(
+        decoder=first_value(cfg.train_dataloader, 'imdecode_backend') or 'cv2',
+        opencv_threads=processes.get('opencv_num_threads'),
+    )
+
+
+def table(rows: List[dict]) -> str:
+    """Times in Markdown, and the settings of each loader."""
+    header = ('Config', 'Batch', 'Workers', 'Waiting, ms', 'Model, ms', 'Of the time', 'Images/s', 'Loader alone')
+    lines, notes = [header], []
+    for row in rows:
+        waiting, model = sum(row['waiting']), sum(row['model'])
+        images = row['batch'] * len(row['model'])
+        lines.append(
+            (
+                row['config'],
+                str(row['batch']),
+                str(row['workers']),
+                spread(row['waiting']),
+                spread(row['model']),
+                f'{waiting / (waiting + model):.1%}',
+                f'{images / (waiting + model):.3g}',
+                f'{images / row["loader_alone"]:.3g}',
+            )
+        )
+        keys = ('persistent_workers', 'prefetch_factor', 'pin_memory', 'decoder', 'opencv_threads')
+        settings = ', '.join(f'{key}={row[key]}' for key in keys)
+        notes.append(
+            f'- {row["config"]}, {row["workers"]} workers: {settings}; first batch after {row["first_batch"]:.1f} s'
+        )
+    return '\n'.join([markdown(lines), '', *notes])
+
+
+def spread(seconds: List[float]) -> str:
+    """Median and quartiles in milliseconds."""
+    quartiles = summary([1e3 * value for value in seconds])
+    return '{median:.3g} ({quartile1:.3g} to {quartile3:.3g})'.format(**quartiles)
+
+
+def data_time(args: argparse.Namespace) -> None:
+    if args.iters < 1 or args.warmup < 1 or min(args.workers or [0]) < 0:
+        raise UserError('--iters and --warmup must be at least 1, --workers at least 0')
+    if args.json:
+        check_writable(os.path.dirname(os.path.abspath(args.json)), '--json')
+    rows = []
+    machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
+    for config in args.configs:
+        for workers in args.workers or [None]:
+            with tempfile.TemporaryDirectory() as folder:
+                runner = training(config, args.cfg_options, workers, folder)
+                with failures_explained(runner, config):
+                    row = measure(runner, args.iters, args.warmup)
+                rows.append(dict(config=os.path.splitext(os.path.basename(config))[0], **row))
+                del runner
+                gc.collect()  # and with it the loader's processes
+    command = shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    print(table(rows))
+    print(f'\n{machine_in_words(machine)}\n\n    {command}')
+    if args.json:
+        with open(args.json, 'w') as file:
+            json.dump(dict(command=command, machine=machine, results=rows), file, indent=1)
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        data_time(args)
+
+
+if __name__ == '__main__':
+    main()
