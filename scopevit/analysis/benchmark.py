@@ -32,7 +32,7 @@ KINDS = dict(
     attention=('attention', 'softmax', 'bmm'),
     linear=('mm', 'linear'),
     norm=('norm',),
-    copies=('copy_', 'clone', 'cat', 'index', 'gather', 'roll', 'pad'),
+    copies=('copy_', 'clone', '::cat', 'index', 'gather', 'roll', 'pad'),
 )
 
 
@@ -163,7 +163,7 @@ class Report:
                     f'{result.size[0]}x{result.size[1]}',
                     f'{result.parameters / 1e6:.2f} M',
                     f'{result.macs / 1e9:.3f} G',
-                    f'{result.images_per_second:.4g}',
+                    f'{result.images_per_second:,.{1 if result.images_per_second < 1000 else 0}f}',
                     f'{result.ms_per_image:.4g}',
                     f'{middle:.4g} ({low:.4g} to {high:.4g})',
                     f'{ratio:.3g} ({slow:.3g} to {fast:.3g})',
@@ -191,7 +191,9 @@ class Report:
         lines = [
             f'{", ".join(options)}; medians of {len(self.results[0].seconds)} rounds after {settings.warmup} steps for '
             'warming up, all models in turn.',
-            f'{machine_in_words(machine)} A matrix product reached {machine["matmul_gflops"]:.0f} GFLOP/s.',
+            machine_in_words(machine),
+            f"A matrix product reached {machine['matmul_gflops']:.0f} GFLOP/s; 'of matmul' is a model's share of that. "
+            "Extra memory is the most that a step takes beyond the weights and the optimizer's state.",
         ]
         return '\n'.join(lines)
 
