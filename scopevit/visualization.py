@@ -77,8 +77,11 @@ class Painter:
         return self._draw(*_enlarge(image, sample), draw_pred=True)
 
     def _draw(self, image: np.ndarray, sample: BaseDataElement, draw_pred: bool) -> np.ndarray:
-        self.visualizer.add_datasample('', image, sample, draw_gt=True, draw_pred=draw_pred, **self.options)
-        return self.visualizer.get_image()
+        panels = []
+        for truth in (True, False) if draw_pred else (True,):
+            self.visualizer.add_datasample('', image, sample, draw_gt=truth, draw_pred=not truth, **self.options)
+            panels.append(self.visualizer.get_image())
+        return np.concatenate(panels, axis=1)
 
     def _draw_class(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         factor = max(1, math.ceil(SMALL / max(image.shape[:2])))
