@@ -17,7 +17,7 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import matplotlib
 import torch
@@ -292,7 +292,7 @@ def train_all(args: argparse.Namespace) -> None:
         raise UserError('; '.join(failures))
 
 
-def main() -> None:
+def parse_args(words: Optional[List[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
@@ -307,9 +307,12 @@ def main() -> None:
     parser.add_argument('--images', type=int, help='only so many images for training and testing, for a trial')
     parser.add_argument('--folder', help='trainings and results (default: by data, size and epochs in work_dirs)')
     parser.add_argument('--out', metavar='NAME', help='write NAME.md, NAME.json and NAME.png')
-    args = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
     with user_errors():
-        train_all(args)
+        train_all(parse_args())
 
 
 if __name__ == '__main__':
