@@ -158,6 +158,8 @@ def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, t
     num_things = panoptic or first_value(settings, 'num_classes') or 1
     num_stuff = first_value(settings, 'num_stuff_classes') or 0
     semantic = (settings.get('roi_head') or {}).get('semantic_head') or {}
+    # RTMDet takes masks for rotated boxes: they are there only if training loads them.
+    with_masks = not cfg.get('train_dataloader') or any(t.get('with_mask') for t in walk(cfg.train_dataloader))
     images, samples = [], []
     if 'ReID' in type(model).__name__:  # upright crops of people, two of each for its triplets
         images = [_image(rng, 256, 128) for _ in range(4)]
@@ -185,13 +187,14 @@ def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, t
         sample.gt_instances = InstanceData(
             bboxes=HorizontalBoxes(boxes),
             labels=torch.from_numpy(rng.integers(0, num_things, len(boxes))),
-            masks=BitmapMasks(masks, height, width),
         )
         sample.ignored_instances = InstanceData(
             bboxes=HorizontalBoxes(torch.zeros(0, 4)),
             labels=torch.zeros(0, dtype=torch.long),
-            masks=BitmapMasks(np.zeros((0, height, width), dtype=np.uint8), height, width),
         )
+        if with_masks:
+            sample.gt_instances.masks = BitmapMasks(masks, height, width)
+            sample.ignored_instances.masks = BitmapMasks(masks[:0], height, width)
         # What a first stage would propose, for Fast R-CNN.
         proposals = torch.cat([boxes, _boxes(rng, 20, height, width)])
         sample.proposals = InstanceData(bboxes=proposals, scores=torch.ones(len(proposals)))

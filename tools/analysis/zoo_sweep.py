@@ -26,6 +26,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 import yaml
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from torch import nn
 
 from scopevit.engine.errors import user_errors
@@ -125,6 +126,8 @@ def examine_model(cfg: Config, arch: str, known: Dict[str, dict]) -> dict:
         return {**known[after], 'before': None, 'after': None}
     try:
         train_step(new, *tried)
+    except NotImplementedError as error:
+        return dict(status='refused', reason=f'its head does not train in the toolbox: {where(error)}')
     except Exception as error:
         try:
             train_step(cfg, *try_model(cfg))
@@ -144,6 +147,8 @@ def train_step(cfg: Config, model: nn.Module, smallest: int) -> None:
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     _, part = runnable(cfg, model)
+    for key in ('epoch', 'iter'):  # as the Runner does; some heads train in steps
+        MessageHub.get_current_instance().update_info(key, 0)
     with in_scope(cfg.get('default_scope', 'mmengine')):
         model.train()
         for size in [size for size in SIZES if size >= smallest]:
