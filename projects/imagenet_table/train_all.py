@@ -40,7 +40,7 @@ OF_LIBRARY = {
     'TimmClassifier': dict(classes='num_classes', channels='in_chans', size='img_size'),
     'HuggingFaceClassifier': dict(classes='num_labels', channels='num_channels', size='image_size'),
 }
-FIXED_SIZE = ('coat_mini', 'crossvit_small_240', 'SwinTransformer', 'VisionTransformer', 'EViT')
+FIXED_SIZE = ('SwinTransformer', 'VisionTransformer', 'EViT')
 
 
 def small_model(model: dict, size: int) -> dict:
@@ -49,7 +49,11 @@ def small_model(model: dict, size: int) -> dict:
     if names:
         model.pop('train_cfg', None)  # no mixup and CutMix: they need long schedules
         model.update({names['classes']: CLASSES, names['channels']: CHANNELS})
-        if model['model_name'] in FIXED_SIZE or model['type'] == 'HuggingFaceClassifier':
+        if model['model_name'] == 'crossvit_small_240':
+            # It resizes images for its two branches, whose patches of 12 and 16 pixels must fill them.
+            side = 12 * round(size * 240 / 224 / 12)
+            model.update(img_size=side, img_scale=(1.0, (size + 0.5) / side))
+        elif model['model_name'] != 'mobilevitv2_150':
             model[names['size']] = size
         return model
     model['train_cfg'] = None
@@ -83,7 +87,7 @@ def small_config(row: Row, args: argparse.Namespace) -> Config:
                 step.update(crop_size=args.size, padding=args.size // 16)
     cfg.train_dataloader.batch_size = args.batch
     cfg.optim_wrapper.optimizer.lr = args.lr
-    cfg.optim_wrapper.paramwise_cfg.custom_keys = own.optim_wrapper.paramwise_cfg.custom_keys
+    cfg.optim_wrapper.paramwise_cfg = own.optim_wrapper.paramwise_cfg  # what is free of weight decay
     warm_up, cosine = cfg.param_scheduler
     warm_up.end = cosine.begin = max(1, args.epochs // 9)
     cosine.end = cfg.train_cfg.max_epochs = args.epochs
@@ -265,6 +269,8 @@ def count_images(args: argparse.Namespace, split: str) -> int:
 def train_all(args: argparse.Namespace) -> None:
     if not (Path(args.data) / 'train-images-idx3-ubyte').is_file():
         raise UserError(f'{args.data} holds no unpacked Fashion-MNIST; run python tools/data/fashion_mnist.py unpack')
+    if args.size % 32:
+        raise UserError(f'--size must be a multiple of 32, the stride of the rows, but is {args.size}')
     rows = choose_rows(args.rows)
     name = Path(args.data).resolve().name
     args.folder = args.folder or f'work_dirs/imagenet_table/{name}-{args.size}px-{args.epochs}e'

@@ -8,3 +8,4 @@ model = dict(
     loss=_base_.model.head.loss,
     train_cfg=_base_.model.train_cfg,
 )
+optim_wrapper = dict(paramwise_cfg=dict(bypass_duplicate=True))  # blocks share their position encodings

@@ -18,7 +18,7 @@ HERE = [row for row in ROWS if row.source.startswith(('here', 'mmpretrain', 'sco
 
 @pytest.mark.parametrize('row', HERE, ids=lambda row: row.name)
 def test_small_models_take_grey_images_of_ten_classes(row):
-    cfg = small_config(row, parse_args(['--size', '48']))
+    cfg = small_config(row, parse_args(['--size', '64']))
     backbone, head = cfg.model.backbone, cfg.model.head
     own = row.load().model
     changed = {key for key in backbone if backbone[key] != own.backbone.get(key)}
@@ -27,11 +27,11 @@ def test_small_models_take_grey_images_of_ten_classes(row):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
     with torch.no_grad():
-        assert model(torch.rand(2, 1, 48, 48), mode='tensor').shape == (2, 10)
+        assert model(torch.rand(2, 1, 64, 64), mode='tensor').shape == (2, 10)
 
 
 def test_all_rows_have_the_same_recipe():
-    args = parse_args(['--size', '48', '--epochs', '36', '--batch', '32', '--lr', '0.002'])
+    args = parse_args(['--size', '64', '--epochs', '36', '--batch', '32', '--lr', '0.002'])
     first, *others = (small_config(row, args) for row in ROWS)
     for cfg in others:
         for key in ('train_dataloader', 'val_dataloader', 'param_scheduler', 'train_cfg', 'data_preprocessor'):
@@ -41,8 +41,8 @@ def test_all_rows_have_the_same_recipe():
     assert (first.train_dataloader.batch_size, first.train_cfg.max_epochs) == (32, 36)
     assert [(step.get('begin', 0), step.end) for step in first.param_scheduler] == [(0, 4), (4, 36)]
     for loader in (first.train_dataloader, first.val_dataloader):
-        assert loader.dataset.pipeline[0].scale == 48
-    assert first.train_dataloader.dataset.pipeline[1].crop_size == 48
+        assert loader.dataset.pipeline[0].scale == 64
+    assert first.train_dataloader.dataset.pipeline[1].crop_size == 64
 
 
 def test_folders_are_not_mixed(tmp_path):
@@ -54,8 +54,10 @@ def test_folders_are_not_mixed(tmp_path):
         prepare(rows, parse_args(['--folder', str(tmp_path), '--lr', '0.1']))
 
 
-def test_says_how_to_get_the_images(tmp_path):
+def test_refuses_what_cannot_be_trained(tmp_path):
     fails_cleanly(tool_here(TRAIN_ALL, '--data', tmp_path), 'fashion_mnist.py unpack')
+    (tmp_path / 'train-images-idx3-ubyte').touch()
+    fails_cleanly(tool_here(TRAIN_ALL, '--data', tmp_path, '--size', 48), 'multiple of 32')
 
 
 @pytest.mark.slow
