@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scopevit.engine.errors import UserError
-from scopevit.models.layers import DropPath, Mlp
+from scopevit.models.layers import Mlp
 
-from .layers import attend, init_layer
+from .layers import Block, attend, init_layer
 
 
 class Attention(nn.Module):
@@ -62,23 +62,14 @@ def reorganise(x: Tensor, scores: Tensor, keep_rate: float, fuse: bool) -> Tenso
     return torch.cat(parts, dim=1)
 
 
-class EViTBlock(nn.Module):
-    """Pre-norm transformer block; with a keep rate, tokens are reorganised before the MLP. (B, N, C) -> (B, M, C)."""
-
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
+class EViTBlock(Block):
+    """With a keep rate below 1, tokens are reorganised between attention and MLP. (B, N, C) -> (B, M, C)."""
 
     def forward(self, x: Tensor, keep_rate: float = 1.0, fuse: bool = False) -> Tensor:
-        if keep_rate < 1:
-            attended, scores = self.attn.with_scores(self.norm1(x))
-            x = reorganise(x + self.drop_path(attended), scores, keep_rate, fuse)
-        else:
-            x = x + self.drop_path(self.attn(self.norm1(x)))
+        if keep_rate >= 1:
+            return super().forward(x)
+        attended, scores = self.attn.with_scores(self.norm1(x))
+        x = reorganise(x + self.drop_path(attended), scores, keep_rate, fuse)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -145,7 +136,8 @@ class EViT(BaseModule):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size**2, dim))
         rates = torch.linspace(0, drop_path_rate, depth).tolist()
         self.blocks = nn.ModuleList(
-            EViTBlock(dim, settings['num_heads'], settings['mlp_ratio'], rate) for rate in rates
+            EViTBlock(dim, Attention(dim, settings['num_heads']), Mlp(dim, int(dim * settings['mlp_ratio'])), rate)
+            for rate in rates
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.apply(init_layer)

@@ -10,6 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scopevit.models.layers import DropPath
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
     """Softmax attention, heads as contiguous channel groups. (B, N, C), (B, M, C), (B, M, C) -> (B, N, C)."""
@@ -41,6 +43,25 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(to_tokens(self.proj(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each a residual branch with stochastic depth. (B, ..., C) -> (B, ..., C).
+
+    ``shared`` in forward is what the attentions of several blocks have in common.
+    """
+
+    def __init__(self, dim: int, attn: nn.Module, mlp: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = mlp
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, *shared: nn.Module) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), *shared))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 def init_layer(module: nn.Module) -> None:

@@ -10,9 +10,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from scopevit.models.layers import DropPath, Mlp
+from scopevit.models.layers import Mlp
 
-from .layers import Pyramid, depthwise, to_map, to_tokens
+from .layers import Block, Pyramid, depthwise, to_map, to_tokens
 
 NUM_HEADS = 8
 HEADS_BY_KERNEL = {3: 2, 5: 3, 7: 3}  # in the order of the channels
@@ -73,20 +73,6 @@ class FactorisedAttention(nn.Module):
         return self.proj(self.scale * attended + position(q, v))
 
 
-class EncoderLayer(nn.Module):
-    def __init__(self, dim: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = FactorisedAttention(dim)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor, position: RelativePosition) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), position))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
 class Encoder(nn.Module):
     """The layers of one path; they share both position encodings. (B, C, H, W) -> (B, C, H, W)."""
 
@@ -94,7 +80,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.conditional = depthwise(dim)
         self.relative = RelativePosition(dim)
-        self.layers = nn.ModuleList(EncoderLayer(dim, mlp_ratio, rate) for rate in drop_paths)
+        self.layers = nn.ModuleList(
+            Block(dim, FactorisedAttention(dim), Mlp(dim, int(dim * mlp_ratio)), rate) for rate in drop_paths
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:

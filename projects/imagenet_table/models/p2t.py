@@ -11,9 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scopevit.models.layers import DropPath
-
-from .layers import PatchEmbed, Pyramid, attend, depthwise, to_map, to_tokens
+from .layers import Block, PatchEmbed, Pyramid, attend, depthwise, to_map, to_tokens
 
 
 class PoolingAttention(nn.Module):
@@ -47,7 +45,7 @@ class PoolingAttention(nn.Module):
 
 
 class ConvFeedForward(nn.Sequential):
-    """Inverted bottleneck with a depthwise convolution. (B, C, H, W) -> (B, C, H, W)."""
+    """Inverted bottleneck with a depthwise convolution. (B, H, W, C) -> (B, H, W, C)."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__(
@@ -58,25 +56,14 @@ class ConvFeedForward(nn.Sequential):
             nn.Conv2d(hidden_dim, dim, 1),
         )
 
-
-class P2TBlock(nn.Module):
-    def __init__(self, attn: PoolingAttention, dim: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = attn
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.ffn = ConvFeedForward(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor, pool_convs: nn.ModuleList) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), pool_convs))
-        return x + self.drop_path(to_tokens(self.ffn(to_map(self.norm2(x)))))
+    def forward(self, x: Tensor) -> Tensor:
+        return to_tokens(super().forward(to_map(x)))
 
 
 class P2TStage(nn.Module):
     """Patch embedding and blocks, no norm after them. (B, C_in, H, W) -> (B, C, H', W')."""
 
-    def __init__(self, patch_embed: PatchEmbed, blocks: Sequence[P2TBlock], dim: int, num_pools: int) -> None:
+    def __init__(self, patch_embed: PatchEmbed, blocks: Sequence[Block], dim: int, num_pools: int) -> None:
         super().__init__()
         self.patch_embed = patch_embed
         self.pool_convs = nn.ModuleList(depthwise(dim) for _ in range(num_pools))
@@ -113,8 +100,8 @@ class P2T(Pyramid):
         )
         dim = dims[index]
         patch_embed = PatchEmbed(dims[index - 1], dim, 3, 2) if index else PatchEmbed(in_channels, dim, 7, 4)
-        blocks = [
-            P2TBlock(PoolingAttention(dim, heads[index], pool_ratios[index]), dim, mlp_ratios[index], next(rates))
-            for _ in range(depths[index])
-        ]
+        blocks = []
+        for _ in range(depths[index]):
+            attn = PoolingAttention(dim, heads[index], pool_ratios[index])
+            blocks.append(Block(dim, attn, ConvFeedForward(dim, int(dim * mlp_ratios[index])), next(rates)))
         return P2TStage(patch_embed, blocks, dim, len(pool_ratios[index]))

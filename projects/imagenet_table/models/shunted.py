@@ -11,9 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scopevit.models.layers import DropPath
-
-from .layers import PatchEmbed, Pyramid, attend, depthwise, to_map, to_tokens
+from .layers import Block, PatchEmbed, Pyramid, attend, depthwise, to_map, to_tokens
 
 
 class MergedKeys(nn.Module):
@@ -92,20 +90,6 @@ class DetailFeedForward(nn.Module):
         return self.fc2(self.act(x + to_tokens(self.local(to_map(x)))))
 
 
-class ShuntedBlock(nn.Module):
-    def __init__(self, attn: nn.Module, dim: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = attn
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.ffn = DetailFeedForward(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.ffn(self.norm2(x)))
-
-
 class ShuntedStem(nn.Module):
     """(B, C_in, H, W) -> tokens (B, ~H/4, ~W/4, C)."""
 
@@ -128,7 +112,7 @@ class ShuntedStem(nn.Module):
 class ShuntedStage(nn.Module):
     """Patch embedding, blocks, layer norm. (B, C_in, H, W) -> (B, C, H', W')."""
 
-    def __init__(self, patch_embed: nn.Module, blocks: Sequence[ShuntedBlock], dim: int) -> None:
+    def __init__(self, patch_embed: nn.Module, blocks: Sequence[Block], dim: int) -> None:
         super().__init__()
         self.patch_embed = patch_embed
         self.blocks = nn.Sequential(*blocks)
@@ -162,13 +146,8 @@ class Shunted(Pyramid):
             self.arch[key][index] for key in ('embed_dims', 'num_heads', 'mlp_ratios', 'depths', 'reductions')
         )
         patch_embed = PatchEmbed(dims[index - 1], dim, 3, 2) if index else ShuntedStem(in_channels, dim)
-        blocks = [
-            ShuntedBlock(
-                ShuntedAttention(dim, heads, reduction) if reduction > 1 else FullAttention(dim, heads),
-                dim,
-                mlp_ratio,
-                next(rates),
-            )
-            for _ in range(depth)
-        ]
+        blocks = []
+        for _ in range(depth):
+            attn = ShuntedAttention(dim, heads, reduction) if reduction > 1 else FullAttention(dim, heads)
+            blocks.append(Block(dim, attn, DetailFeedForward(dim, int(dim * mlp_ratio)), next(rates)))
         return ShuntedStage(patch_embed, blocks, dim)
