@@ -67,7 +67,7 @@ def overrides(cfg: Config, rounds: int) -> list:
 
 def run(config: str, folder: Path) -> dict:
     """Train, validate, resume; returns what happened, with the end of the log if it failed."""
-    cfg = Config.fromfile(ROOT / config)
+    cfg = Config.fromfile(ROOT / config, import_custom_modules=False)
     work_dir = folder / 'work_dirs' / Path(config).stem
     row = dict(config=config, status='works', seconds=[], losses=[], validated=0)
     for rounds, resume in ((1, []), (2, ['--resume'])):
