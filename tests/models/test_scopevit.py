@@ -316,6 +316,7 @@ def test_layer_depths():
         (dict(arch=None), ValueError, 'unknown arch None'),
         (dict(drop_path_rate=1.0), ValueError, 'drop_path_rate'),
         (dict(rel_pos_drop=-0.1), ValueError, 'rel_pos_drop'),
+        (dict(max_keys=0), ValueError, 'max_keys'),
         (dict(out_indices='3'), ValueError, 'out_indices'),
         (dict(out_indices=True), ValueError, 'out_indices'),
         (dict(out_indices=(4,)), ValueError, 'between -4 and 3'),

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...engine.checkpoint import load_backbone
 from ...registry import MODELS
-from ..layers import SCOPES, DropPath, GlobalScaleDilatedAttention, LayerScale, Mlp, MultiScaleSelfAttention
+from ..layers import SCOPES, GlobalScaleDilatedAttention, LayerScale, Mlp, MultiScaleSelfAttention, fold_batch_norm
 
 
 class PatchEmbed(nn.Sequential):
@@ -38,6 +38,12 @@ class PatchEmbed(nn.Sequential):
         layers += [nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), nn.BatchNorm2d(out_channels)]
         super().__init__(*layers)
 
+    def fold(self) -> None:
+        """Fold the batch norms into the convolutions before them; for inference."""
+        for i, layer in enumerate(self):
+            if isinstance(layer, nn.Conv2d):
+                fold_batch_norm(self, i)
+
 
 class TransformerBlock(nn.Module):
     """Pre-norm attention and MLP, each a residual branch with LayerScale and stochastic depth.
@@ -49,15 +55,19 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn = attn
-        self.ls1 = LayerScale(dim)
+        self.ls1 = LayerScale(dim, drop_path)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.ls2 = LayerScale(dim)
-        self.drop_path = DropPath(drop_path)
+        self.ls2 = LayerScale(dim, drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        x = self.ls1(x, self.attn(self.norm1(x)))
+        return self.ls2(x, self.mlp(self.norm2(x)))
+
+    def fold(self) -> None:
+        """Fold the layer scales into the linear layers before them; for inference."""
+        self.ls1.fold_into(self.attn.proj)
+        self.ls2.fold_into(self.mlp.fc2)
 
 
 class ScopeViTBlock(nn.Module):
@@ -73,9 +83,10 @@ class ScopeViTBlock(nn.Module):
         cpe_expansion: int,
         drop_path: float,
         rel_pos_drop: float,
+        max_keys: Optional[int],
     ) -> None:
         super().__init__()
-        mssa = MultiScaleSelfAttention(dim, scope_heads, kv_stride, cpe_expansion)
+        mssa = MultiScaleSelfAttention(dim, scope_heads, kv_stride, cpe_expansion, max_keys)
         gsda = GlobalScaleDilatedAttention(dim, sum(scope_heads), grid_size, rel_pos_drop)
         self.mssa = TransformerBlock(mssa, dim, mlp_ratio, drop_path)
         self.gsda = TransformerBlock(gsda, dim, mlp_ratio, drop_path)
@@ -176,6 +187,13 @@ class ScopeViT(BaseModule):
         frozen_stages: Freeze the first k stages, with embedding and norm; -1 and 0: none.
         norm_eval: Keep batch norms in evaluation mode while training.
         with_cp: Recompute each block in the backward pass instead of storing its activations.
+        max_keys: Largest number of keys a query of MSSA attends to; None, the paper's function,
+            sets no limit, and MSSA's cost grows with the square of the image's area. Where a map
+            gives more, its embedded keys and values are averaged over squares of neighbours. That
+            changes results on such maps, needs no other weights, and makes the cost grow with the
+            area. 1024 leaves classification at 256x256 as it is.
+        deploy: Build the deploy form, for inference; its checkpoints come from
+            tools/converters/deploy_model.py. See :meth:`switch_to_deploy`.
         init_cfg: MMEngine initialisation, done after the default one: for a pretrained
             backbone ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
 
@@ -207,12 +225,16 @@ class ScopeViT(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        max_keys: Optional[int] = None,
+        deploy: bool = False,
         init_cfg: Optional[dict] = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         for name, rate in (('drop_path_rate', drop_path_rate), ('rel_pos_drop', rel_pos_drop)):
             if not 0 <= rate < 1:
                 raise ValueError(f'{name} must be at least 0 and less than 1, but is {rate}')
+        if max_keys is not None and (not isinstance(max_keys, int) or max_keys < 1):
+            raise ValueError(f'max_keys must be a whole number of at least 1 or None, but is {max_keys}')
         arch = self._parse_arch(arch)
         depths, dims = arch['depths'], arch['embed_dims']
         self.in_channels = in_channels
@@ -244,12 +266,16 @@ class ScopeViT(BaseModule):
                     arch['cpe_expansion'],
                     drop_path=next(drop_paths),
                     rel_pos_drop=rel_pos_drop,
+                    max_keys=max_keys,
                 )
                 for _ in range(depth)
             ]
             self.stages.append(ScopeViTStage(patch_embed, blocks, dims[i], with_cp))
         self.apply(self._init_layer)
         self._freeze_stages()
+        self.deploy = False
+        if deploy:
+            self.switch_to_deploy()
 
     def init_weights(self) -> None:
         """Load ``init_cfg``'s checkpoint, if it is of type 'Pretrained'; the rest is initialised already.
@@ -282,6 +308,8 @@ class ScopeViT(BaseModule):
 
     def train(self, mode: bool = True) -> 'ScopeViT':
         """Set the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in evaluation."""
+        if mode and self.deploy:
+            raise RuntimeError('the deploy form of ScopeViT is for inference; train the ordinary form (deploy=False)')
         super().train(mode)
         self._freeze_stages()
         if self.norm_eval:
@@ -289,6 +317,22 @@ class ScopeViT(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def switch_to_deploy(self, test_cfg: Optional[dict] = None) -> None:
+        """Change to an equal, faster form for inference; it cannot be trained any more.
+
+        Batch norms go into the convolutions and layer scales into the linear layers before
+        them, and GSDA's position bias becomes a table. Parameters change their names.
+
+        Args:
+            test_cfg: Not used; mmpose gives it to every layer that has a deploy form.
+        """
+        if not self.deploy:
+            self.eval()
+            for module in list(self.modules()):
+                if hasattr(module, 'fold'):
+                    module.fold()
+            self.deploy = True
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple:
         """Depth of a parameter for layer-wise learning-rate decay, and the number of depths.

@@ -1,4 +1,4 @@
-from .common import DropPath, LayerScale, Mlp
+from .common import DropPath, LayerScale, Mlp, fold_batch_norm
 from .gsda import GlobalScaleDilatedAttention, RelativePositionBias
 from .mssa import SCOPES, ConditionalPositionalEncoding, MultiScaleSelfAttention
 
@@ -11,4 +11,5 @@ __all__ = [
     'Mlp',
     'MultiScaleSelfAttention',
     'RelativePositionBias',
+    'fold_batch_norm',
 ]

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# PyTorch before 2.7 does not tell; there the exported graph serves sizes that need the same padding.
+is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+
 
 class RelativePositionBias(nn.Module):
     """Attention bias from log-spaced relative coordinates through a small MLP.
@@ -40,14 +43,53 @@ class RelativePositionBias(nn.Module):
         delta = position[:, None] - position[None, :] + grid_size - 1
         index = delta[:, None, :, None] * (2 * grid_size - 1) + delta[None, :, None, :]
         self.register_buffer('index', index, persistent=False)
+        self.register_buffer('table', None)  # in the deploy form what the MLP gives for `offsets`
+        self._kept = {}
 
     def forward(self, rows: int, cols: int) -> Tensor:
-        """Bias (h, T, T) of a ``rows x cols`` grid, tokens in row-major order."""
+        """Bias (h, T, T) of a ``rows x cols`` grid, tokens in row-major order.
+
+        In evaluation it is computed once, and again when a parameter has changed.
+        """
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.compute(rows, cols)
+        state = tuple((id(p), p.device, p.dtype, p.is_inference() or p._version) for p in self._sources())
+        if self._kept.get('state') != state:
+            self._kept = {'state': state}
+        bias = self._kept.get((rows, cols))
+        if bias is None:
+            bias = self.compute(rows, cols).contiguous()
+            if type(bias) is Tensor:  # not one of a mode that only pretends to compute
+                self._kept[rows, cols] = bias
+        return bias
+
+    def train(self, mode: bool = True) -> 'RelativePositionBias':
+        # Values written past autograd (`parameter.data`, as averaged weights are) change no version.
+        self._kept = {}
+        return super().train(mode)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Keep the MLP's results in place of the MLP; for inference."""
+        self.table = self._table()
+        del self.fc1, self.act, self.drop, self.fc2
+
+    def _sources(self) -> tuple:
+        if self.table is not None:
+            return (self.table,)
+        return self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
+
+    def _table(self) -> Tensor:
+        """Bias of each offset: ((2g-1)**2, h)."""
+        if self.table is not None:
+            return self.table
         t = self.offsets.to(self.fc1.weight.dtype)
-        table = self.fc2(self.drop(self.act(self.fc1(t.sign() * t.abs().log1p()))))
+        return self.fc2(self.drop(self.act(self.fc1(t.sign() * t.abs().log1p()))))
+
+    def compute(self, rows: int, cols: int) -> Tensor:
         index = self.index[:rows, :cols, :rows, :cols].reshape(rows * cols, rows * cols)
         # (T, T, h) -> (h, T, T)
-        return table[index].permute(2, 0, 1)
+        return self._table()[index].permute(2, 0, 1)
 
 
 class GlobalScaleDilatedAttention(nn.Module):
@@ -72,6 +114,8 @@ class GlobalScaleDilatedAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_exporting():
+            return self._forward_without_branches(x)
         B, H, W, C = x.shape
         h, d = self.num_heads, C // self.num_heads
         # Tokens of a group are sh rows and sw columns apart. Only the grid rows and columns
@@ -79,10 +123,11 @@ class GlobalScaleDilatedAttention(nn.Module):
         sh, sw = -(-H // self.grid_size), -(-W // self.grid_size)
         rows, cols = -(-H // sh), -(-W // sw)
         padding = (0, 0, 0, cols * sw - W, 0, rows * sh - H)
-
-        qkv = F.pad(self.qkv(x), padding) if any(padding) else self.qkv(x)
-        # (B, rows*sh, cols*sw, 3C) -> (3, B, sh, sw, h, rows, cols, d)
-        qkv = qkv.reshape(B, rows, sh, cols, sw, 3, h, d).permute(5, 0, 2, 4, 6, 1, 3, 7)
+        if any(padding):
+            x = F.pad(x, padding)
+        # One permutation puts a group's tokens side by side; the rest are views, but for padded maps.
+        # (B, rows*sh, cols*sw, C) -> (B, G, T, C)
+        x = x.reshape(B, rows, sh, cols, sw, C).permute(0, 2, 4, 1, 3, 5).reshape(B, sh * sw, rows * cols, C)
         bias = self.rel_pos(rows, cols)[None]  # (1, h, T, T)
         if any(padding):
             # (1, h, T, T) -> (G, h, T, T)
@@ -90,11 +135,47 @@ class GlobalScaleDilatedAttention(nn.Module):
         # Groups that share one bias are batch entries; groups with a bias of their own are
         # heads, so that the batch still shares it.
         heads = bias.shape[0] * h
+        # (B, G, T, 3C) -> 3 x (B or B*G, heads, T, d)
+        qkv = self.qkv(x).reshape(B, sh * sw, rows * cols, 3, h, d).permute(3, 0, 1, 4, 2, 5)
         q, k, v = qkv.reshape(3, -1, heads, rows * cols, d).unbind()
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.reshape(1, heads, rows * cols, rows * cols))
-        # (B, sh, sw, h, rows, cols, d) -> (B, rows, sh, cols, sw, h, d)
-        x = x.reshape(B, sh, sw, h, rows, cols, d).permute(0, 4, 1, 5, 2, 3, 6)
-        return self.proj(x.reshape(B, rows * sh, cols * sw, C)[:, :H, :W])
+        # (B or B*G, heads, T, d) -> (B, G, T, C)
+        x = self.proj(x.reshape(B, sh * sw, h, rows * cols, d).transpose(2, 3).reshape(B, sh * sw, rows * cols, C))
+        # (B, G, T, C) -> (B, rows*sh, cols*sw, C)
+        x = x.reshape(B, sh, sw, rows, cols, C).permute(0, 3, 1, 4, 2, 5).reshape(B, rows * sh, cols * sw, C)
+        return x[:, :H, :W] if any(padding) else x
+
+    def _forward_without_branches(self, x: Tensor) -> Tensor:
+        """The same for an exported graph, which serves every size: always the whole grid, always a mask.
+
+        Tokens are gathered instead of permuted, and no tensor has a dimension of G alone:
+        where a dimension may be 1, torch.export makes a graph for that case or for all others.
+        """
+        B, H, W, C = x.shape
+        g, h, d = self.grid_size, self.num_heads, C // self.num_heads
+        T, sh, sw = g * g, (H + g - 1) // g, (W + g - 1) // g
+        # Slots are in the order (G, h, T). Those beyond the map read its border; their keys are masked.
+        slot = torch.arange(sh * sw * h * T, device=x.device)
+        group, head, place = slot // (h * T), slot // T % h, slot % T
+        first_row = group // sw
+        first_col = group - first_row * sw  # ONNX has no remainder by a size
+        row, col = place // g * sh + first_row, place % g * sw + first_col
+        source = (row.clamp(max=H - 1) * W + col.clamp(max=W - 1)) * 3 * h + head
+        # (B, H, W, 3C) -> 3 x (B*G*h, T, d)
+        qkv = self.qkv(x).reshape(B, H * W * 3 * h, d)
+        q, k, v = (qkv.index_select(1, source + part * h).reshape(-1, T, d) for part in range(3))
+        key = torch.arange(T, device=x.device)
+        padded = (key // g * sh + first_row[:, None] >= H) | (key % g * sw + first_col[:, None] >= W)
+        bias = self.rel_pos(g, g).reshape(h * T, T).index_select(0, slot % (h * T))
+        bias = bias.masked_fill(padded, float('-inf'))  # (G*h*T, T)
+        logits = ((q * d**-0.5) @ k.transpose(1, 2)).reshape(B, -1, T) + bias
+        x = (logits.softmax(dim=-1).reshape(-1, T, T) @ v).reshape(B, -1, d)
+        # (B, G*h*T, d) -> (B, H, W, C)
+        row, col = torch.arange(H, device=x.device)[:, None, None], torch.arange(W, device=x.device)[:, None]
+        grid_row, grid_col = row // sh, col // sw
+        group = (row - grid_row * sh) * sw + col - grid_col * sw
+        slot = (group * h + torch.arange(h, device=x.device)) * T + grid_row * g + grid_col
+        return self.proj(x.index_select(1, slot.reshape(-1)).reshape(B, H, W, C))
 
     @staticmethod
     def _padded_keys(H: int, W: int, rows: int, cols: int, sh: int, sw: int, device: torch.device) -> Tensor:

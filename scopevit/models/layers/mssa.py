@@ -5,14 +5,27 @@ dimension, N = H*W queries, M keys. Maps (B, C, H, W) are channels-last views of
 (B, H, W, C), so changing between them moves no data.
 """
 
-from typing import Sequence
+import math
+from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .common import fold_batch_norm
+
 SCOPES = (7, 5, 3)
 """Kernel sizes of the large, medium and small scope, in channel order."""
+
+
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution, without bias, as a matrix product on tokens. (B, C, H, W) -> (B, C_out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class ConditionalPositionalEncoding(nn.Module):
@@ -24,18 +37,21 @@ class ConditionalPositionalEncoding(nn.Module):
     def __init__(self, dim: int, expansion: int) -> None:
         super().__init__()
         hidden = dim * expansion
-        self.expand = nn.Sequential(
-            nn.Conv2d(dim, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
-        )
+        self.expand = nn.Sequential(PointwiseConv(dim, hidden), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True))
         self.depthwise = nn.Sequential(
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(inplace=True),
         )
-        self.project = nn.Sequential(nn.Conv2d(hidden, dim, 1, bias=False), nn.BatchNorm2d(dim))
+        self.project = nn.Sequential(PointwiseConv(hidden, dim), nn.BatchNorm2d(dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(self.depthwise(self.expand(x)))
+
+    def fold(self) -> None:
+        """Fold the batch norms into the convolutions before them; for inference."""
+        for part in (self.expand, self.depthwise, self.project):
+            fold_batch_norm(part, 0)
 
 
 class MultiScaleSelfAttention(nn.Module):
@@ -48,11 +64,15 @@ class MultiScaleSelfAttention(nn.Module):
         scope_heads: Number of heads of the 7x7, 5x5 and 3x3 scope; their sum is h.
         kv_stride: Stride of the depthwise convolutions that embed keys and values.
         expansion: Expansion ratio of the conditional positional encoding.
+        max_keys: Largest number of keys M, or None for as many as the stride leaves.
     """
 
-    def __init__(self, dim: int, scope_heads: Sequence[int], kv_stride: int, expansion: int) -> None:
+    def __init__(
+        self, dim: int, scope_heads: Sequence[int], kv_stride: int, expansion: int, max_keys: Optional[int] = None
+    ) -> None:
         super().__init__()
         self.num_heads = sum(scope_heads)
+        self.max_keys = max_keys
         head_dim = dim // self.num_heads
         self.cpe = ConditionalPositionalEncoding(dim, expansion)
         self.query = nn.Linear(dim, dim, bias=False)
@@ -79,7 +99,14 @@ class MultiScaleSelfAttention(nn.Module):
         """(B, C, H, W) -> (B, C, H', W'), each channel seen by the kernel of its head's scope."""
         convs = self.scopes.values()
         parts = x.split([conv.in_channels for conv in convs], dim=1)
-        return torch.cat([conv(part) for conv, part in zip(convs, parts)], dim=1)
+        x = torch.cat([conv(part) for conv, part in zip(convs, parts)], dim=1)
+        if self.max_keys is not None:
+            # Neighbours are averaged, r x r of them, until few enough are left.
+            r = math.ceil(math.sqrt(x.shape[2] * x.shape[3] / self.max_keys))
+            while -(-x.shape[2] // r) * -(-x.shape[3] // r) > self.max_keys:
+                r += 1
+            x = F.avg_pool2d(x, r, ceil_mode=True) if r > 1 else x
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         B, H, W, C = x.shape
