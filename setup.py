@@ -52,6 +52,7 @@ setup(
         'detection': ['mmcv>=2.0,<2.2', 'mmdet>=3.3'],
         'segmentation': ['mmcv>=2.0,<2.2', 'mmsegmentation>=1.2', 'ftfy', 'regex'],
         'pose': ['mmcv>=2.0,<2.2', 'mmdet>=3.3', 'xtcocotools', 'json_tricks', 'munkres'],
+        'export': ['onnx>=1.19', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

@@ -111,7 +111,7 @@ def pin(name: str) -> str:
 
 
 def all_pins() -> list:
-    return sorted(set(pins('build', 'runtime', *TASKS, 'no_deps', 'tests', 'lint')))
+    return sorted(set(pins('build', 'runtime', *TASKS, 'no_deps', 'export', 'tests', 'lint')))
 
 
 def fingerprint() -> str:
@@ -234,7 +234,7 @@ def install(prefix: Path, python: Path) -> None:
     step('Installing mmcv, the toolboxes and what they need')
     # Always: an mmcv of the same version may have been built for another torch.
     pip(python, '--no-deps', '--force-reinstall', wheel)
-    files = [word for name in (*TASKS, 'tests', 'lint') for word in ('-r', REQUIREMENTS / f'{name}.txt')]
+    files = [word for name in (*TASKS, 'export', 'tests', 'lint') for word in ('-r', REQUIREMENTS / f'{name}.txt')]
     pip(python, *files)
     pip(python, '--no-deps', *again, *source, pin('torchvision'))
     print('(pip may say that mmpose requires chumpy: it never imports it)')

@@ -1,0 +1,51 @@
+"""Write a checkpoint in the deploy form: equal results, less work, no training any more.
+
+    python tools/converters/deploy_model.py CONFIG CHECKPOINT OUT
+    python tools/test.py CONFIG OUT --cfg-options model.backbone.deploy=True
+
+Batch norms are folded into convolutions, layer scales into linear layers, and the MLP of the
+relative position bias becomes a table. It works for a config of any task whose backbone has
+a ``switch_to_deploy``, as ScopeViT and some of mmpretrain's have.
+"""
+
+import argparse
+
+from mmengine.registry import MODELS, init_default_scope
+
+from scopevit.engine.checkpoint import check_fits, read_checkpoint, save_checkpoint, to_plain
+from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.inference import forget_pretrained
+from scopevit.engine.launch import load_config
+
+
+def deploy(config: str, path: str, out: str) -> None:
+    """Write the checkpoint ``path`` of ``config`` in the deploy form to ``out``."""
+    cfg = load_config(config)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    forget_pretrained(cfg.model)
+    model = MODELS.build(cfg.model)
+    check_fits(model, path)  # and loads it
+    backbone = getattr(model, 'backbone', None)
+    if not hasattr(backbone, 'switch_to_deploy'):
+        raise UserError(f'the backbone {type(backbone).__name__} of {config} has no deploy form')
+    if getattr(backbone, 'deploy', False):
+        raise UserError(f'{config} describes the deploy form already (deploy=True); give the config of the training')
+    backbone.switch_to_deploy()
+    meta = read_checkpoint(path).get('meta') or {}
+    meta = {key: to_plain(meta[key]) for key in ('epoch', 'iter', 'dataset_meta') if key in meta}
+    save_checkpoint(dict(state_dict=model.state_dict(), meta=meta), out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('output', metavar='OUT', help='file to write')
+    args = parser.parse_args()
+    with user_errors():
+        deploy(args.config, args.checkpoint, args.output)
+        print(f'wrote {args.output}; it loads with --cfg-options model.backbone.deploy=True')
+
+
+if __name__ == '__main__':
+    main()

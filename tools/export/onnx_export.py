@@ -1,0 +1,139 @@
+"""Export a model as an ONNX graph that takes images of any number and size.
+
+    python tools/export/onnx_export.py CONFIG CHECKPOINT OUT.onnx
+
+The graph holds what follows the data preprocessor: its input ``image`` (B, 3, H, W) is
+normalised as the config says (mean, std and channel order are written into the model's
+metadata). Its outputs are logits (mmpretrain), class-score maps (mmsegmentation), heatmaps
+(mmpose), or the neck's maps (mmdetection, whose post-processing is not part of it). ScopeViT
+is exported in its deploy form. The result is compared with PyTorch's on other sizes before
+it is kept.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from typing import List, Sequence
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from scopevit.engine.checkpoint import check_fits
+from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.inference import forget_pretrained
+from scopevit.engine.launch import check_writable, load_config
+
+# Largest difference from PyTorch that is accepted, in standard deviations of the output.
+TOLERANCE = 1e-4
+
+
+class Network(nn.Module):
+    """The part of a toolbox's model between preprocessor and post-processing."""
+
+    def __init__(self, model: nn.Module, scope: str) -> None:
+        super().__init__()
+        self.model = model
+        self.scope = scope
+
+    def forward(self, image: Tensor) -> List[Tensor]:
+        if self.scope == 'mmdet':
+            return _tensors(self.model.extract_feat(image))
+        return _tensors(self.model(image, None, mode='tensor'))
+
+
+def _tensors(value: object) -> List[Tensor]:
+    """All tensors of nested tuples and lists, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for item in value for tensor in _tensors(item)]
+
+
+def build(cfg: Config, checkpoint: str) -> Network:
+    """The config's network with the checkpoint's weights, ready for inference."""
+    scope = cfg.get('default_scope')
+    if scope not in ('mmpretrain', 'mmdet', 'mmseg', 'mmpose'):
+        raise UserError(f"the config's default_scope is {scope}; supported are mmpretrain, mmdet, mmseg and mmpose")
+    init_default_scope(scope)
+    forget_pretrained(cfg.model)
+    model = MODELS.build(cfg.model)
+    check_fits(model, checkpoint)  # and loads it
+    model.eval()
+    if hasattr(model.backbone, 'switch_to_deploy'):
+        model.backbone.switch_to_deploy()
+    return Network(model, scope)
+
+
+def preprocessing(cfg: Config) -> dict:
+    """What has to be done to an image before the graph sees it."""
+    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    channels = 'RGB' if settings.get('to_rgb') or settings.get('bgr_to_rgb') else 'BGR'
+    return dict(mean=list(settings.get('mean') or []), std=list(settings.get('std') or []), channels=channels)
+
+
+def export(network: Network, shape: Sequence[int], path: str, metadata: dict) -> None:
+    """Write the graph to ``path``."""
+    dynamic = torch.export.Dim.DYNAMIC
+    # Two images: a batch of one would be exported as a constant.
+    example = torch.zeros(2, 3, *shape)
+    program = torch.onnx.export(
+        network,
+        (example,),
+        dynamo=True,
+        input_names=['image'],
+        dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+        verbose=False,
+    )
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in metadata.items()})
+    program.save(path)
+
+
+def largest_difference(network: Network, path: str, sizes: Sequence[Sequence[int]]) -> float:
+    """Between PyTorch's and onnxruntime's outputs, in standard deviations of the former."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for batch, height, width in sizes:
+        image = torch.randn(batch, 3, height, width, generator=generator)
+        with torch.no_grad():
+            expected = network(image)
+        for ours, theirs in zip(expected, session.run(None, {'image': image.numpy()})):
+            difference = np.abs(ours.numpy() - theirs).max()
+            worst = max(worst, float(difference / max(ours.std(unbiased=False).item(), 1e-6)))
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmpretrain::...')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('output', metavar='OUT', help='ONNX file to write')
+    parser.add_argument('--shape', type=int, nargs=2, default=(224, 288), metavar=('H', 'W'), help='size to trace with')
+    args = parser.parse_args()
+    with user_errors():
+        if os.path.exists(args.output):
+            raise UserError(f'{args.output} exists already and is left as it is; choose another name or remove it')
+        if min(args.shape) < 33:
+            raise UserError(f'--shape must be at least 33 33, but is {args.shape[0]} {args.shape[1]}')
+        folder = os.path.dirname(os.path.abspath(args.output))
+        check_writable(folder, 'OUT')
+        cfg = load_config(args.config)
+        network = build(cfg, args.checkpoint)
+        with tempfile.TemporaryDirectory(dir=folder, prefix='.export-') as scratch:
+            path = os.path.join(scratch, 'model.onnx')
+            export(network, args.shape, path, preprocessing(cfg))
+            sizes = [(1, 192, 256), (3, 224, 160), (1, 333, 500)]
+            difference = largest_difference(network, path, sizes)
+            if not difference < TOLERANCE:
+                raise UserError(f'the graph differs from PyTorch by {difference:.1e} standard deviations; not written')
+            os.replace(path, args.output)
+        print(f'wrote {args.output}; largest difference from PyTorch {difference:.1e} standard deviations')
+
+
+if __name__ == '__main__':
+    main()
