@@ -53,8 +53,8 @@ def test_deploy_checkpoint(trained, tmp_path):
     model.load_state_dict(torch.load(checkpoint, weights_only=False)['state_dict'])
     deploy.load_state_dict(slim['state_dict'], strict=True)
     image = torch.randn(2, 3, 40, 72)
-    expected = model(image, None, mode='tensor')[0]
-    torch.testing.assert_close(deploy(image, None, mode='tensor')[0], expected, rtol=1e-5, atol=1e-5)
+    expected = model(image, None, mode='tensor')
+    torch.testing.assert_close(deploy(image, None, mode='tensor'), expected, rtol=1e-5, atol=1e-5)
     # Nothing is converted twice, written over or mixed up.
     fails_cleanly(tool_here('converters/deploy_model.py', config, checkpoint, out), 'exists already')
     fails_cleanly(tool_here('converters/deploy_model.py', config, out, tmp_path / 'x.pth'), 'is of another model')
@@ -87,7 +87,7 @@ def test_onnx_graph_serves_any_size(trained, tmp_path):
     for batch, height, width in ((1, 64, 64), (2, 72, 333), (5, 40, 48)):
         image = torch.randn(batch, 3, height, width)
         with torch.no_grad():
-            (expected,) = model(image, None, mode='tensor')
+            expected = model(image, None, mode='tensor')
         (logits,) = session.run(None, {'image': image.numpy()})
         torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
     fails_cleanly(tool_here('export/onnx_export.py', config, checkpoint, out), 'exists already')

@@ -64,7 +64,7 @@ def build(cfg: Config, checkpoint: str) -> Network:
     model.eval()
     if hasattr(model.backbone, 'switch_to_deploy'):
         model.backbone.switch_to_deploy()
-    return Network(model, scope)
+    return Network(model, scope).eval()
 
 
 def preprocessing(cfg: Config) -> dict:
