@@ -16,6 +16,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 import traceback
@@ -181,7 +182,7 @@ def fingerprint(cfg: Config) -> str:
 
 
 def short(error: Exception, length: int = 200) -> str:
-    text = ' '.join(str(error).split())
+    text = re.sub(r"[^\s'\"]*/site-packages/", '', ' '.join(str(error).split()))  # paths are this machine's
     return text[:length] if isinstance(error, SwapError) else f'{type(error).__name__}: {text}'[:length]
 
 
