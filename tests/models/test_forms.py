@@ -54,7 +54,7 @@ def test_deploy_form_is_built_by_an_option_and_takes_its_weights():
 
 def test_deploy_form_cannot_be_trained():
     with pytest.raises(RuntimeError, match='deploy=False'):
-        ScopeViT(NARROW, deploy=True).train()
+        ScopeViT(NARROW, deploy=True).train()(torch.zeros(1, 3, 32, 32))
 
 
 def test_position_bias_kept_in_evaluation_follows_the_parameters():

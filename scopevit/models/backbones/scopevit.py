@@ -296,6 +296,8 @@ class ScopeViT(BaseModule):
                 f'ScopeViT takes a batch of images (B, {self.in_channels}, H, W) with H, W >= 1, but got '
                 f'{tuple(x.shape)}'
             )
+        if self.deploy and self.training:
+            raise RuntimeError('the deploy form of ScopeViT is for inference; train the ordinary form (deploy=False)')
         x = x.contiguous(memory_format=torch.channels_last)
         features = []
         for i, stage in enumerate(self.stages):
@@ -308,8 +310,6 @@ class ScopeViT(BaseModule):
 
     def train(self, mode: bool = True) -> 'ScopeViT':
         """Set the mode; frozen stages, and with ``norm_eval`` all batch norms, stay in evaluation."""
-        if mode and self.deploy:
-            raise RuntimeError('the deploy form of ScopeViT is for inference; train the ordinary form (deploy=False)')
         super().train(mode)
         self._freeze_stages()
         if self.norm_eval:
