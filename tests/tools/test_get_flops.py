@@ -31,7 +31,7 @@ def test_scopevit():
     assert found['backbone'] == (7749716, 1955.1)
     assert found['head'][0] == 257000
     assert list(found)[2:6] == [f'stages.{i}' for i in range(4)]
-    assert '1,955,347,776 MACs (0.482 G conv, 1.092 G linear, 0.382 G matmul)' in result.stdout
+    assert '1,955,347,776 MACs (0.112 G conv, 1.461 G linear, 0.382 G matmul)' in result.stdout
     assert 'One image of 256x256' in result.stdout
     assert 'multiply-accumulates of convolutions, linear layers and matrix products' in result.stdout
 
