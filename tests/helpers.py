@@ -45,13 +45,16 @@ def quiet_toolboxes():
     """Undo what a tool that runs in this process sets for all of it: loggers, visualizers, warnings."""
     from mmengine.utils import ManagerMixin
 
-    kinds = [kind for kind in _subclasses(ManagerMixin) if '_instance_dict' in vars(kind)]
-    before = {kind: dict(kind._instance_dict) for kind in kinds}
+    def instances():
+        return {kind: kind._instance_dict for kind in _subclasses(ManagerMixin) if '_instance_dict' in vars(kind)}
+
+    before = {kind: dict(existing) for kind, existing in instances().items()}
     with warnings.catch_warnings():
         yield
-    for kind, instances in before.items():
-        kind._instance_dict.clear()
-        kind._instance_dict.update(instances)
+    # Asked anew: a toolbox imported in between brings classes of its own.
+    for kind, existing in instances().items():
+        existing.clear()
+        existing.update(before.get(kind, {}))
 
 
 def _subclasses(kind):
