@@ -1,7 +1,8 @@
 """Pictures of data and predictions, drawn by the toolboxes' own visualizers."""
 
 import math
-from typing import List, Optional, Tuple
+import os
+from typing import List, Tuple
 
 import cv2
 import mmcv
@@ -13,6 +14,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from .engine.errors import UserError
+from .engine.launch import check_writable
 
 SMALL = 360  # images whose longer side is below this are enlarged, so that names can be read
 
@@ -147,7 +149,18 @@ def _enlarge(image: np.ndarray, sample: BaseDataElement) -> Tuple[np.ndarray, Ba
     return image, sample
 
 
-def save_grid(images: List[np.ndarray], cols: int, path: str, width: Optional[int] = 1800) -> None:
+def check_picture(path: str) -> None:
+    """Make sure that a picture can be written here, before the work of drawing it.
+
+    Raises:
+        UserError: If the name has no ending that OpenCV writes, or the folder cannot be written to.
+    """
+    if not cv2.haveImageWriter(path):
+        raise UserError(f'--out {path} must end in .png or .jpg')
+    check_writable(os.path.dirname(os.path.abspath(path)), '--out')
+
+
+def save_grid(images: List[np.ndarray], cols: int, path: str, width: int = 1800) -> None:
     """Write images (H, W, 3) in RGB as one picture, ``cols`` in a row.
 
     Args:

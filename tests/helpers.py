@@ -61,19 +61,27 @@ def _subclasses(kind):
     return {kind}.union(*map(_subclasses, kind.__subclasses__()))
 
 
-def tool_here(name, *words, cwd=None):
-    """Run a Python tool in this process, which has imported the toolboxes already; like ``tool``, but never raises."""
+def load_tool(name):
+    """A Python tool as a module."""
     spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / 'tools' / name)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[spec.name]
+    return module
+
+
+def tool_here(name, *words, cwd=None):
+    """Run a Python tool in this process, which has imported the toolboxes already; like ``tool``, but never raises."""
     stdout, stderr, before = io.StringIO(), io.StringIO(), (sys.argv, os.getcwd())
     status = 0
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), quiet_toolboxes():
         try:
             sys.argv = [str(word) for word in [name, *words]]
             os.chdir(cwd or ROOT)
-            sys.modules[spec.name] = module  # dataclasses look their module up
-            spec.loader.exec_module(module)
-            module.main()
+            load_tool(name).main()
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
             stderr.write('' if isinstance(end.code, int) else f'{end.code}\n')
@@ -83,7 +91,6 @@ def tool_here(name, *words, cwd=None):
         finally:
             sys.argv = before[0]
             os.chdir(before[1])
-            sys.modules.pop(spec.name, None)
     return subprocess.CompletedProcess([name, *words], status, stdout.getvalue(), stderr.getvalue())
 
 

@@ -32,6 +32,7 @@ import json
 import math
 import os
 import warnings
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -297,6 +298,25 @@ def write_json(path: str, content: dict) -> None:
         json.dump(content, file, indent=1, ensure_ascii=False)
 
 
+@contextmanager
+def json_frames(path: str, video: str, rate: float) -> Iterator[Callable[[dict], None]]:
+    """Write a video's JSON frame by frame: the masks of an hour would fill the memory."""
+    with open(path, 'w') as file:
+        head = json.dumps(dict(video=video, frames_per_second=rate), ensure_ascii=False)
+        file.write(f'{head[:-1]}, "frames": [')
+        separator = '\n'
+
+        def write(frame: dict) -> None:
+            nonlocal separator
+            file.write(separator + json.dumps(frame, ensure_ascii=False))
+            separator = ',\n'
+
+        try:
+            yield write
+        finally:  # also close what there is of a damaged video
+            file.write('\n]}\n')
+
+
 def write_image(path: str, image: np.ndarray) -> None:
     if not cv2.imwrite(path, image):
         raise OSError(f'cannot write {path}')
@@ -325,8 +345,9 @@ def predict_video(predictor: Predictor, item: Input, out: str, progress: Progres
     target = os.path.join(out, item.name)
     maps = f'{target}.classes'
     bar = progress.add_task(os.path.basename(item.path), total=max(length, 0) or None)
-    frames, writer = [], None
-    try:
+    writer = write_frame = None
+    with ExitStack() as files:
+        files.callback(progress.remove_task, bar)
         for number, frame in enumerate(read_frames(item.path)):
             if predictor.grey:
                 frame = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
@@ -336,20 +357,17 @@ def predict_video(predictor: Predictor, item: Input, out: str, progress: Progres
                 os.makedirs(maps, exist_ok=True)
                 extra = dict(class_map=f'{os.path.basename(maps)}/{number:06d}.png')
                 write_class_map(os.path.join(maps, f'{number:06d}.png'), prediction)
-            frames.append(dict(frame=number, **prediction.data, **extra))
             height, width = prediction.picture.shape[:2]
             if writer is None:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
+                write_frame = files.enter_context(json_frames(f'{target}.json', item.path, rate))
                 writer = cv2.VideoWriter(target, cv2.VideoWriter_fourcc(*'mp4v'), rate, (width, height))
+                files.callback(writer.release)
                 if not writer.isOpened():
                     raise UserError(f'cannot be written as a video of {width}x{height}')
+            write_frame(dict(frame=number, **prediction.data, **extra))
             writer.write(np.ascontiguousarray(prediction.picture))
             progress.advance(bar)
-    finally:  # also keep what there is of a damaged video
-        progress.remove_task(bar)
-        if writer is not None:
-            writer.release()
-            write_json(f'{target}.json', dict(video=item.path, frames_per_second=rate, frames=frames))
 
 
 def predict_all(predictor: Predictor, inputs: List[Input], out: str, console: Console) -> int:

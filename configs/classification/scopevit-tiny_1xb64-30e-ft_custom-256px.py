@@ -18,7 +18,7 @@ test_evaluator = val_evaluator
 # Layers learn more slowly the nearer they are to the image, by a factor 0.8 for each block.
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4),
-    constructor='LearningRateDecayOptimWrapperConstructor',
+    constructor='scopevit.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.8),
 )
 train_cfg = dict(max_epochs=30)

@@ -2,10 +2,9 @@
 # Start from an ImageNet checkpoint with --pretrained; see CUSTOM_DATA.md.
 _base_ = './mask-rcnn_scopevit-tiny_fpn_ms-3x_coco.py'
 
-num_classes = 1
 metainfo = dict(classes=('object',))  # categories of the annotation files, in their order
 model = dict(
-    roi_head=dict(bbox_head=dict(num_classes=num_classes), mask_head=dict(num_classes=num_classes)),
+    roi_head=dict(bbox_head=dict(num_classes=1), mask_head=dict(num_classes=1)),
 )
 data_root = 'data/custom/'
 train_dataloader = dict(
@@ -29,6 +28,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, begin=2, end=20, convert_to_iter_based=True),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
-# Batch norms of the processes, if there are several, are averaged before validation and saving.
-custom_hooks = [dict(type='SyncBuffersHook')]
 auto_scale_lr = dict(base_batch_size=8)

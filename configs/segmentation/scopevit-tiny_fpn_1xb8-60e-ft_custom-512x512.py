@@ -2,9 +2,8 @@
 # Start from an ImageNet checkpoint with --pretrained; see CUSTOM_DATA.md.
 _base_ = './scopevit-tiny_fpn_8xb2-80k_ade20k-512x512.py'
 
-num_classes = 2
 metainfo = dict(classes=('background', 'object'))  # names of the class numbers 0, 1, ...
-model = dict(decode_head=dict(num_classes=num_classes))
+model = dict(decode_head=dict(num_classes=2))
 
 # Class 0 is a class like the others, while ADE20K's 0 means unlabelled.
 train_pipeline = [

@@ -342,7 +342,7 @@ def _check_categories(split: str, dataset: BaseDataset) -> None:
 
 def _check_labels(model: nn.Module, dataset: BaseDataset) -> None:
     """Refuse labels beyond a head's classes: they are errors or, in mmdet, would count as background."""
-    heads = _class_heads(model.module if is_model_wrapper(model) else model)
+    heads = class_heads(model.module if is_model_wrapper(model) else model)
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     try:
         highest = max(map(_highest_label, _innermost(dataset)), default=-1)
@@ -359,13 +359,15 @@ def _check_labels(model: nn.Module, dataset: BaseDataset) -> None:
             _warn(f'model.{name}.num_classes is {count}, but the data have {len(classes)} classes ({_first(classes)})')
 
 
-def _class_heads(model: nn.Module) -> Dict[str, int]:
+def class_heads(model: nn.Module) -> Dict[str, int]:
+    """The heads that tell the data's classes apart, by name, with the number of classes of each."""
     modules = dict(model.named_modules())
     return {
         name: count
         for name, count in count_classes(model).items()
-        # These tell stuff from things, or edges, or do not tell classes apart.
-        if not any(word in name for word in ('semantic', 'panoptic', 'fusion', 'auxiliary'))
+        # Others tell stuff from things, edges from the rest, or nothing apart.
+        if not any(word in name for word in ('semantic', 'panoptic', 'fusion'))
+        and not ('auxiliary' in name and count <= 2)
         and not getattr(modules[name], 'class_agnostic', False)
     }
 
@@ -458,7 +460,7 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
 
 def _explanation(runner: Runner, message: str) -> Optional[str]:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    counts = ', '.join(f'model.{name}.num_classes={count}' for name, count in _class_heads(model).items())
+    counts = ', '.join(f'model.{name}.num_classes={count}' for name, count in class_heads(model).items())
     label = re.search(r'Target (-?\d+) is out of bounds', message)
     if label:
         return (
@@ -484,7 +486,7 @@ def _unknown_predictions(runner: Runner, model: nn.Module) -> Optional[str]:
     loader = getattr(runner.val_loop, 'dataloader', None)
     for dataset in _innermost(getattr(loader, 'dataset', None)):
         known = len(getattr(dataset, 'cat_ids', None) or [])
-        for name, count in _class_heads(model).items():
+        for name, count in class_heads(model).items():
             if 0 < known < count:
                 return (
                     f'{dataset.ann_file} has {known} of the classes of the config, but model.{name}.num_classes is '

@@ -15,8 +15,6 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        # A data loader's worker hands over its whole traceback; the message is its end.
-        message = str(error)
-        if message.startswith('Caught '):
-            message = message.rsplit('Error: ', 1)[-1].strip()
-        sys.exit(f'error: {message}')
+        # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
+        message = str(error).rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]
+        sys.exit(f'error: {message.strip()}')

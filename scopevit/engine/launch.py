@@ -85,7 +85,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config.split('::')[-1]).stem)
     check_writable(cfg.work_dir)
 
-    _name_broken_images()
+    name_broken_images()
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not torch.cuda.is_available():
@@ -145,7 +145,7 @@ def _first_host(launcher: str) -> str:
     return '127.0.0.1'
 
 
-def _name_broken_images() -> None:
+def name_broken_images() -> None:
     """Let every toolbox's image loading name the file that it cannot read.
 
     mmcv passes on what OpenCV or Pillow say, which for an empty file is not even its name.

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from helpers import ROOT, tool, tool_here
+from helpers import ROOT, fails_cleanly, tool, tool_here
 
 CONFIGS = {path.stem: path for path in (ROOT / 'configs').glob('*/*scenes*.py')}
 DENSE = sorted(name for name, path in CONFIGS.items() if path.parent.name != 'classification')
@@ -143,6 +143,7 @@ def test_two_processes_fine_tune_and_evaluate(head, threshold, scenes, published
 @pytest.mark.parametrize('name', sorted(CONFIGS))
 def test_samples_of_every_config_can_be_looked_at(name, scenes, tmp_path):
     out = tmp_path / 'samples.png'
+    fails_cleanly(tool_here('visualization/browse_dataset.py', CONFIGS[name], '--out', 'samples'), 'must end in .png')
     result = tool_here('visualization/browse_dataset.py', CONFIGS[name], '--out', out, '--number', 4, cwd=scenes)
     assert result.returncode == 0, result.stderr[-3000:]
     assert out.stat().st_size > 10_000

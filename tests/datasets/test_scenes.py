@@ -249,7 +249,7 @@ def test_existing_folders_are_left_alone(folder, tmp_path):
     mine.write_text('mine')
     fails_cleanly(tool_here('data/make_scenes.py', '--out', tmp_path, '--only', 'coco'), 'holds other data')
     assert [p.name for p in tmp_path.rglob('*')] == ['coco', 'precious.txt']
-    fails_cleanly(tool_here('data/make_scenes.py', '--out', folder, '--only', 'coco'), 'holds other data')
+    fails_cleanly(tool_here('data/make_scenes.py', '--out', folder, '--only', 'coco'), 'holds other scenes', 'wanted')
     fails_cleanly(tool_here('data/make_scenes.py', '--out', tmp_path, '--count', 0, 1), 'at least 1')
     fails_cleanly(tool_here('data/make_scenes.py', '--out', '/proc/x', '--count', 1, 1), 'cannot write')
 

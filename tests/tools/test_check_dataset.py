@@ -95,6 +95,26 @@ def test_imagenet_passes_in_a_process_of_its_own(tmp_path):
     fails_cleanly(result, 'has 0 class folders', 'ILSVRC2012_img_val.tar')
 
 
+def test_imagenets_list_is_checked_as_its_folders_are(tmp_path):
+    root = tmp_path / 'data' / 'imagenet'
+    for split in ('train', 'val'):
+        for i in range(3):
+            write_image(root / split / f'{i}.JPEG', seed=i)
+        (root / 'meta').mkdir(exist_ok=True)
+        (root / 'meta' / f'{split}.txt').write_text('0.JPEG 0\n1.JPEG 999\n2.JPEG 5\n')
+    result = check(IMAGENET, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert '3 images, a subset of the 1,281,167' in result.stdout
+    assert 'Read the notes above first (2)' in result.stdout
+
+    (root / 'val' / '1.JPEG').unlink()
+    (root / 'meta' / 'train.txt').write_text('0.JPEG 0\n1.JPEG 1000\n')
+    says = ('1 of the 3 images in', 'val/1.JPEG', 'label 1000 does not fit the 1000 classes')
+    fails_cleanly(check(IMAGENET, tmp_path), *says)
+    (root / 'meta' / 'train.txt').write_text('0.JPEG\n')
+    fails_cleanly(check(IMAGENET, tmp_path), 'train.txt is not "image label"')
+
+
 @pytest.mark.parametrize(
     ('config', 'places', 'sources'),
     [

@@ -69,7 +69,7 @@ def run(config: str, folder: Path) -> dict:
     """Train, validate, resume; returns what happened, with the end of the log if it failed."""
     cfg = Config.fromfile(ROOT / config, import_custom_modules=False)
     work_dir = folder / 'work_dirs' / Path(config).stem
-    row = dict(config=config, status='works', seconds=[], losses=[], validated=0)
+    row = dict(config=config, status='works', date=str(date.today()), seconds=[], losses=[], validated=0)
     for rounds, resume in ((1, []), (2, ['--resume'])):
         words = [TRAIN, ROOT / config, '--work-dir', work_dir, *resume, '--cfg-options', *overrides(cfg, rounds)]
         start = time.time()
@@ -97,6 +97,8 @@ def run(config: str, folder: Path) -> dict:
 
 
 def write_table(rows: list, pattern: str, path: str) -> None:
+    days = sorted({row['date'] for row in rows})
+    when = days[0] if len(days) == 1 else f'{days[0]} to {days[-1]}'
     chosen = '' if pattern == OUR_CONFIGS else f"--configs '{pattern}' "
     lines = [
         '# Every benchmark config, run for a moment',
@@ -106,7 +108,7 @@ def write_table(rows: list, pattern: str, path: str) -> None:
         '',
         f'    python tools/analysis/config_sweep.py {chosen}--table {path}',
         '',
-        f'{date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}. '
+        f'{when}, {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}. '
         f'{sum(row["status"] == "works" for row in rows)} of {len(rows)} work.',
         '',
         '| Config | Result | Losses | Seconds |',

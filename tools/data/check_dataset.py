@@ -29,8 +29,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from PIL import Image
 
+from scopevit.engine.checks import class_heads
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.inference import count_classes, forget_pretrained, read_image
+from scopevit.engine.inference import forget_pretrained, read_image
 from scopevit.engine.launch import load_config
 
 SPLITS = ('train', 'val', 'test')
@@ -84,11 +85,13 @@ class Report:
 
     def __init__(self) -> None:
         self.problems: List[str] = []
+        self.notes = 0
 
     def say(self, text: str) -> None:
         print(text, flush=True)
 
     def note(self, text: str) -> None:
+        self.notes += 1
         self.say(f'  note: {text}')
 
     def problem(self, text: str) -> None:
@@ -124,7 +127,7 @@ class Checker:
         self.expected = set()  # paths that data are read from
         self.compared = set()  # splits whose classes were compared with the heads
 
-    def run(self) -> List[str]:
+    def run(self) -> Report:
         self.check_model()
         done: List[Tuple[str, dict]] = []
         for split in SPLITS:
@@ -141,7 +144,7 @@ class Checker:
             raise UserError('this config has no data: no train_dataloader, val_dataloader or test_dataloader')
         self.check_evaluators()
         self.list_expected()
-        return self.report.problems
+        return self.report
 
     def check_model(self) -> None:
         """Build the model, to learn how many classes its heads tell apart."""
@@ -158,13 +161,7 @@ class Checker:
         except Exception as error:  # building runs code of the toolboxes
             self.report.problem(f'the model cannot be built: {_described(error)}; mend the config')
             return
-        self.heads = {
-            name: count
-            for name, count in count_classes(model).items()
-            # These tell stuff from things, or edges.
-            if not any(word in name for word in ('semantic', 'panoptic', 'fusion'))
-            and not ('auxiliary' in name and count <= 2)
-        }
+        self.heads = class_heads(model)
         self.num_joints = getattr(getattr(model, 'head', None), 'out_channels', None)
         preprocessor = settings.get('data_preprocessor') or {}
         if preprocessor.get('num_classes') and self.heads:
@@ -198,8 +195,11 @@ class Checker:
         elif _is_a(dataset, 'BaseSegDataset', 'load_data_list'):
             self.check_segmentation(where, dataset)
             self.check_class_count(where, dataset.metainfo.get('classes'))
-        elif _is_a(dataset, 'CustomDataset', 'load_data_list') and not dataset.ann_file:
-            self.check_class_folders(where, dataset)
+        elif _is_a(dataset, 'CustomDataset', 'load_data_list'):
+            if dataset.ann_file:
+                self.check_list(where, dataset)
+            else:
+                self.check_class_folders(where, dataset)
 
     def build(self, settings: dict, **options: object) -> BaseDataset:
         """A data set of the toolbox, which is kept from downloading itself."""
@@ -574,6 +574,29 @@ class Checker:
         if empty:
             self.report.problem(f'{where}: {len(empty)} class folders of {root} are empty ({_first(empty)}): fill them')
 
+    def check_list(self, where: str, dataset: BaseDataset) -> None:
+        """A list of images and their labels; mmpretrain takes ImageNet's ``meta/train.txt`` by itself."""
+        path = dataset.ann_file
+        try:
+            items = dataset.load_data_list()
+        except ValueError as error:
+            self.report.problem(f'{where}: a line of {path} is not "image label" ({_described(error)}): mend the list')
+            return
+        self.check_count(where, type(dataset).__name__, dataset.img_prefix, len(items))
+        missing = [item['img_path'] for item in items if not _exists(item['img_path'])]
+        if missing:
+            self.report.problem(
+                f'{where}: {len(missing)} of the {len(items)} images in {path} do not exist ({_first(missing)}): '
+                'unpack them again, or remove them from the list'
+            )
+        self.check_class_count(where, dataset.CLASSES)
+        labels = {item['gt_label'] for item in items if 'gt_label' in item}
+        for label in sorted({min(labels), max(labels)}) if labels else ():
+            try:
+                self.check_label(where, path, label)
+            except UserError as error:
+                self.report.problem(f'{where}: {path}: {error}')
+
     # Any data set
 
     def check_loading(self, split: str, settings: dict) -> None:
@@ -704,11 +727,12 @@ def main() -> None:
     MMLogger.get_instance('check_dataset', log_level='ERROR')
     with user_errors():
         cfg = load_config(args.config, args.cfg_options)
-        problems = Checker(cfg, args.sample, args.seed).run()
-        if problems:
-            listed = '\n'.join(f'  {i}. {text}' for i, text in enumerate(problems, 1))
-            raise UserError(f'a training cannot start yet, {len(problems)} to mend:\n{listed}')
-        print('The data fit the config: a training can start.')
+        report = Checker(cfg, args.sample, args.seed).run()
+        if report.problems:
+            listed = '\n'.join(f'  {i}. {text}' for i, text in enumerate(report.problems, 1))
+            raise UserError(f'a training cannot start yet, {len(report.problems)} to mend:\n{listed}')
+        notes = f' Read the notes above first ({report.notes}).' if report.notes else ''
+        print(f'The data fit the config: a training can start.{notes}')
 
 
 if __name__ == '__main__':

@@ -6,15 +6,14 @@ Works with configs of any task; look here before a long training.
 """
 
 import argparse
-import os
 import random
 
 from mmengine.config import DictAction
 from mmengine.registry import DATASETS, init_default_scope
 
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import check_writable, load_config
-from scopevit.visualization import Painter, save_grid
+from scopevit.engine.launch import load_config, name_broken_images
+from scopevit.visualization import Painter, check_picture, save_grid
 
 
 def browse(args: argparse.Namespace) -> None:
@@ -22,7 +21,8 @@ def browse(args: argparse.Namespace) -> None:
     loader = cfg.get(f'{args.split}_dataloader')
     if loader is None:
         raise UserError(f'config {args.config} has no {args.split}_dataloader')
-    check_writable(os.path.dirname(os.path.abspath(args.out)), '--out')
+    check_picture(args.out)
+    name_broken_images()
     init_default_scope(cfg.get('default_scope'))
     try:
         dataset = DATASETS.build(loader.dataset)

@@ -20,8 +20,8 @@ import numpy as np
 from mmengine.registry import DATASETS, init_default_scope
 
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import load_config
-from scopevit.visualization import Painter, save_grid
+from scopevit.engine.launch import load_config, name_broken_images
+from scopevit.visualization import Painter, check_picture, save_grid
 
 
 def load_image(info: dict) -> np.ndarray:
@@ -51,9 +51,16 @@ def draw(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if not os.path.isfile(args.predictions):
         raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
+    check_picture(args.out)
+    name_broken_images()
     results = mmengine.load(args.predictions)
     init_default_scope(cfg.get('default_scope'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    try:
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    except FileNotFoundError as error:
+        raise UserError(
+            f'{error}; is the data set in place? python tools/data/check_dataset.py {args.config} tells'
+        ) from None
     if len(results) != len(dataset):
         raise UserError(
             f'{args.predictions} holds predictions for {len(results)} images, but the test set of {args.config} has '
@@ -62,7 +69,6 @@ def draw(args: argparse.Namespace) -> None:
     is_classifier = 'pred_label' in results[0]
     rows, cols = args.rows or (5 if is_classifier else 4), args.cols or (8 if is_classifier else 3)
     chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(rows * cols, len(dataset))))
-    os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
     if is_classifier:
         draw_classes(dataset, results, chosen, rows, cols).savefig(args.out, dpi=110)
     else:

@@ -50,11 +50,12 @@ def new_folder(path: str, content: dict) -> Iterator[str]:
     if os.path.exists(path) and os.listdir(path):
         try:
             with open(record) as file:
-                same = json.load(file) == content
+                existing = json.load(file)
         except (OSError, ValueError):
-            same = False
-        if not same:
-            raise UserError(f'{path} exists and holds other data; choose another folder or move it away')
+            existing = None
+        if existing != content:
+            found = 'other data' if existing is None else f'other scenes ({existing}, wanted {content})'
+            raise UserError(f'{path} exists and holds {found}; choose another folder or move it away')
         yield ''
         return
     try:

@@ -1,0 +1,58 @@
+"""The controls beside the quick start's results: what is trained, and what counts as too close."""
+
+import pytest
+from mmengine.config import Config, DictAction
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+
+from helpers import ROOT, fails_cleanly, load_tool, tool_here
+
+
+@pytest.fixture(scope='module')
+def controls():
+    return load_tool('analysis/scenes_controls.py')
+
+
+def test_all_tasks_are_among_them_and_pretraining_is_first(controls):
+    tasks = [name.split('/')[1] for name in controls.configs()]
+    assert tasks[0] == 'classification'
+    assert set(tasks) == {'classification', 'detection', 'segmentation', 'pose'}
+
+
+def test_resnet18_takes_the_backbones_place(controls, tmp_path):
+    for name in controls.configs():
+        cfg = Config.fromfile(controls.resnet18(name, tmp_path))
+        init_default_scope(cfg.default_scope)
+        model = MODELS.build(cfg.model)
+        assert type(model.backbone).__name__ == 'ResNet'
+        assert model.backbone.depth == 18
+        build_optim_wrapper(model, cfg.optim_wrapper)
+
+
+def test_a_random_backbone_does_not_learn(controls):
+    key, value = controls.RANDOM_BACKBONE.split('=')
+    for name in controls.configs()[1:]:
+        cfg = Config.fromfile(ROOT / name)
+        cfg.merge_from_dict({key: DictAction._parse_int_float_bool(value)})
+        init_default_scope(cfg.default_scope)
+        model = MODELS.build(cfg.model)
+        rates = {
+            id(parameter): group['lr']
+            for group in build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+            for parameter in group['params']
+        }
+        for parameter_name, parameter in model.named_parameters():
+            assert (rates[id(parameter)] == 0) == parameter_name.startswith('backbone.')
+
+
+def test_metrics_that_a_random_backbone_reaches_are_named(controls):
+    ours = dict(a={'coco/AP': 0.6}, b={'mIoU': 60.0, 'aAcc': 80.0})
+    assert not controls.too_close(dict(ours=ours, frozen=dict(a={'coco/AP': 0.4}, b={'mIoU': 44.0, 'aAcc': 79.0})))
+    close = controls.too_close(dict(ours=ours, frozen=dict(a={'coco/AP': 0.5}, b={'mIoU': 50.0})))
+    assert close == ['a: keypoint AP', 'b: mIoU']
+
+
+def test_unfinished_quick_start_is_refused(tmp_path):
+    result = tool_here('analysis/scenes_controls.py', tmp_path, '--table', tmp_path / 'table.md')
+    fails_cleanly(result, 'metrics.json does not exist', 'quickstart.sh')
+    assert not (tmp_path / 'table.md').exists()
