@@ -78,7 +78,8 @@ class EViT(BaseModule):
     """EViT, of "Not All Patches are What You Need: Expediting Vision Transformers via Token Reorganizations".
 
     It is DeiT with tokens reorganised in a few blocks, and returns the class token: tokens are no
-    map any more. The keep rate can grow into training with :class:`EViTKeepRateHook`.
+    map any more. In training :class:`EViTKeepRateHook` can lower the keep rate bit by bit. Weights
+    begin as those of mmpretrain's DeiT.
 
     Args:
         arch: 'small' or a dict with ``embed_dims``, ``depth``, ``num_heads`` and ``mlp_ratio``.
@@ -140,8 +141,15 @@ class EViT(BaseModule):
             for rate in rates
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.apply(init_layer)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        self._begin_as_deit()
+
+    def _begin_as_deit(self) -> None:
+        """As mmpretrain's DeiT: MLPs of Xavier, other linear layers normal, convolution as torch makes it."""
+        self.blocks.apply(init_layer)
+        for block in self.blocks:
+            for linear in (block.mlp.fc1, block.mlp.fc2):
+                nn.init.xavier_uniform_(linear.weight)
+                nn.init.normal_(linear.bias, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, x: Tensor) -> tuple:

@@ -136,6 +136,9 @@ class MPViT(Pyramid):
 
     A stage's map has the width of the next stage. Any H, W >= 1 will do. Its options are those of
     :class:`Pyramid`; an arch's ``embed_dims`` are multiples of 8, the number of heads.
+
+    Raises:
+        ValueError: Also for a width that is no such multiple.
     """
 
     arch_settings = {
@@ -152,6 +155,8 @@ class MPViT(Pyramid):
         dim, num_paths, depth, mlp_ratio = (
             self.arch[key][index] for key in ('embed_dims', 'num_paths', 'depths', 'mlp_ratios')
         )
+        if dim % NUM_HEADS:
+            raise ValueError(f'embed_dims of MPViT must be multiples of {NUM_HEADS}, its heads, but one is {dim}')
         drop_paths = [next(rates) for _ in range(depth)]
         stage = MPViTStage(dim, self._stage_channels()[index], num_paths, 2 if index else 1, mlp_ratio, drop_paths)
         return stage if index else nn.Sequential(Stem(in_channels, dim), stage)

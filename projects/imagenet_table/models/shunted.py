@@ -128,6 +128,9 @@ class Shunted(Pyramid):
 
     Any H, W >= 1 will do. Its options are those of :class:`Pyramid`; an arch's ``reductions`` are
     even numbers, or 1 for attention between all tokens.
+
+    Raises:
+        ValueError: Also for a reduction that is neither, or an odd number of heads where keys are merged.
     """
 
     arch_settings = {
@@ -146,6 +149,11 @@ class Shunted(Pyramid):
             self.arch[key][index] for key in ('embed_dims', 'num_heads', 'mlp_ratios', 'depths', 'reductions')
         )
         patch_embed = PatchEmbed(dims[index - 1], dim, 3, 2) if index else ShuntedStem(in_channels, dim)
+        if reduction != 1 and (reduction < 1 or reduction % 2 or heads % 2):
+            raise ValueError(
+                f'a reduction of Shunted must be 1, or even with an even number of heads, but is {reduction} with '
+                f'{heads} heads in stage {index}'
+            )
         blocks = []
         for _ in range(depth):
             attn = ShuntedAttention(dim, heads, reduction) if reduction > 1 else FullAttention(dim, heads)

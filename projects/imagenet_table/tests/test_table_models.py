@@ -9,9 +9,9 @@ from torch import nn
 
 from projects.imagenet_table.models import P2T, EViT, EViTKeepRateHook, MPViT, Shunted
 from projects.imagenet_table.models.evit import Attention, reorganise
-from projects.imagenet_table.models.mpvit import FactorisedAttention, RelativePosition
-from projects.imagenet_table.models.p2t import PoolingAttention
-from projects.imagenet_table.models.shunted import FullAttention, ShuntedAttention
+from projects.imagenet_table.models.mpvit import FactorisedAttention, MPViTStage, RelativePosition
+from projects.imagenet_table.models.p2t import ConvFeedForward, PoolingAttention
+from projects.imagenet_table.models.shunted import DetailFeedForward, FullAttention, ShuntedAttention
 from scopevit.analysis import count
 from scopevit.engine.errors import UserError
 
@@ -188,6 +188,14 @@ def test_bad_options(kind):
         kind(NARROW[kind], out_indexes=(3,))
 
 
+def test_bad_widths_heads_and_reductions():
+    for changed in (dict(reductions=(8, 3, 2, 1)), dict(reductions=(8, 4, 0, 1)), dict(num_heads=(2, 1, 4, 3))):
+        with pytest.raises(ValueError, match='reduction of Shunted must be 1, or even with an even number of heads'):
+            Shunted(dict(NARROW[Shunted], **changed))
+    with pytest.raises(ValueError, match='multiples of 8, its heads, but one is 12'):
+        MPViT(dict(NARROW[MPViT], embed_dims=(8, 12, 16, 24)))
+
+
 def test_bad_options_of_evit():
     for options, words in (
         (dict(arch='huge'), 'unknown arch'),
@@ -327,6 +335,75 @@ def test_evit_attention_and_its_scores_are_their_formulas():
         weights = (k[:, 2 * h : 2 * h + 2] @ q[0, 2 * h : 2 * h + 2] / math.sqrt(2)).exp()
         paid = paid + weights / weights.sum() / 3
     assert scores[0] == pytest.approx(paid[1:], abs=1e-12)
+
+
+# What is around attention, against plain formulas
+
+
+def plain_conv(image, conv):
+    return nn.functional.conv2d(image, conv.weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
+
+
+def plain_batch_norm(image, norm):
+    mean, var, weight, bias = (x[:, None, None] for x in (norm.running_mean, norm.running_var, norm.weight, norm.bias))
+    return (image - mean) / (var + norm.eps).sqrt() * weight + bias
+
+
+def hardswish(x):
+    return x * (x + 3).clamp(0, 6) / 6
+
+
+def gelu(x):
+    return x * (1 + (x / math.sqrt(2)).erf()) / 2
+
+
+@torch.no_grad()
+def test_feed_forward_of_p2t_is_its_formula():
+    module = random_module(ConvFeedForward(4, 6))
+    x = image_of(3, 5, 4)
+    widen, _, conv, _, narrow = module
+    hidden = hardswish(x[0] @ widen.weight[:, :, 0, 0].T + widen.bias)
+    expected = hardswish(plain_depthwise(hidden, conv)) @ narrow.weight[:, :, 0, 0].T + narrow.bias
+    assert module(x)[0] == pytest.approx(expected, abs=1e-12)
+
+
+@torch.no_grad()
+def test_feed_forward_of_shunted_is_its_formula():
+    module = random_module(DetailFeedForward(4, 6))
+    x = image_of(3, 5, 4)
+    hidden = module.fc1(x[0])
+    expected = module.fc2(gelu(hidden + plain_depthwise(hidden, module.local)))
+    assert module(x)[0] == pytest.approx(expected, abs=1e-12)
+
+
+@torch.no_grad()
+def test_stage_of_mpvit_is_its_formula():
+    stage = random_module(MPViTStage(8, 5, num_paths=3, stride=2, mlp_ratio=2, drop_paths=(0.0, 0.0))).eval()
+    for norm in (module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    image = image_of(6, 7, 8).permute(0, 3, 1, 2)
+
+    embedded = [image]  # each path from the one before
+    for depthwise, pointwise, norm, _ in stage.patch_embeds:
+        embedded.append(hardswish(plain_batch_norm(plain_conv(plain_conv(embedded[-1], depthwise), pointwise), norm)))
+    assert [tuple(x.shape[2:]) for x in embedded] == [(6, 7), (3, 4), (3, 4), (3, 4)]
+
+    first, norm1, _, middle, norm2, _, last, norm3 = stage.local.conv
+    local = hardswish(plain_batch_norm(plain_conv(embedded[1], first), norm1))
+    local = hardswish(plain_batch_norm(plain_conv(local, middle), norm2))
+    paths = [embedded[1] + plain_batch_norm(plain_conv(local, last), norm3)]
+    for x, encoder in zip(embedded[1:], stage.encoders):
+        for layer in encoder.layers:  # with the same position encodings
+            x = (x + plain_conv(x, encoder.conditional)).permute(0, 2, 3, 1)
+            x = x + layer.attn(plain_norm(x, layer.norm1), encoder.relative)
+            x = x + layer.mlp.fc2(gelu(layer.mlp.fc1(plain_norm(x, layer.norm2))))
+            x = x.permute(0, 3, 1, 2)
+        paths.append(x)
+
+    conv, norm, _ = stage.aggregate
+    expected = hardswish(plain_batch_norm(plain_conv(torch.cat(paths, dim=1), conv), norm))
+    assert stage(image) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize('fuse', [True, False])
