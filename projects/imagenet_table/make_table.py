@@ -3,48 +3,76 @@
     python projects/imagenet_table/make_table.py           # table.md and table.json
     python projects/imagenet_table/make_table.py --speed   # also speed.md and speed.json
 
-The files are written when all rows are chosen; the command fails if a stated number is neither
-the measured one rounded nor explained.
+The files are written when all rows are chosen; the command fails if a measured number is not the
+one in rows.py, or a stated one is neither that one rounded nor explained.
 """
 
 import argparse
 import json
+import re
+import shlex
 import sys
 from datetime import date
 from pathlib import Path
+from typing import List, Tuple
 
 import torch
 from mmengine.logging import MMLogger
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import the project's models
 
 from projects.imagenet_table.rows import PROJECT, ROOT, ROWS, Row, choose_rows  # noqa: E402
-from scopevit.analysis import CONVENTION, count  # noqa: E402
+from scopevit.analysis import CONVENTION, Count, count  # noqa: E402
 from scopevit.analysis.benchmark import Entry, Settings, compare, markdown  # noqa: E402
-from scopevit.analysis.networks import load_network  # noqa: E402
+from scopevit.analysis.networks import Network, build_model, load_network  # noqa: E402
 from scopevit.engine.errors import UserError, user_errors  # noqa: E402
 
 HALF_A_DIGIT = 0.05  # numbers of the table have one decimal
+TOLERANCE = 1e-3  # of multiply-accumulates, where libraries may pad or resize otherwise
+SPEED_OPTIONS = ('train', 'batch', 'rounds', 'threads', 'device')
 
 
 def measure(row: Row) -> dict:
-    """What the table states of a row, and what is measured, in its units."""
-    network, _ = load_network(str(ROOT / row.config))
+    """What the table states of a row, and what is measured, in its units.
+
+    Raises:
+        UserError: If something cannot be counted, is not what it should be, or differs from the table without a reason.
+    """
+    network, counted = _count(row, {})
+    facts = dict(name=row.name, config=row.config, source=row.source, input=row.size)
+    if counted.parameters != row.counted_parameters:
+        raise UserError(f'{row.name}: {counted.parameters:,} parameters, but it should have {row.counted_parameters:,}')
+    if abs(counted.macs / row.counted_macs - 1) > TOLERANCE:
+        raise UserError(f'{row.name}: {counted.macs:,} MACs, but it should have {row.counted_macs:,}')
+    for key, unit in (('parameters', 1e6), ('macs', 1e9)):
+        stated, measured, why = getattr(row, key), getattr(counted, key), getattr(row, f'why_{key}')
+        difference = measured / unit - stated
+        rounded = abs(difference) <= HALF_A_DIGIT
+        if rounded == bool(why):
+            raise UserError(
+                f'{row.name}: {measured:,} {key} are {"" if rounded else "not "}the {stated} of the table, rounded, '
+                f'and rows.py has {"an" if why else "no"} explanation'
+            )
+        facts[key] = dict(table=stated, measured=measured, difference=round(difference, 3), explanation=why)
+    if row.left_out:
+        kept = [p.numel() for name, p in network.named_parameters() if not re.search(row.left_out, name)]
+        facts['parameters'].update(without_left_out=sum(kept), explanation=row.why_parameters.format(rest=sum(kept)))
+    if row.other_mode:
+        name, options = row.other_mode
+        facts['macs']['other_mode'] = dict(name=name, measured=_count(row, options)[1].macs)
+    facts['top1_of_the_paper'] = dict(table=row.top1, explanation=row.why_top1)
+    return facts
+
+
+def _count(row: Row, options: dict) -> Tuple[nn.Module, Count]:
+    cfg = row.load()
+    cfg.merge_from_dict(options)
+    network = Network(build_model(cfg))
     counted = count(network, torch.zeros(1, 3, row.size, row.size))
     if counted.uncounted:
         raise UserError(f'{row.name}: operators that cannot be counted: {", ".join(counted.uncounted)}')
-    facts = dict(name=row.name, config=row.config, source=row.source, input=row.size)
-    rounded = True
-    for key, stated, unit in (('parameters', row.parameters, 1e6), ('macs', row.macs, 1e9)):
-        measured = getattr(counted, key)
-        difference = measured / unit - stated
-        rounded &= abs(difference) <= HALF_A_DIGIT
-        facts[key] = dict(table=stated, measured=measured, difference=round(difference, 3))
-    facts['explanation'] = '' if rounded else row.explanation(network)
-    if not rounded and not facts['explanation']:
-        raise UserError(f'{row.name}: a stated number is not the measured one rounded, and nothing says why: {facts}')
-    facts['top1_of_the_paper'] = row.top1
-    return facts
+    return network, counted
 
 
 def table(rows: list) -> str:
@@ -54,19 +82,29 @@ def table(rows: list) -> str:
         parameters, macs = facts['parameters'], facts['macs']
         lines.append(
             (
-                facts['name'] + ' *' * bool(facts['explanation']),
+                facts['name'] + ' *' * bool(notes(facts)),
                 f'{facts["input"]}',
                 f'{parameters["table"]}',
                 f'{parameters["measured"]:,} ({parameters["difference"]:+.3f} M)',
                 f'{macs["table"]}',
                 f'{macs["measured"] / 1e9:.3f} ({macs["difference"]:+.3f})',
-                f'{facts["top1_of_the_paper"]}',
+                f'{facts["top1_of_the_paper"]["table"]}',
                 facts['source'],
             )
         )
     text = [markdown(lines), '']
-    text += [f'- \\* {facts["name"]}: {facts["explanation"]}.' for facts in rows if facts['explanation']]
+    text += [f'- \\* {facts["name"]}: {note}.' for facts in rows for note in notes(facts)]
     return '\n'.join(text)
+
+
+def notes(facts: dict) -> List[str]:
+    """What has to be said of a row's numbers."""
+    columns = (('parameters', 'parameters'), ('macs', 'MACs'), ('top1_of_the_paper', 'top-1'))
+    lines = [f'{name}: {facts[key]["explanation"]}' for key, name in columns if facts[key]['explanation']]
+    other = facts['macs'].get('other_mode')
+    if other:
+        lines.append(f'MACs: {other["measured"]:,} with {other["name"]}, {facts["macs"]["measured"]:,} else')
+    return lines
 
 
 def explain(rows: list) -> str:
@@ -112,7 +150,7 @@ def make_table(args: argparse.Namespace) -> None:
     page = f'{report.table()}\n\n{report.conditions()}'
     print(page)
     if whole:
-        command = ' '.join(['python projects/imagenet_table/make_table.py', *sys.argv[1:]])
+        command = shlex.join(['python', 'projects/imagenet_table/make_table.py', *sys.argv[1:]])
         title = f'# Speed and memory of the rows\n\n    {command}\n\n'
         write('speed-train' if args.train else 'speed', f'{title}{page}\n', report.to_dict())
 
@@ -129,6 +167,9 @@ def main() -> None:
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where (default: %(default)s)'
     )
     args = parser.parse_args()
+    useless = [f'--{name}' for name in SPEED_OPTIONS if getattr(args, name) != parser.get_default(name)]
+    if useless and not args.speed:
+        parser.error(f'{", ".join(useless)} must come with --speed')
     MMLogger.get_current_instance().setLevel('WARNING')
     with user_errors():
         make_table(args)

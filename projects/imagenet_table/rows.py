@@ -4,10 +4,9 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, List, Optional
+from typing import Dict, Iterable, List, Optional, Tuple
 
 from mmengine.config import Config
-from torch import nn
 
 from scopevit.engine.errors import UserError
 
@@ -21,65 +20,185 @@ class Row:
 
     Attributes:
         config: Its ImageNet config, relative to the repository.
+        source: What builds the model; the library comes first.
         parameters: Millions of parameters, as the table states them.
         macs: Billions of multiply-accumulates for one image, as the table states them.
         top1: ImageNet-1K accuracy in percent; the paper's, not measured here.
-        source: What builds the model.
+        counted_parameters: What has to be counted.
+        counted_macs: What has to be counted, to a thousandth.
+        why_parameters: Why the stated parameters are not the counted ones rounded; ``{rest}`` is
+            their number without those left out.
+        why_macs: The same for multiply-accumulates.
+        why_top1: How the paper came by its accuracy, where that is not training on ImageNet-1K's labels alone.
         left_out: A pattern of the names of parameters that the table's number does not count.
-        why: Why a stated number is not the measured one rounded; ``{rest}`` is the number of
-            parameters without those left out.
+        other_mode: A second way to run the model, by name, and the option of its config that makes it so.
     """
 
     name: str
     config: str
+    source: str
     parameters: float
     macs: float
     top1: float
-    source: str
+    counted_parameters: int
+    counted_macs: int
+    why_parameters: str = ''
+    why_macs: str = ''
+    why_top1: str = ''
     left_out: Optional[str] = None
-    why: str = ''
+    other_mode: Optional[Tuple[str, Dict[str, object]]] = None
 
     @property
     def size(self) -> int:
         """Height and width of its images."""
         return int(re.search(r'-(\d+)px$', Path(self.config).stem).group(1))
 
+    @property
+    def missing_library(self) -> Optional[str]:
+        """What must be installed beside the repository's own libraries, and is not."""
+        library = self.source.split(':')[0]
+        optional = library in ('timm', 'transformers')
+        return library if optional and importlib.util.find_spec(library) is None else None
+
     def load(self) -> Config:
         return Config.fromfile(ROOT / self.config)
 
-    def explanation(self, model: nn.Module) -> str:
-        kept = [p for name, p in model.named_parameters() if not (self.left_out and re.search(self.left_out, name))]
-        return self.why.format(rest=sum(p.numel() for p in kept))
 
-
-def _row(name: str, stem: str, size: int, *facts: object, **notes: str) -> Row:
-    return Row(name, f'projects/imagenet_table/configs/{stem}_8xb128-300e_in1k-{size}px.py', *facts, **notes)
+def _config(stem: str) -> str:
+    return f'projects/imagenet_table/configs/{stem}px.py'
 
 
 CUT_OFF = 'the table cuts digits off where it should round'
 ROWS = (
-    _row('Swin-2G', 'swin-2g', 224, 12.8, 2.0, 79.2, 'mmpretrain: SwinTransformer of width 64'),
-    _row('DeiT-S', 'deit-small', 224, 22.1, 4.6, 79.8, 'mmpretrain: VisionTransformer, deit-small'),
-    _row('PVT-Small', 'pvt-small', 224, 24.5, 3.8, 79.8, 'transformers: PvtForImageClassification'),
-    _row('P2T-T', 'p2t-tiny', 224, 11.6, 1.8, 79.8, 'here: P2T'),
-    _row('Shunted-T', 'shunted-tiny', 224, 11.5, 2.1, 79.8, 'here: Shunted', why=CUT_OFF),
-    _row('EViT-S', 'evit-small', 256, 22.1, 3.5, 80.0, 'here: EViT, keep rate 0.6'),
-    _row('ConvNeXt V2-P', 'convnext-v2-pico', 224, 9.1, 1.4, 80.3, 'mmpretrain: ConvNeXt, pico with GRN'),
-    _row('MobileViTv2-1.5', 'mobilevit-v2-150', 256, 10.6, 4.0, 80.4, 'timm: mobilevitv2_150'),
-    _row(
-        *('CoaT Mini', 'coat-mini', 224, 10.0, 6.8, 80.8, 'timm: coat_mini'),
-        why='its paper rounds to whole millions, "10M"',
-    ),
-    _row('MPViT-XS', 'mpvit-xsmall', 224, 10.5, 2.9, 80.9, 'here: MPViT', why=CUT_OFF),
-    _row(
-        *('CrossViT-S', 'crossvit-small', 224, 26.7, 5.6, 81.0, 'timm: crossvit_small_240'),
-        left_out='pos_embed|cls_token',
-        why='without position embeddings and class tokens there are {rest:,} parameters',
+    Row(
+        name='Swin-2G',
+        config=_config('swin-2g_8xb128-300e_in1k-224'),
+        source='mmpretrain: SwinTransformer of width 64',
+        parameters=12.8,
+        macs=2.0,
+        top1=79.2,
+        counted_parameters=12_764_388,
+        counted_macs=2_030_331_904,
     ),
     Row(
-        *('ScopeViT-T', 'configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py', 7.4, 2.0, 81.1),
-        *('scopevit: ScopeViT, tiny', r'(^|\.)head\.'),
-        'the table counts the backbone alone, {rest:,} parameters, in units of 2^20 (7.39)',
+        name='DeiT-S',
+        config=_config('deit-small_8xb128-300e_in1k-224'),
+        source='mmpretrain: VisionTransformer, deit-small',
+        parameters=22.1,
+        macs=4.6,
+        top1=79.8,
+        counted_parameters=22_050_664,
+        counted_macs=4_598_882_304,
+    ),
+    Row(
+        name='PVT-Small',
+        config=_config('pvt-small_8xb128-300e_in1k-224'),
+        source='transformers: PvtForImageClassification',
+        parameters=24.5,
+        macs=3.8,
+        top1=79.8,
+        counted_parameters=24_485_864,
+        counted_macs=3_815_701_504,
+    ),
+    Row(
+        name='P2T-T',
+        config=_config('p2t-tiny_8xb128-300e_in1k-224'),
+        source='here: P2T',
+        parameters=11.6,
+        macs=1.8,
+        top1=79.8,
+        counted_parameters=11_590_840,
+        counted_macs=1_788_868_608,
+    ),
+    Row(
+        name='Shunted-T',
+        config=_config('shunted-tiny_8xb128-300e_in1k-224'),
+        source='here: Shunted',
+        parameters=11.5,
+        macs=2.1,
+        top1=79.8,
+        counted_parameters=11_553_576,
+        counted_macs=2_146_691_616,
+        why_parameters=CUT_OFF,
+    ),
+    Row(
+        name='EViT-S',
+        config=_config('evit-small_8xb128-300e_in1k-256'),
+        source='here: EViT, keep rate 0.6',
+        parameters=22.1,
+        macs=3.5,
+        top1=80.0,
+        counted_parameters=22_073_704,
+        counted_macs=3_487_651_584,
+        other_mode=('tokens dropped, not fused', {'model.backbone.fuse_tokens': False}),
+    ),
+    Row(
+        name='ConvNeXt V2-P',
+        config=_config('convnext-v2-pico_8xb128-300e_in1k-224'),
+        source='mmpretrain: ConvNeXt, pico with GRN',
+        parameters=9.1,
+        macs=1.4,
+        top1=80.3,
+        counted_parameters=9_066_280,
+        counted_macs=1_367_055_360,
+        why_top1='its paper reaches this after FCMAE pre-training, without labels, on ImageNet-1K',
+    ),
+    Row(
+        name='MobileViTv2-1.5',
+        config=_config('mobilevit-v2-150_8xb128-300e_in1k-256'),
+        source='timm: mobilevitv2_150',
+        parameters=10.6,
+        macs=4.0,
+        top1=80.4,
+        counted_parameters=10_594_753,
+        counted_macs=4_042_487_808,
+    ),
+    Row(
+        name='CoaT Mini',
+        config=_config('coat-mini_8xb128-300e_in1k-224'),
+        source='timm: coat_mini',
+        parameters=10.0,
+        macs=6.8,
+        top1=80.8,
+        counted_parameters=10_337_004,
+        counted_macs=6_772_601_512,
+        why_parameters='its paper rounds to whole millions, "10M"',
+    ),
+    Row(
+        name='MPViT-XS',
+        config=_config('mpvit-xsmall_8xb128-300e_in1k-224'),
+        source='here: MPViT',
+        parameters=10.5,
+        macs=2.9,
+        top1=80.9,
+        counted_parameters=10_573_448,
+        counted_macs=2_950_215_936,
+        why_parameters=CUT_OFF,
+        why_macs=CUT_OFF,
+    ),
+    Row(
+        name='CrossViT-S',
+        config=_config('crossvit-small_8xb128-300e_in1k-224'),
+        source='timm: crossvit_small_240',
+        parameters=26.7,
+        macs=5.6,
+        top1=81.0,
+        counted_parameters=26_856_272,
+        counted_macs=5_615_557_632,
+        left_out='pos_embed|cls_token',
+        why_parameters='without position embeddings and class tokens there are {rest:,}',
+    ),
+    Row(
+        name='ScopeViT-T',
+        config='configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py',
+        source='scopevit: ScopeViT, tiny',
+        parameters=7.4,
+        macs=2.0,
+        top1=81.1,
+        counted_parameters=8_006_716,
+        counted_macs=1_955_347_776,
+        left_out=r'(^|\.)head\.',
+        why_parameters='the table counts the backbone alone, {rest:,} parameters, in units of 2^20 (7.39)',
     ),
 )
 
@@ -95,8 +214,7 @@ def choose_rows(names: Iterable[str]) -> List[Row]:
     if unknown:
         raise UserError(f'no row is called {", ".join(sorted(unknown))}; rows: {", ".join(row.name for row in ROWS)}')
     rows = [row for row in ROWS if not names or row.name in names]
-    needed = {library for row in rows for library in ('timm', 'transformers') if row.source.startswith(library)}
-    missing = sorted(library for library in needed if importlib.util.find_spec(library) is None)
+    missing = sorted({row.missing_library for row in rows} - {None})
     if missing:
         raise UserError(
             f'{" and ".join(missing)} must be installed: pip install --no-deps -r '

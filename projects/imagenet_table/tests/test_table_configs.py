@@ -4,7 +4,9 @@ Rows of timm and transformers, which the tests do without, are built by make_tab
 by the sweep that the README names.
 """
 
+import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +15,11 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
 from helpers import fails_cleanly, tool_here
+from projects.imagenet_table import make_table
+from projects.imagenet_table.make_table import TOLERANCE, measure
 from projects.imagenet_table.models import EViTKeepRateHook
 from projects.imagenet_table.rows import PROJECT, ROOT, ROWS
+from scopevit.engine.errors import UserError
 
 HERE = [row for row in ROWS if row.source.startswith(('here', 'mmpretrain'))]
 DENSE = sorted(path for path in (PROJECT / 'configs').glob('*.py') if 'in1k' not in path.stem)
@@ -83,9 +88,42 @@ def test_a_training_step(row):
 def test_keep_rate_of_evit_falls_between_epochs_10_and_100():
     (row,) = [row for row in ROWS if row.name == 'EViT-S']
     cfg = row.load()
-    (hook,) = [dict(hook) for hook in cfg.custom_hooks if hook.pop('type') == EViTKeepRateHook.__name__]
-    hook = EViTKeepRateHook(**{key: value for key, value in hook.items() if key != 'type'})
+    (settings,) = [dict(hook) for hook in cfg.custom_hooks if hook.type == EViTKeepRateHook.__name__]
+    del settings['type']
+    hook = EViTKeepRateHook(**settings)
     assert (hook.begin * cfg.train_cfg.max_epochs, hook.end * cfg.train_cfg.max_epochs) == pytest.approx((10, 100))
+
+
+def test_evit_begins_as_deit():
+    """Weights of the same spread, or a comparison of the two compares their beginnings."""
+    torch.manual_seed(0)
+    models = []
+    for name, arch in (
+        ('DeiT-S', dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)),
+        ('EViT-S', dict(embed_dims=96, depth=4, num_heads=3, mlp_ratio=4)),
+    ):
+        (row,) = [row for row in ROWS if row.name == name]
+        model = row.load().model
+        model.backbone.update(arch=arch, img_size=256)
+        model.head.in_channels = 96
+        if name == 'EViT-S':
+            model.backbone.reorganise_at = (1,)
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            models.append(MODELS.build(model))
+        models[-1].init_weights()
+    deit, evit = models
+    pairs = [
+        (deit.backbone.patch_embed.projection, evit.backbone.patch_embed),
+        (deit.head.fc, evit.head.fc),
+    ]
+    for ours, theirs in zip(evit.backbone.blocks, deit.backbone.layers):
+        pairs += [(theirs.attn.qkv, ours.attn.qkv), (theirs.attn.proj, ours.attn.proj)]
+        pairs += [(theirs.ffn.layers[0][0], ours.mlp.fc1), (theirs.ffn.layers[1], ours.mlp.fc2)]
+    for theirs, ours in pairs:
+        assert ours.weight.std().item() == pytest.approx(theirs.weight.std().item(), rel=0.1)
+        assert ours.bias.std().item() == pytest.approx(theirs.bias.std().item(), rel=0.4)
+    assert evit.backbone.pos_embed.std().item() == pytest.approx(deit.backbone.pos_embed.std().item(), rel=0.1)
+    assert torch.equal(evit.backbone.cls_token, deit.backbone.cls_token)
 
 
 @pytest.mark.parametrize('path', DENSE, ids=lambda path: path.stem)
@@ -108,6 +146,40 @@ def test_dense_config_builds_and_channels_agree(path):
 MAKE_TABLE = ROOT / 'projects' / 'imagenet_table' / 'make_table.py'
 
 
+@pytest.mark.parametrize('row', [row for row in HERE if row.source.startswith('mmpretrain')], ids=lambda row: row.name)
+def test_counts_of_mmpretrain_rows(row):
+    facts = measure(row)
+    assert facts['parameters']['measured'] == row.counted_parameters
+    assert facts['macs']['measured'] == row.counted_macs
+
+
+def test_counts_and_explanations_are_enforced(monkeypatch):
+    (row,) = [row for row in ROWS if row.name == 'P2T-T']
+    counted = make_table._count(row, {})
+    monkeypatch.setattr(make_table, '_count', lambda row, options: counted)
+    for changed, words in (
+        (dict(counted_parameters=11_590_841), 'it should have 11,590,841'),
+        (dict(counted_macs=int(1.002 * row.counted_macs)), 'MACs, but it should have'),
+        (dict(macs=1.7), r'macs are not the 1.7 of the table, rounded, and rows.py has no explanation'),
+        (dict(why_parameters='anything'), 'parameters are the 11.6 of the table, rounded, and rows.py has an'),
+    ):
+        with pytest.raises(UserError, match=words):
+            measure(replace(row, **changed))
+
+
+def test_table_in_the_repository_is_that_of_the_rows():
+    written = json.loads((PROJECT / 'table.json').read_text())['rows']
+    assert [facts['name'] for facts in written] == [row.name for row in ROWS]
+    for row, facts in zip(ROWS, written):
+        assert facts['parameters']['measured'] == row.counted_parameters
+        assert facts['macs']['measured'] == pytest.approx(row.counted_macs, rel=TOLERANCE)
+        assert (facts['parameters']['table'], facts['macs']['table']) == (row.parameters, row.macs)
+    by_name = {facts['name']: facts for facts in written}
+    assert by_name['ScopeViT-T']['parameters']['without_left_out'] == 7_749_716
+    assert by_name['CrossViT-S']['parameters']['without_left_out'] == 26_703_056
+    assert by_name['EViT-S']['macs']['other_mode']['measured'] == 3_466_089_216
+
+
 def test_make_table_counts_and_explains():
     result = tool_here(MAKE_TABLE, '--rows', 'ScopeViT-T', 'EViT-S')
     (scopevit,) = [line for line in result.stdout.splitlines() if line.startswith('| ScopeViT-T')]
@@ -116,8 +188,13 @@ def test_make_table_counts_and_explains():
     assert '7,749,716 parameters, in units of 2^20 (7.39)' in result.stdout
     (evit,) = [line for line in result.stdout.splitlines() if line.startswith('| EViT-S')]
     assert '22,073,704' in evit
+    assert '3,466,089,216 with tokens dropped, not fused, 3,487,651,584 else' in result.stdout
     assert 'wrote' not in result.stdout
 
 
 def test_make_table_refuses_unknown_rows():
     fails_cleanly(tool_here(MAKE_TABLE, '--rows', 'ResNet-50'), 'no row is called ResNet-50', 'DeiT-S')
+
+
+def test_make_table_refuses_speed_options_without_speed():
+    fails_cleanly(tool_here(MAKE_TABLE, '--train', '--batch', 4), '--train, --batch must come with --speed')
