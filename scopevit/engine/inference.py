@@ -404,17 +404,26 @@ def _innermost_dataset(cfg: Config) -> dict:
 
 
 def forget_pretrained(node: object) -> None:
-    """Keep a model's parts from fetching weights when they are built: the checkpoint has them all."""
+    """Keep a model's parts from loading weights when they are built or initialised."""
     if isinstance(node, (list, tuple)):
         for item in node:
             forget_pretrained(item)
     elif isinstance(node, dict):
-        if node.get('pretrained'):
-            node['pretrained'] = False if node['pretrained'] is True else None
-        if isinstance(node.get('init_cfg'), dict) and node['init_cfg'].get('type') == 'Pretrained':
+        for key in ('pretrained', 'teacher_ckpt'):
+            if node.get(key) and not isinstance(node[key], dict):
+                node[key] = False if node[key] is True else None
+        init_cfg = node.get('init_cfg')
+        if is_checkpoint(init_cfg):
             node['init_cfg'] = None
+        elif isinstance(init_cfg, (list, tuple)):
+            node['init_cfg'] = [item for item in init_cfg if not is_checkpoint(item)] or None
         for item in node.values():
             forget_pretrained(item)
+
+
+def is_checkpoint(init_cfg: object) -> bool:
+    """Whether an ``init_cfg`` loads weights."""
+    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
 
 
 def _reads_grey(cfg: Config) -> bool:

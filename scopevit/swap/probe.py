@@ -12,6 +12,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ..engine.inference import forget_pretrained
+
 
 class Level(NamedTuple):
     """A feature map; with stride 0 a vector for each image, with stride -1 a sequence of tokens (B, C, N)."""
@@ -47,24 +49,9 @@ def in_scope(scope: str) -> Iterator[None]:
 
 def without_weights(node: object) -> object:
     """A copy of nested settings that loads no pretrained weights when it is built or initialised."""
-    if isinstance(node, (list, tuple)):
-        return type(node)(without_weights(item) for item in node)
-    if not isinstance(node, dict):
-        return node
-    plain = {}
-    for key, value in node.items():
-        if key in ('pretrained', 'teacher_ckpt') and not isinstance(value, dict):
-            value = None
-        elif key == 'init_cfg' and isinstance(value, (list, tuple)):
-            value = [item for item in value if not is_checkpoint(item)] or None
-        elif key == 'init_cfg' and is_checkpoint(value):
-            value = None
-        plain[key] = without_weights(value)
-    return plain
-
-
-def is_checkpoint(init_cfg: object) -> bool:
-    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+    node = copy.deepcopy(node)
+    forget_pretrained(node)
+    return node
 
 
 def build_uninitialised(cfg: dict, scope: str) -> nn.Module:
