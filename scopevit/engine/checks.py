@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .inference import count_classes, innermost
+from .optim import backbone_of
 
 MOST_LOOKED_AT = 1000  # items of a data set whose labels are compared with the heads
 
@@ -45,14 +46,21 @@ def check_channels(model: nn.Module) -> None:
         UserError: It names the setting, what it is, and what it has to be.
     """
     model = model.module if is_model_wrapper(model) else model
-    if not hasattr(model, 'backbone') or not hasattr(model, 'extract_feat'):
+    try:
+        holder = backbone_of(model)[0].rpartition('.')[0]
+    except UserError:
+        return
+    model = model.get_submodule(holder)
+    if not hasattr(model, 'extract_feat'):
         return
     with _random_state_kept(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         try:
             _try_model(_without_data(model).eval())
-        except UserError:
-            raise
+        except UserError as error:
+            if not holder:
+                raise
+            raise UserError(str(error).replace('model.', 'model.detector.')) from None
         except Exception:  # a model that cannot be copied, or is put together in a way of its own
             return
 

@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 
 from ..registry import HOOKS
 from .checkpoint import load_backbone
-from .errors import UserError
+from .optim import backbone_of
 
 
 @HOOKS.register_module()
@@ -20,6 +20,8 @@ class PretrainedBackboneHook(Hook):
         checkpoint: Path of a checkpoint whose backbone is of the same kind.
     """
 
+    priority = 'HIGH'  # before mmdet's MeanTeacherHook, which copies the student at the same point
+
     def __init__(self, checkpoint: str) -> None:
         self.checkpoint = checkpoint
 
@@ -28,7 +30,6 @@ class PretrainedBackboneHook(Hook):
             runner.logger.info(f'Resumed at iteration {runner.iter}: pretrained weights not loaded again')
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if not hasattr(model, 'backbone'):
-            raise UserError(f'--pretrained needs a model with a backbone, but {type(model).__name__} has none')
-        match = load_backbone(model.backbone, self.checkpoint)
+        _, backbone = backbone_of(model)
+        match = load_backbone(backbone, self.checkpoint)
         runner.logger.info(f'Backbone from {self.checkpoint}: {match}')

@@ -1,7 +1,7 @@
 """Optimizer wrappers for MMEngine's Runner."""
 
 from contextlib import contextmanager
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Tuple
 
 import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
@@ -9,6 +9,22 @@ from torch import nn
 
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from .errors import UserError
+
+
+def backbone_of(model: nn.Module) -> Tuple[str, nn.Module]:
+    """The backbone that a model of any toolbox trains, and its name in it, such as ``'backbone'``.
+
+    Trackers have it in their ``detector``, semi-supervised methods in their ``student``.
+
+    Raises:
+        UserError: If there is none.
+    """
+    for name in ('backbone', 'detector.backbone', 'student.backbone'):
+        try:
+            return name, model.get_submodule(name)
+        except AttributeError:
+            continue
+    raise UserError(f'{type(model).__name__} has no backbone, neither of its own nor in a detector or student')
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -38,8 +54,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             paramwise_cfg=dict(layer_decay_rate=0.8))
 
     Raises:
-        UserError: If ``layer_decay_rate`` is missing or not in (0, 1], or the model has no
-            backbone with ``get_layer_depth``.
+        UserError: If ``layer_decay_rate`` is missing or not in (0, 1], the optimizer has no
+            ``lr``, or the model no backbone with ``get_layer_depth``.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:
@@ -47,17 +63,20 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if rate is None or not 0 < rate <= 1:
             raise UserError(f'paramwise_cfg.layer_decay_rate must be above 0 and at most 1, but is {rate}')
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        if self.base_lr is None:
+            raise UserError('layer-wise decay needs a learning rate: set optim_wrapper.optimizer.lr')
 
     def add_params(self, params: List[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         super().add_params(params, module, prefix, **kwargs)
         if prefix:  # MMEngine comes here for every module; at the end, for the whole model
             return
         rate = self.paramwise_cfg['layer_decay_rate']
-        if not hasattr(getattr(module, 'backbone', None), 'get_layer_depth'):
+        name, backbone = backbone_of(module)
+        if not hasattr(backbone, 'get_layer_depth'):
             raise UserError(
-                f'layer-wise decay needs a backbone with get_layer_depth, which {type(module).__name__} lacks'
+                f'layer-wise decay needs a backbone with get_layer_depth, which {type(backbone).__name__} lacks'
             )
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
-            depth, num_layers = module.backbone.get_layer_depth(names[id(group['params'][0])], 'backbone.')
+            depth, num_layers = backbone.get_layer_depth(names[id(group['params'][0])], f'{name}.')
             group['lr'] = group.get('lr', self.base_lr) * rate ** (num_layers - 1 - depth)

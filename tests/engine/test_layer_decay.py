@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from helpers import ROOT
 from scopevit.engine.errors import UserError
@@ -51,6 +52,20 @@ def test_other_multipliers_still_count():
     _, lr, groups = build(CONFIGS[1], layer_decay_rate=0.5, custom_keys={'rpn_head': dict(lr_mult=0.1)})
     rpn = next(group for name, group in groups.items() if name.startswith('rpn_head'))
     assert rpn['lr'] == pytest.approx(lr * 0.1)
+
+
+def test_an_optimizer_without_a_rate_is_named():
+    wrapper = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='SGD'),
+        constructor='scopevit.LayerDecayOptimWrapperConstructor',
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    with pytest.raises(UserError, match='set optim_wrapper.optimizer.lr'):
+        build_optim_wrapper(nn.Linear(2, 2), wrapper)
+    wrapper['optimizer']['lr'] = 0.1
+    with pytest.raises(UserError, match='Linear has no backbone'):
+        build_optim_wrapper(nn.Linear(2, 2), wrapper)
 
 
 @pytest.mark.parametrize('rate', [None, 0, 1.5])
