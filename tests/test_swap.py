@@ -1,15 +1,22 @@
 """Swapping the backbone into configs of all toolboxes: what follows it fits, and the rest stays."""
 
+import logging
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import get_priority
 
+from scopevit.engine.checks import check_channels
 from scopevit.engine.errors import UserError
+from scopevit.engine.hooks import PretrainedBackboneHook
 from scopevit.engine.launch import load_config
 from scopevit.models import LevelAdapter, ScopeViT
-from scopevit.swap import SwapError, list_changes, load_and_swap, swap_backbone
+from scopevit.swap import SwapError, list_changes, list_notes, load_and_swap, swap_backbone, toolbox_of
 from scopevit.swap.core import try_model
-from scopevit.swap.probe import Level, in_scope, probe_backbone
+from scopevit.swap.probe import Level, build_uninitialised, in_scope, probe_backbone, without_weights
 from scopevit.swap.trial import parse_losses, runnable, trial_batch
 
 TINY = [32, 64, 128, 256]
@@ -43,6 +50,8 @@ CASES = {
         'model.decode_head.in_channels': 256,
     },
     'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py': {'model.decode_head.in_channels': TINY},
+    # A cascade, whose second head refines single points
+    'mmseg::point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py': {'model.neck.in_channels': TINY},
     # Levels of strides 1 and 2, of which only two are read
     'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py': {
         'model.neck.type': 'scopevit.LevelAdapter',
@@ -167,12 +176,95 @@ def test_weights_and_optimizer_settings_of_the_old_backbone_go():
     assert new.data_preprocessor.to_rgb
 
 
+def test_all_places_of_weights_are_left_out():
+    first, other = dict(type='Pretrained', checkpoint='a.pth'), dict(type='Kaiming', layer='Conv2d')
+    settings = dict(init_cfg=[first, other], teacher_ckpt='t.pth', neck=[dict(init_cfg=first, pretrained=True)])
+    kept = without_weights(settings)
+    assert kept == dict(init_cfg=[other], teacher_ckpt=None, neck=[dict(init_cfg=None, pretrained=False)])
+    assert settings['init_cfg'] == [first, other]  # the caller's is unchanged
+
+
+def swapped_without_trial(cfg, arch='xtiny'):
+    return swap_backbone(cfg, arch, check=lambda new: None)
+
+
+@pytest.mark.parametrize(
+    'before',
+    [
+        dict(),  # raw, as YOLOX takes images
+        dict(mean=[0, 0, 0], std=[255.0, 255.0, 255.0], to_rgb=True),
+        dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], to_rgb=False),
+        dict(mean=[122.770938, 116.7460125, 104.09373615], std=[68.5005327, 66.6321579, 70.32316305], to_rgb=True),
+    ],
+    ids=['none', 'to 0..1', 'to -1..1', 'of CLIP'],
+)
+def test_normalisation_for_the_old_weights_becomes_imagenets(before):
+    cfg = small_config()
+    cfg.data_preprocessor = dict(num_classes=5, **before)
+    new = swapped_without_trial(cfg)
+    imagenet = dict(num_classes=5, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+    assert new.data_preprocessor == imagenet
+    assert list_notes(new) == []
+
+
+def test_detectors_without_normalisation_get_one_in_rgb(load):
+    for name in ('yolox/yolox_s_8xb8-300e_coco.py', 'yolo/yolov3_d53_8xb8-ms-416-273e_coco.py'):
+        preprocessor = swapped_without_trial(load(f'mmdet::{name}')).model.data_preprocessor
+        assert preprocessor.mean == [123.675, 116.28, 103.53]
+        assert preprocessor.std == [58.395, 57.12, 57.375]
+        assert preprocessor.bgr_to_rgb
+
+
+@pytest.mark.parametrize(
+    ('mean', 'std'),
+    [([125.307, 122.961, 113.8575], [51.5865, 50.847, 51.255]), ([33.46, 33.46, 33.46], [78.87, 78.87, 78.87])],
+)
+def test_normalisation_of_certain_data_stays_and_is_named(mean, std):
+    cfg = small_config()
+    cfg.data_preprocessor.update(mean=mean, std=std)
+    new = swapped_without_trial(cfg)
+    assert (new.data_preprocessor.mean, new.data_preprocessor.std) == (mean, std)
+    (note,) = list_notes(new)
+    assert note.startswith(f'data_preprocessor: mean {mean} and std {std} stay')
+
+
+def test_normalisation_in_a_pipeline_stays_and_is_named(tmp_path, caplog):
+    cfg = small_config()
+    cfg.data_preprocessor = dict(num_classes=5)
+    cfg.train_dataloader = dict(dataset=dict(pipeline=[dict(type='Normalize', mean=[1, 2, 3], std=[1, 1, 1])]))
+    cfg.dump(tmp_path / 'config.py')
+    with caplog.at_level(logging.WARNING):
+        new = load_and_swap(str(tmp_path / 'config.py'), 'xtiny')
+    assert new.data_preprocessor == dict(num_classes=5)
+    assert list_notes(new)[0].startswith('train_dataloader: Normalize in the pipeline stays')
+
+
 def test_grey_images_stay_grey():
     cfg = small_config(backbone=dict(type='ResNet', depth=18, in_channels=1, out_indices=(3,)))
     cfg.data_preprocessor.update(mean=[33.46], std=[78.87])
     new = swap_backbone(cfg, 'xtiny')
     assert new.model.backbone.in_channels == 1
     assert new.data_preprocessor.mean == [33.46]
+    assert 'mean [33.46] and std [78.87] stay' in list_notes(new)[0]
+
+
+def test_a_backbone_without_a_head_hands_on_what_the_old_one_did():
+    """mmpretrain's feature extractors, whose configs name no toolbox."""
+    vit = dict(type='VisionTransformer', arch='deit-tiny', img_size=64, patch_size=16)
+    cfg = small_config(backbone=vit, neck=None, head=None)
+    cfg.pop('default_scope')
+    new = swap_backbone(cfg, 'xtiny', scope=toolbox_of('mmpretrain::dinov2/vit-small-p14_dinov2-pre_headless.py'))
+    assert new.default_scope == 'mmpretrain'
+    model, _ = try_model(new)
+    assert [x.shape for x in model(torch.rand(1, 3, 64, 64))] == [(1, 256)]
+    with pytest.raises(SwapError, match='default_scope: is missing; set it to the toolbox'):
+        swap_backbone(cfg, 'xtiny')
+
+
+def test_toolbox_is_known_from_a_name_or_an_installed_file():
+    assert toolbox_of('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py') == 'mmdet'
+    assert toolbox_of('/x/site-packages/mmseg/.mim/configs/fcn/fcn.py') == 'mmseg'
+    assert toolbox_of('configs/mine.py') is None
 
 
 def test_what_cannot_be_mended_is_named_with_its_key():
@@ -189,9 +281,29 @@ def test_what_cannot_be_mended_is_named_with_its_key():
         swap_backbone(small_config(backbone=tokens))
     assert caught.value.problems[0][0] == 'model.backbone'
     assert isinstance(caught.value, UserError)
-    # The reason of each way that was tried.
-    with pytest.raises(SwapError, match='(?s)rewriting channels: .*with a LevelAdapter: '):
-        swap_backbone(small_config(head=dict(type='NoSuchHead')))
+    # The reason of each way that was tried, and the part that fails: where it is built, and where it runs.
+    for head in (dict(type='NoSuchHead'), dict(type='LinearClsHead', num_classes=5, in_channels=100)):
+        with pytest.raises(SwapError, match='model.head: rewriting channels: .*; model.head: with a LevelAdapter: '):
+            swap_backbone(small_config(head=head))
+    with pytest.raises(SwapError, match='model.image_encoder: holds the backbone'):
+        swap_backbone(Config(dict(model=dict(type='Retriever', image_encoder=[dict(type='ResNet')])), cfg_text=' '))
+    with pytest.raises(SwapError, match='model.neck.rfp_backbone: the neck runs a second backbone'):
+        swap_backbone(small_config(neck=dict(type='RFP', rfp_backbone=dict(type='ResNet'))))
+
+
+def test_an_operator_for_gpus_alone_is_named():
+    def check(cfg):
+        raise RuntimeError('carafe_forward_impl: implementation for device cpu not found.')
+
+    with pytest.raises(SwapError, match='cannot be tried without a GPU: its operator carafe has') as caught:
+        swap_backbone(small_config(), 'xtiny', check=check)
+    assert len(caught.value.problems) == 1  # no other way would help
+
+
+@pytest.mark.gpu
+def test_an_operator_for_gpus_alone_is_tried_there(load):
+    new = swap_backbone(load('mmdet::carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py'))
+    assert new.model.neck.in_channels == TINY
 
 
 def test_options_of_the_backbone_are_for_scopevit(tmp_path):
@@ -215,10 +327,39 @@ def test_adapter_makes_the_maps_it_says():
 
 
 @pytest.mark.slow
-def test_detector_within_a_method_is_found(load):
+def test_detector_within_a_method_is_found(load, tmp_path):
+    from mmdet.engine.hooks import MeanTeacherHook
+
+    weights = tmp_path / 'weights.pth'
     cfg = load('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py')
     new = swap_backbone(cfg)
     assert new.model.detector.backbone.type == 'scopevit.ScopeViT'
     assert new.model.detector.neck.in_channels == TINY
+    assert new.model.data_preprocessor.data_preprocessor.mean == [123.675, 116.28, 103.53]
     model, _ = try_model(new)
-    assert isinstance(runnable(new, model)[1].backbone, ScopeViT)
+    student = runnable(new, model)[1]
+    assert isinstance(student.backbone, ScopeViT)
+
+    # What training does with a backbone serves this one as well: checking the channels,
+    check_channels(model)
+    new.model.detector.neck.in_channels = [32, 64, 128, 255]
+    with pytest.raises(UserError, match='model.detector.neck.in_channels is .* set model.detector.neck.in_channels='):
+        check_channels(build_uninitialised(new.model, 'mmdet'))
+    # rates by layer,
+    optim = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='SGD', lr=1.0),
+        constructor='scopevit.LayerDecayOptimWrapperConstructor',
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    rates = {id(group['params'][0]): group['lr'] for group in build_optim_wrapper(model, optim).param_groups}
+    stem = student.backbone.stages[0].patch_embed[0].weight
+    assert rates[id(stem)] == 0.5 ** (sum(student.backbone.depths) + 1)
+    assert rates[id(student.rpn_head.rpn_cls.weight)] == 1
+    # and pretrained weights, which come before the teacher becomes a copy of the student.
+    torch.save(dict(state_dict={f'backbone.{k}': v + 1 for k, v in student.backbone.state_dict().items()}), weights)
+    expected = stem + 1
+    hook = PretrainedBackboneHook(str(weights))
+    hook.before_train(SimpleNamespace(iter=0, model=model, logger=logging.getLogger('test')))
+    assert torch.equal(stem, expected)
+    assert get_priority(hook.priority) < get_priority(MeanTeacherHook.priority)

@@ -6,13 +6,14 @@ a small batch before anything is written.
 
 import argparse
 import os
+import sys
 import tempfile
 
 from mmengine.config import Config
 
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import load_config
-from scopevit.swap import list_changes, show_diff, swap_backbone
+from scopevit.swap import list_changes, list_notes, show_diff, swap_backbone, toolbox_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,7 +56,7 @@ def main() -> None:
         if args.out is not None:
             check_new_file(args.out)
         old = load_config(args.config)
-        new = swap_backbone(old, args.arch)
+        new = swap_backbone(old, args.arch, scope=toolbox_of(args.config))
         if args.out is not None:
             write(new, args.out)
             print(f'Wrote {args.out}: built, and run on a small batch')
@@ -63,6 +64,8 @@ def main() -> None:
             print(show_diff(old, new))
         else:
             print('\n'.join(list_changes(old, new)))
+        for note in list_notes(new):  # beside a diff or a list, which may be read by programs
+            print(f'note: {note}', file=sys.stderr)
 
 
 if __name__ == '__main__':

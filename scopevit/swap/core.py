@@ -11,20 +11,23 @@ from the new ones. Which way works is not guessed: each is built and run.
 import copy
 import difflib
 import logging
+import re
 import traceback
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
 
 from ..engine.errors import UserError
+from ..engine.inference import is_checkpoint
 from ..engine.launch import load_config
 from ..models import ScopeViT
-from .probe import Level, ProbeError, build_uninitialised, in_scope, is_checkpoint, probe_backbone, probe_neck
-from .trial import run_tensor, small_model
+from .probe import Level, ProbeError, build_uninitialised, in_scope, probe_backbone, probe_neck
+from .trial import SettingError, gpu_operator, run_tensor, small_model, walk
 
 STRIDES = (4, 8, 16, 32)
 # Settings that name the channels of incoming maps.
@@ -53,6 +56,7 @@ def swap_backbone(
     cfg: Config,
     arch: Union[str, dict] = 'tiny',
     *,
+    scope: Optional[str] = None,
     check: Optional[Callable[[Config], object]] = None,
     **backbone_options,
 ) -> Config:
@@ -60,6 +64,7 @@ def swap_backbone(
 
     Args:
         cfg: A config of mmpretrain, mmdet, mmseg or mmpose; it is not changed.
+        scope: The toolbox whose names the config uses, if it has no ``default_scope``.
         check: Raises if a candidate does not work; by default it is built and run on a small batch.
         backbone_options: More options of ScopeViT, for example ``drop_path_rate=0.1``.
 
@@ -72,15 +77,19 @@ def swap_backbone(
         raise SwapError([('arch', f'unknown {arch!r}; choose one of {", ".join(ScopeViT.arch_settings)}')])
     path = find_backbone(cfg)
     where = '.'.join(path)
-    scope = cfg.get('default_scope', 'mmengine')
+    default_scope = cfg.get('default_scope') or scope
     old_site = _get(cfg, path[:-1])
-    scope = old_site.get('_scope_') or old_site.backbone.get('_scope_') or scope
+    scope = old_site.get('_scope_') or old_site.backbone.get('_scope_') or default_scope or 'mmengine'
     in_channels = _image_channels(cfg, old_site)
+    _refuse_second_backbone(old_site, '.'.join(path[:-1]))
     try:
         old = probe_backbone(old_site.backbone.to_dict(), scope, in_channels)
         ways = list(_ways(old_site, old, scope))
     except ProbeError as error:
-        raise SwapError([(where, str(error))]) from error
+        problems = [(where, str(error))]
+        if default_scope is None and 'registry' in str(error):
+            problems.append(('default_scope', 'is missing; set it to the toolbox of the model, for example mmdet'))
+        raise SwapError(problems) from error
 
     options = dict(backbone_options)
     if in_channels != 3:
@@ -91,15 +100,22 @@ def swap_backbone(
     for name, mend in ways:
         # Through plain dicts: a setting that stands in two places is copied for each.
         new = Config(cfg.to_dict(), cfg_text=cfg.text or ' ', filename=cfg.filename)
+        if default_scope is not None:
+            new.default_scope = default_scope
         site = _get(new, path[:-1])
         try:
             _mend_model(new, site, arch, options, mend, scope)
-            _mend_training(new, old_site, scope)
+            _mend_training(new)
             check(new)
-        except (SwapError, ProbeError) as error:
+        except ProbeError as error:
             problems.append((where, f'{name}: {error}'))
         except Exception as error:  # a candidate may fail in any way; the ways left are tried
-            problems.append((where, f'{name}: {_one_line(error)}'))
+            key = _failing_key(error, new) or where
+            operator = gpu_operator(error)
+            if operator:  # whichever way
+                why = f'cannot be tried without a GPU: its operator {operator} has no implementation for CPUs'
+                raise SwapError([(key, why)]) from error
+            problems.append((key, f'{name}: {error if isinstance(error, SettingError) else _one_line(error)}'))
         else:
             return new
     raise SwapError(problems)
@@ -109,13 +125,26 @@ def load_and_swap(name: str, arch: str, cfg_options: Optional[dict] = None) -> C
     """Load a config of any toolbox, override settings of it, and swap its backbone.
 
     Overrides of the backbone (``model.backbone.drop_path_rate``) are meant for ScopeViT; all
-    others come before the swap, so that what is tried is what runs.
+    others come before the swap, so that what is tried is what runs. What the swap could not
+    settle is logged.
     """
     own, others = {}, {}
     for key, value in (cfg_options or {}).items():
-        before, backbone, option = key.rpartition('.backbone.')
-        (own if backbone and before in ('model', 'model.detector') else others)[option if backbone else key] = value
-    return swap_backbone(load_config(name, others), own.pop('arch', arch), **own)
+        before, _, option = key.rpartition('.backbone.')
+        if before in ('model', 'model.detector'):
+            own[option] = value
+        else:
+            others[key] = value
+    cfg = swap_backbone(load_config(name, others), own.pop('arch', arch), scope=toolbox_of(name), **own)
+    for note in list_notes(cfg):
+        print_log(note, logger='current', level=logging.WARNING)
+    return cfg
+
+
+def toolbox_of(name: str) -> Optional[str]:
+    """The toolbox that a config is part of, by its name (``mmdet::...``) or its place in an installed wheel."""
+    found = re.match(r'(\w+)::', name) or re.search(r'/(\w+)/\.mim/configs/', Path(name).absolute().as_posix())
+    return found and found.group(1)
 
 
 def find_backbone(cfg: Config) -> Tuple[str, ...]:
@@ -127,10 +156,12 @@ def find_backbone(cfg: Config) -> Tuple[str, ...]:
         raise SwapError([('model', 'this config has none')])
     if not isinstance(cfg.model, dict) or not isinstance(cfg.model.get('type'), str):
         raise SwapError([('model', "is not written as dicts with a type's name; new-style configs are not supported")])
-    for path in (('model',), ('model', 'detector'), ('model', 'segmentor')):
+    for path in (('model',), ('model', 'detector')):
         holder = _get(cfg, path)
         if isinstance(holder, dict) and isinstance(holder.get('backbone'), dict):
             return (*path, 'backbone')
+    if cfg.model.get('image_encoder'):
+        raise SwapError([('model.image_encoder', 'holds the backbone; only one in model.backbone can be replaced')])
     raise SwapError([('model', f'{cfg.model.type} has no backbone')])
 
 
@@ -142,13 +173,23 @@ def _get(cfg: Config, path: Sequence[str]) -> Optional[ConfigDict]:
 
 
 def _image_channels(cfg: Config, site: ConfigDict) -> int:
-    if site.backbone.get('in_channels') is not None and site.backbone.type != 'ScopeViT':
+    if site.backbone.get('in_channels') is not None:
         return site.backbone.in_channels if isinstance(site.backbone.in_channels, int) else 3
     for holder in (site, cfg.model, cfg):
         mean = (holder.get('data_preprocessor') or {}).get('mean')
         if mean:
             return len(mean)
     return 3
+
+
+def _refuse_second_backbone(site: ConfigDict, key: str) -> None:
+    """DetectoRS' neck feeds its own copy of the old backbone with the image, which the old one hands on."""
+    for neck in _as_list(site.get('neck')):
+        for name in neck:
+            if name.endswith('backbone'):
+                raise SwapError(
+                    [(f'{key}.neck.{name}', 'the neck runs a second backbone, made to share the image with the first')]
+                )
 
 
 # The ways to hand on what the old backbone did
@@ -172,7 +213,7 @@ def _ways(site: ConfigDict, old: List[Level], scope: str) -> Iterator[Tuple[str,
 def _same_strides(old: Sequence[Level], site: ConfigDict) -> Optional[List[int]]:
     """Stages of ScopeViT that can stand for the old levels without conversion; None if there are none."""
     strides = [level.stride for level in old]
-    if len(old) == 1 and 'head' in site and _is_pooled(site):
+    if len(old) == 1 and site.get('head') and _is_pooled(site):
         return [3]  # where maps are pooled their stride does not matter
     if 'decode_head' in site and strides == sorted(strides):
         # Segmentation heads resize what they get, so stages can stand for the stages of a
@@ -212,7 +253,7 @@ def _pooled(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Leve
         site.neck = _as_list(site.neck)[1:]  # the averaging of tokens
         old = [Level(old[0].channels, 0)]
     new = [Level(_channels(arch)[-1], 0)]
-    if site.head.get('type') in LINEAR_HEADS and not site.get('neck'):
+    if (site.get('head') or {}).get('type') in LINEAR_HEADS and not site.get('neck'):
         # The old backbone ends in a classifier of its own, as VGG's does: its vectors are scores.
         site.head.update(type=LINEAR_HEADS[site.head.type], in_channels=new[0].channels, num_classes=old[0].channels)
     else:
@@ -342,8 +383,9 @@ def _mend_model(
                 holder.init_cfg = kept
     if cfg.get('load_from'):
         cfg.load_from = None
-    for holder in (site, cfg.model, cfg):
-        _mend_normalisation(holder.get('data_preprocessor'))
+    if options.get('in_channels', 3) == 3 and not _normalising_pipelines(cfg):
+        for preprocessor in _preprocessors(cfg).values():
+            _mend_normalisation(preprocessor, cfg.get('default_scope'))
     # Only the old backbone's name needed the import.
     imports = _as_list((cfg.get('custom_imports') or {}).get('imports'))
     foreign = [name for name in imports if name in ('mmpretrain.models', 'mmcls.models')]
@@ -353,21 +395,76 @@ def _mend_model(
             cfg.pop('custom_imports')
 
 
-def _mend_normalisation(preprocessor: Optional[dict]) -> None:
-    """ImageNet's mean in another order or scale belongs to the old backbone's weights; ScopeViT's are RGB."""
-    mean = list((preprocessor or {}).get('mean') or [])
-    if len(mean) != 3 or any(abs(a - b) > 2 for a, b in zip(sorted(mean), sorted(MEAN))):
-        return  # none, or that of a certain data set
-    if 'to_rgb' in preprocessor:  # mmpretrain's name
-        preprocessor.to_rgb = True
-    elif mean[0] < mean[2]:
-        preprocessor.bgr_to_rgb = True
-        preprocessor.pop('rgb_to_bgr', None)
-    if mean[0] < mean[2] or any(abs(a - b) > 2 for a, b in zip(preprocessor.get('std') or [], STD)):
+def _preprocessors(cfg: Config) -> Dict[str, ConfigDict]:
+    """The data preprocessors that are used, by their keys; of nested ones the innermost."""
+    found = {}
+    for key in ('model', 'model.detector'):
+        holder = _get(cfg, key.split('.')) or {}
+        if key == 'model' and not holder.get('data_preprocessor'):
+            key, holder = '', cfg  # as the Runner does
+        node, key = holder.get('data_preprocessor'), f'{key}.data_preprocessor'.lstrip('.')
+        while node and node.get('data_preprocessor'):
+            node, key = node.data_preprocessor, f'{key}.data_preprocessor'
+        if node:
+            found[key] = node
+    return found
+
+
+def _normalising_pipelines(cfg: Config) -> List[str]:
+    """Data loaders whose pipelines normalise the images."""
+    names = [name for name in cfg if name.endswith('_dataloader')]
+    return [name for name in names if any(step.get('type') == 'Normalize' for step in walk(cfg[name]))]
+
+
+def _is_near(values: Optional[Sequence[float]], wanted: Sequence[float]) -> bool:
+    """Equal but for rounding, which differs between the toolboxes' configs."""
+    return values is not None and len(values) == len(wanted) and all(abs(a - b) < 2 for a, b in zip(values, wanted))
+
+
+def _is_of_a_data_set(preprocessor: ConfigDict) -> bool:
+    """Whether a mean is neither ImageNet's nor a mere scaling to -1 to 1, to 0 to 1, or none."""
+    mean, std = (list(preprocessor.get(key) or []) for key in ('mean', 'std'))
+    if not mean or (len(mean) == 3 and _is_near(sorted(mean), sorted(MEAN))):
+        return False
+    scalings = [(m, s) for m, s in zip(mean, std) if m == s or (m == 0 and s in (1, 255))]
+    return len(mean) != 3 or len(scalings) < 3
+
+
+def _mend_normalisation(preprocessor: ConfigDict, scope: Optional[str]) -> None:
+    """Images in the order and scale of ScopeViT's pretraining: RGB, with ImageNet's mean and standard deviation.
+
+    Others belong to the old backbone's weights, or to certain data; those of data stay.
+    """
+    if _is_of_a_data_set(preprocessor):
+        return
+    # The two names of the option that turns BGR, which all toolboxes read, into RGB.
+    of_mmpretrain = scope == 'mmpretrain' or 'ReID' in str(preprocessor.get('type'))
+    order = next(
+        (k for k in ('to_rgb', 'bgr_to_rgb') if k in preprocessor), 'to_rgb' if of_mmpretrain else 'bgr_to_rgb'
+    )
+    preprocessor[order] = True
+    preprocessor.pop('rgb_to_bgr', None)
+    if not (_is_near(preprocessor.get('mean'), MEAN) and _is_near(preprocessor.get('std'), STD)):
         preprocessor.mean, preprocessor.std = list(MEAN), list(STD)
 
 
-def _mend_training(cfg: Config, old_site: ConfigDict, scope: str) -> None:
+def list_notes(cfg: Config) -> List[str]:
+    """What the swap left as it was in a config although ScopeViT was pretrained otherwise."""
+    usual = f"ScopeViT's weights are pretrained on RGB with mean {MEAN} and std {STD}"
+    pipelines = _normalising_pipelines(cfg)
+    if pipelines:
+        return [f'{", ".join(pipelines)}: Normalize in the pipeline stays as it is; {usual}']
+    preprocessors = _preprocessors(cfg)
+    if not preprocessors:
+        return [f'data_preprocessor: there is none, so that images are not normalised; {usual}']
+    return [
+        f'{key}: mean {list(p.mean)} and std {list(p.get("std") or [])} stay, as those of certain data; {usual}'
+        for key, p in preprocessors.items()
+        if _is_of_a_data_set(p)
+    ]
+
+
+def _mend_training(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, dict):
         return
@@ -415,12 +512,22 @@ def build_trial_model(cfg: Config) -> nn.Module:
 def try_model(cfg: Config) -> Tuple[nn.Module, int]:
     """Build a config's model and run it on a small batch; raises what goes wrong.
 
+    It runs on the CPU, and on the GPU if there is one and an operator runs only there.
+
     Returns:
         The model, in evaluation mode, and the size of the images.
     """
-    model = build_trial_model(cfg)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # whether proposals are left may depend on the initial weights
+        model = build_trial_model(cfg)
     model.eval()  # not all models return themselves
     with in_scope(cfg.get('default_scope', 'mmengine')), torch.no_grad():
+        try:
+            return model, run_tensor(cfg, model)
+        except Exception as error:
+            if not (gpu_operator(error) and torch.cuda.is_available()):
+                raise
+        model.to('cuda')
         return model, run_tensor(cfg, model)
 
 
@@ -466,3 +573,27 @@ def _one_line(error: Exception) -> str:
     """What an error says, and where it was raised, as assertions often say nothing."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f'{type(error).__name__}: {" ".join(str(error).split())[:300]} ({frame.name} in {Path(frame.filename).name})'
+
+
+def _failing_key(error: Optional[BaseException], cfg: Config) -> Optional[str]:
+    """Key of the part of a model that was built or run when an error was raised, as far as its traceback tells."""
+    if isinstance(error, SettingError):
+        return error.key
+    key, node = 'model', cfg.model
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            part = frame.f_locals.get('self')
+            kind = type(part).__name__ if isinstance(part, nn.Module) else None
+            if frame.f_code.co_name == 'build_from_cfg':
+                kind = _type(frame.f_locals['cfg'])
+            inner = [(name, item) for name, value in node.items() for item in _as_list(value) if _type(item) == kind]
+            if kind and inner:
+                key, node = f'{key}.{inner[0][0]}', inner[0][1]
+        error = error.__cause__ or error.__context__
+    # What an adapter holds is the neck of the user's config.
+    return key.replace('.neck.neck', '.neck') if key != 'model' else None
+
+
+def _type(settings: object) -> Optional[str]:
+    """The name of a part's class, without its toolbox."""
+    return str(settings.get('type')).split('.')[-1] if isinstance(settings, dict) else None

@@ -4,7 +4,7 @@ The labels are of the real kinds and sizes of numbers, so that training losses w
 used to find out whether a model runs, not to learn anything.
 """
 
-import math
+import re
 from typing import Iterator, Optional, Tuple
 
 import numpy as np
@@ -17,6 +17,18 @@ from torch import nn
 from .probe import without_weights
 
 SIZES = (96, 224, 320, 512)  # some heads only run on images as large as those of their recipe
+
+
+class SettingError(ValueError):
+    """A model runs, but not as a setting of its config says.
+
+    Attributes:
+        key: The setting.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def small_model(cfg: Config) -> ConfigDict:
@@ -56,7 +68,7 @@ def trial_batch(cfg: Config, model: nn.Module, size: int, training: bool = False
     if part is not model:  # the tracker's takes videos
         from mmdet.models import DetDataPreprocessor
 
-        preprocessor = DetDataPreprocessor(pad_size_divisor=32)
+        preprocessor = DetDataPreprocessor(pad_size_divisor=32).to(next(part.parameters()).device)
     batch = preprocessor(data, training)
     if isinstance(batch['inputs'], (list, tuple)) and not training:
         batch['inputs'] = batch['inputs'][0]  # without a loss, one view of each image is enough
@@ -77,14 +89,28 @@ def run_tensor(cfg: Config, model: nn.Module) -> int:
             return size
         except Exception as error:  # heads for large images run out of pixels in many ways
             problem = problem or error
+            if gpu_operator(error):
+                break
     raise problem
 
 
+def gpu_operator(error: Exception) -> Optional[str]:
+    """The operator of mmcv that an error says has no implementation for CPUs."""
+    found = re.match(r'(\w+?)(_forward)?(_impl)?: implementation for device cpu not found', str(error))
+    return found and found.group(1)
+
+
 def _outputs(model: nn.Module, batch: dict) -> object:
-    """What a model gives in mode 'tensor'; mmseg's does not serve heads that classify masks, which then predict."""
+    """What a model gives in mode 'tensor', or the nearest to it where the toolbox's own does not serve its heads.
+
+    mmseg's does not run heads that classify masks or refine points, mmdet's none on clips of videos.
+    """
     head = getattr(model, 'decode_head', None)
-    if isinstance(head, nn.Module) and type(head).__name__ in ('MaskFormerHead', 'Mask2FormerHead'):
+    last = head[-1] if isinstance(head, nn.ModuleList) else head
+    if type(last).__name__ in ('MaskFormerHead', 'Mask2FormerHead', 'PointHead'):
         return model.encode_decode(batch['inputs'], [sample.metainfo for sample in batch['data_samples']])
+    if _takes_clips(model):
+        return model.track_head(model.backbone(batch['inputs'].flatten(0, 1)), batch['data_samples'])
     return model(**batch, mode='tensor')
 
 
@@ -92,7 +118,8 @@ def _check_heatmaps(cfg: Config, output: object) -> None:
     """A pose head's heatmaps must have the size of their targets."""
     size = (cfg.get('codec') or {}).get('heatmap_size') if isinstance(cfg.get('codec'), dict) else None
     if isinstance(output, torch.Tensor) and output.ndim == 4 and size and tuple(output.shape[:1:-1]) != tuple(size):
-        raise ValueError(f'heatmaps are {tuple(output.shape[:1:-1])}, but codec.heatmap_size is {tuple(size)}')
+        made = tuple(output.shape[:1:-1])
+        raise SettingError('codec.heatmap_size', f'is {tuple(size)}, but the heatmaps are {made}')
 
 
 def walk(node: object) -> Iterator[dict]:
@@ -127,11 +154,12 @@ def _classification(cfg: Config, settings: ConfigDict, model: nn.Module, size: i
 
     rng = np.random.default_rng(0)
     num_classes = first_value(settings, 'num_classes') or 10
+    head_type = str((settings.get('head') or {}).get('type'))
     images, samples = [], []
     for i in range(_count(training)):
         images.append(_image(rng, size, size, _image_channels(model)))
         sample = DataSample().set_gt_label(i % num_classes)
-        if 'MultiLabel' in str(settings.head.type) or 'CSRA' in str(settings.head.type):
+        if any(kind in head_type for kind in ('MultiLabel', 'CSRA')):
             sample = DataSample().set_gt_label([0, 1]).set_gt_score(torch.eye(num_classes)[0])
         sample.set_metainfo(dict(img_shape=(size, size), ori_shape=(size, size)))
         samples.append(sample)
@@ -149,7 +177,7 @@ def _boxes(rng: np.random.Generator, count: int, height: int, width: int) -> tor
 
 
 def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, training: bool) -> dict:
-    from mmdet.structures import DetDataSample, ReIDDataSample
+    from mmdet.structures import DetDataSample, ReIDDataSample, TrackDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks
 
@@ -207,7 +235,17 @@ def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, t
             segments = torch.zeros(1, height // step, width // step, dtype=torch.long)
         sample.gt_sem_seg = PixelData(sem_seg=segments)
         samples.append(sample)
+    if _takes_clips(model):  # the images are the frames of one
+        for sample in samples:
+            sample.gt_instances.instances_ids = torch.arange(len(sample.gt_instances))
+        clip = TrackDataSample()
+        clip.video_data_samples = samples
+        return dict(inputs=[torch.stack(images)], data_samples=[clip])
     return dict(inputs=images, data_samples=samples)
+
+
+def _takes_clips(model: nn.Module) -> bool:
+    return type(model).__name__ == 'Mask2FormerVideo'
 
 
 def _segmentation(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, training: bool) -> dict:
@@ -311,7 +349,3 @@ def parse_losses(losses: dict) -> Optional[torch.Tensor]:
             item = item.mean()
             total = item if total is None else total + item
     return total
-
-
-def is_finite(loss: torch.Tensor) -> bool:
-    return math.isfinite(float(loss))

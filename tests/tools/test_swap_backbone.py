@@ -16,6 +16,7 @@ def test_prints_changes_or_a_diff_and_writes_nothing(tmp_path):
     assert 'model.head.in_channels: 512 -> 256' in result.stdout
     assert "'type': 'scopevit.ScopeViT', 'arch': 'xtiny'" in result.stdout
     assert result.stdout.count('\n') <= 4  # what changed, and no more
+    assert 'note: data_preprocessor: mean [125.307' in result.stderr  # of CIFAR, which stays
     result = tool('swap_backbone.py', RESNET, '--show-diff', cwd=tmp_path)
     lines = result.stdout.splitlines()
     assert any(line[0] == '+' and "type='scopevit.ScopeViT'" in line for line in lines)
