@@ -17,12 +17,11 @@ import multiprocessing
 import os
 import random
 import re
-import signal
 import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 import yaml
@@ -30,7 +29,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from torch import nn
 
-from scopevit.engine.errors import user_errors
+from scopevit.engine.errors import UserError, user_errors
 from scopevit.models import ScopeViT
 from scopevit.swap.core import SwapError, swap_backbone, try_model
 from scopevit.swap.probe import build_uninitialised, in_scope
@@ -38,10 +37,12 @@ from scopevit.swap.trial import SIZES, parse_losses, runnable, small_model, tria
 
 TOOLBOXES = ('mmdet', 'mmpose', 'mmpretrain', 'mmseg')
 FOLDER = Path(__file__).with_suffix('')
-# In the order of the table. The first three are the denominator.
+COLUMNS = ('config', 'status', 'way', 'same model as', 'reason')
+# In the order of the table. The first four are the denominator.
 STATUSES = dict(
     works='swapped, built, run, one finite loss with gradients in the backbone',
     refused='the swap names what it cannot mend',
+    untrained='swapped, built and run; takes no loss, and the original config does not either',
     failed='the swap succeeds, but the model does not run or train',
     excluded='nothing to swap; see exclusions.yml',
     original='the original config does not load or build here',
@@ -57,6 +58,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--only', metavar='PATTERN', default='*', help="only configs like 'mmdet/fcos/*'")
     parser.add_argument('--part', metavar='I/N', default='1/1', help='every N-th config, starting with the I-th')
     parser.add_argument('--again', metavar='STATUS', nargs='+', default=[], help='run configs of these statuses again')
+    parser.add_argument(
+        '--from-table', action='store_true', help='count rows of the committed table as results, to run only some again'
+    )
     parser.add_argument('--timeout', type=int, default=300, help='seconds for one config')
     parser.add_argument('--table', action='store_true', help=f'write the table to {FOLDER.name}/ and run nothing')
     return parser.parse_args()
@@ -92,6 +96,8 @@ def examine(name: str, path: str, arch: str, known: Dict[str, dict]) -> dict:
         cfg = Config.fromfile(path)
         if cfg.get('model') is None:
             return dict(status='fragment', reason='')
+        if cfg.get('default_scope') is None:
+            cfg.default_scope = name.split('/')[0]
     except Exception as error:
         return dict(status='original', reason=f'does not load: {short(error)}')
     reason = exclusion(cfg)
@@ -106,7 +112,7 @@ def examine(name: str, path: str, arch: str, known: Dict[str, dict]) -> dict:
 
 def examine_model(cfg: Config, arch: str, known: Dict[str, dict]) -> dict:
     try:
-        build_uninitialised(small_model(cfg), cfg.get('default_scope', 'mmengine'))
+        build_uninitialised(small_model(cfg), cfg.default_scope)
     except Exception as error:
         return dict(status='original', reason=f'does not build: {short(error)}')
 
@@ -125,18 +131,19 @@ def examine_model(cfg: Config, arch: str, known: Dict[str, dict]) -> dict:
     after = fingerprint(new)
     if after in known:
         return {**known[after], 'before': None, 'after': None}
+    if new.model.type == 'ImageClassifier' and not new.model.get('head'):
+        return dict(status='untrained', reason='it has no head, which would give a loss', way=way(new))
     try:
         train_step(new, *tried)
     except NotImplementedError as error:
-        return dict(status='refused', reason=f'its head does not train in the toolbox: {where(error)}')
+        return dict(status='untrained', reason=f'its head does not train in the toolbox: {where(error)}', way=way(new))
     except Exception as error:
         try:
             train_step(cfg, *try_model(cfg))
         except Exception as original:
             if short(original) == short(error):
-                return dict(
-                    status='refused', reason=f'the original does not train on these samples either: {where(error)}'
-                )
+                reason = f'the original does not train on these samples either: {where(error)}'
+                return dict(status='untrained', reason=reason, way=way(new))
         return dict(status='failed', reason=where(error), after=after)
     return dict(status='works', reason='', way=way(new), after=after)
 
@@ -150,7 +157,7 @@ def train_step(cfg: Config, model: nn.Module, smallest: int) -> None:
     _, part = runnable(cfg, model)
     for key in ('epoch', 'iter'):  # as the Runner does; some heads train in steps
         MessageHub.get_current_instance().update_info(key, 0)
-    with in_scope(cfg.get('default_scope', 'mmengine')):
+    with in_scope(cfg.default_scope):
         model.train()
         for size in [size for size in SIZES if size >= smallest]:
             try:
@@ -196,7 +203,7 @@ def where(error: Exception) -> str:
 
 
 def work(pipe: multiprocessing.connection.Connection, todo: List[Tuple[str, str]], arch: str, known: dict) -> None:
-    """In a process of its own: examine configs until they end or one kills or blocks the process."""
+    """In a process of its own: send a row for each config, until one kills or blocks the process."""
     import socket
 
     def no_network(*args: object) -> None:
@@ -207,7 +214,6 @@ def work(pipe: multiprocessing.connection.Connection, todo: List[Tuple[str, str]
     torch.set_flush_denormal(True)  # LayerScale starts at 1e-6: gradients of untrained models are tiny, and slow
     warnings.filterwarnings('ignore')
     for name, path in todo:
-        pipe.send(dict(name=name))
         start = time.time()
         try:
             row = examine(name, path, arch, known)
@@ -216,7 +222,6 @@ def work(pipe: multiprocessing.connection.Connection, todo: List[Tuple[str, str]
         row = dict(name=name, **{'same_as': '', 'way': '', **row}, seconds=round(time.time() - start, 1))
         remember(row, known)
         pipe.send(row)
-    pipe.send(None)
 
 
 def remember(row: dict, known: Dict[str, dict]) -> None:
@@ -229,37 +234,34 @@ def sweep(todo: List[Tuple[str, str]], args: argparse.Namespace, known: Dict[str
     context = multiprocessing.get_context('fork')  # the toolboxes are imported once
     done = 0
     while done < len(todo):
+        batch = todo[done : done + 100]
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(sender, todo[done : done + 100], args.arch, known), daemon=True)
+        process = context.Process(target=work, args=(sender, batch, args.arch, known), daemon=True)
         process.start()
         sender.close()
-        name = None
-        while True:
-            try:
-                message = receiver.recv() if receiver.poll(args.timeout) else 'timeout'
-            except EOFError:
-                message = 'died'
-            if message is None:
-                break
-            if isinstance(message, dict) and 'status' not in message:
-                name = message['name']
-                continue
-            if isinstance(message, str):
-                reason = f'longer than {args.timeout} s' if message == 'timeout' else 'the process died'
-                message = dict(name=name, status='failed', reason=reason, same_as='', way='', seconds=args.timeout)
-                os.kill(process.pid, signal.SIGKILL)
-            remember(message, known)
+        for name, _ in batch:
+            row = receive(receiver, args.timeout)
+            ended = isinstance(row, str)
+            if ended:
+                process.kill()
+                row = dict(name=name, status='failed', reason=row, same_as='', way='', seconds=args.timeout)
+            remember(row, known)
             with open(args.results, 'a') as file:
-                file.write(json.dumps(message) + '\n')
+                file.write(json.dumps(row) + '\n')
             done += 1
-            print(f'{done}/{len(todo)} {message["name"]}: {message["status"]} {message["reason"][:300]}', flush=True)
-            if (
-                not process.is_alive()
-                and message['reason'] in ('the process died',)
-                or 'longer than' in message['reason']
-            ):
+            print(f'{done}/{len(todo)} {name}: {row["status"]} {row["reason"][:300]}', flush=True)
+            if ended:
                 break
         process.join()
+        receiver.close()
+
+
+def receive(pipe: multiprocessing.connection.Connection, timeout: int) -> Union[dict, str]:
+    """The next row, or why there will be none."""
+    try:
+        return pipe.recv() if pipe.poll(timeout) else f'longer than {timeout} s'
+    except EOFError:
+        return 'the process died'
 
 
 def read_results(path: str) -> Dict[str, dict]:
@@ -270,10 +272,27 @@ def read_results(path: str) -> Dict[str, dict]:
         return {row['name']: row for row in map(json.loads, file)}
 
 
+def read_table() -> Dict[str, dict]:
+    """The rows of the committed table."""
+    with open(FOLDER / 'results.csv', newline='') as file:
+        rows = list(csv.reader(file))[1:]
+    return {
+        name: dict(name=name, status=status, way=way, same_as=same_as, reason=reason)
+        for name, status, way, same_as, reason in rows
+    }
+
+
 def write_table(rows: Dict[str, dict]) -> None:
+    """Raises if a config has no row: the table is of all or none."""
+    missing = [name for name in all_configs() if name not in rows]
+    if missing:
+        raise UserError(
+            f'{len(missing)} configs have no result, among them {missing[0]}: run the sweep to its end before --table, '
+            'or add --from-table to take what is missing from the committed table, which is left as it was'
+        )
     with open(FOLDER / 'results.csv', 'w', newline='') as file:
         writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(('config', 'status', 'way', 'same model as', 'reason'))
+        writer.writerow(COLUMNS)
         for name, row in sorted(rows.items()):
             writer.writerow((name, row['status'], row['way'], row['same_as'], row['reason']))
 
@@ -284,7 +303,7 @@ def summary(rows: Dict[str, dict]) -> str:
     lines.append('| --- |' + ' --- |' * (len(TOOLBOXES) + 1))
     table = {status: [counts[toolbox, status] for toolbox in TOOLBOXES] for status in STATUSES}
     table = {status: [*numbers, sum(numbers)] for status, numbers in table.items()}
-    denominator = [sum(numbers) for numbers in zip(*(table[s] for s in ('works', 'refused', 'failed')))]
+    denominator = [sum(numbers) for numbers in zip(*(table[s] for s in ('works', 'refused', 'untrained', 'failed')))]
     for status, numbers in table.items():
         lines.append(f'| {status} |' + ''.join(f' {n} |' for n in numbers))
     lines.append('| denominator |' + ''.join(f' {n} |' for n in denominator))
@@ -296,7 +315,8 @@ def summary(rows: Dict[str, dict]) -> str:
 def main() -> None:
     args = parse_args()
     with user_errors():
-        rows = read_results(args.results)
+        committed = read_table() if args.from_table else {}
+        rows = {**committed, **read_results(args.results)}
         if not args.table:
             torch.set_num_threads(1)  # processes are forked, which threads do not survive
             for toolbox in TOOLBOXES:
@@ -317,7 +337,7 @@ def main() -> None:
                     remember(row, known)
             os.makedirs(os.path.dirname(os.path.abspath(args.results)), exist_ok=True)
             sweep(todo, args, known)
-            rows = read_results(args.results)
+            rows = {**committed, **read_results(args.results)}
         else:
             write_table(rows)
         print(summary(rows))
