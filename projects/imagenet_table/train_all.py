@@ -3,297 +3,238 @@
     python tools/data/fashion_mnist.py unpack
     python projects/imagenet_table/train_all.py --out projects/imagenet_table/comparison
 
-Each training is one of tools/train.py. Run the command again after an interruption: finished
-trainings are kept, a broken one goes on from its last checkpoint. The recipe is that of the
-repository's Fashion-MNIST config in one process; a row changes its model's number of classes,
-channels and image size, and nothing else. Tables are written after each round over the rows.
+First every row is timed and the whole estimated. Each training is one of tools/train.py, tested
+by tools/test.py. With seed 0 a row is trained with every learning rate; the one best on held-out
+training images is the row's for the other seeds too. Run the command again after an interruption:
+finished trainings are kept, a broken one goes on after its last validated epoch. Tables are
+written after each seed.
+
+Data, augmentation, loss, optimizer and schedule are those of the repository's Fashion-MNIST config,
+in one process; learning rate, batch, epochs and sizes are the options here. A row brings its model
+with the hooks it needs, and which of its weights do not decay; layer scale learns faster.
 """
 
 import argparse
 import json
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional
 
-import matplotlib
 import torch
-from mmengine.config import Config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import the project's models
-matplotlib.use('Agg')
 
-import matplotlib.pyplot as plt  # noqa: E402
-
-from projects.imagenet_table.rows import ROOT, ROWS, Row, choose_rows  # noqa: E402
-from scopevit.analysis import count  # noqa: E402
-from scopevit.analysis.benchmark import describe_machine, markdown  # noqa: E402
+from projects.imagenet_table.page import summarise, table, write_page  # noqa: E402
+from projects.imagenet_table.rows import ROOT, Row, choose_rows  # noqa: E402
+from projects.imagenet_table.small import count_held_out, count_images, small_config  # noqa: E402
+from scopevit.analysis import Entry, Settings, compare  # noqa: E402
+from scopevit.analysis.benchmark import describe_machine  # noqa: E402
 from scopevit.analysis.networks import load_network  # noqa: E402
 from scopevit.engine.errors import UserError, user_errors  # noqa: E402
 
-RECIPE = ROOT / 'configs' / 'classification' / 'scopevit-xtiny_2xb64-18e_fashion-mnist-32px.py'
-CLASSES, CHANNELS = 10, 1
-OF_LIBRARY = {
-    'TimmClassifier': dict(classes='num_classes', channels='in_chans', size='img_size'),
-    'HuggingFaceClassifier': dict(classes='num_labels', channels='num_channels', size='image_size'),
-}
-FIXED_SIZE = ('SwinTransformer', 'VisionTransformer', 'EViT')
+SETTINGS = ('data', 'size', 'images', 'epochs', 'batch', 'lr', 'amp')
+START_UP = 20.0  # seconds, of training and test together
 
 
-def small_model(model: dict, size: int) -> dict:
-    """A row's model for grey images of ten classes."""
-    names = OF_LIBRARY.get(model['type'])
-    if names:
-        model.pop('train_cfg', None)  # no mixup and CutMix: they need long schedules
-        model.update({names['classes']: CLASSES, names['channels']: CHANNELS})
-        if model['model_name'] == 'crossvit_small_240':
-            # It resizes images for its two branches, whose patches of 12 and 16 pixels must fill them.
-            side = 12 * round(size * 240 / 224 / 12)
-            model.update(img_size=side, img_scale=(1.0, (size + 0.5) / side))
-        elif model['model_name'] != 'mobilevitv2_150':
-            model[names['size']] = size
-        return model
-    model['train_cfg'] = None
-    model['head'].update(num_classes=CLASSES, topk=(1,))
-    backbone = model['backbone']
-    backbone['in_channels'] = CHANNELS
-    if backbone['type'] in FIXED_SIZE:
-        backbone['img_size'] = size
-    if backbone['type'] == 'SwinTransformer':
-        backbone['pad_small_map'] = True  # maps smaller than a window
-    return model
+def claim(args: argparse.Namespace) -> None:
+    """Write a folder's settings down; in a folder with others nothing is mixed."""
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    settings['data'] = os.path.abspath(args.data)
+    file = Path(args.folder) / 'settings.json'
+    begun = json.loads(file.read_text()) if file.exists() else settings
+    if begun != settings:
+        others = ', '.join(f'{name} {begun.get(name)}' for name in SETTINGS if begun.get(name) != settings[name])
+        raise UserError(f'{args.folder} was begun with other settings ({others}); give those, or another --folder')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=1) + '\n')
 
 
-def small_config(row: Row, args: argparse.Namespace) -> Config:
-    """The config of a row's trainings."""
-    cfg, own = Config.fromfile(RECIPE), row.load()
-    preprocessor = cfg.model.data_preprocessor
-    cfg.model = small_model(own.model, args.size)
-    cfg.data_preprocessor = dict(type='ClsDataPreprocessor', **preprocessor)
-    cfg.custom_hooks = own.custom_hooks
-    if own.get('custom_imports'):
-        cfg.custom_imports = own.custom_imports
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.dataset.data_root = os.path.abspath(args.data)
-        if args.images:
-            loader.dataset.indices = args.images
-        for step in loader.dataset.pipeline:
-            if step.type == 'Resize':
-                step.scale = args.size
-            elif step.type == 'RandomCrop':
-                step.update(crop_size=args.size, padding=args.size // 16)
-    cfg.train_dataloader.batch_size = args.batch
-    cfg.optim_wrapper.optimizer.lr = args.lr
-    cfg.optim_wrapper.paramwise_cfg = own.optim_wrapper.paramwise_cfg  # what is free of weight decay
-    warm_up, cosine = cfg.param_scheduler
-    warm_up.end = cosine.begin = max(1, args.epochs // 9)
-    cosine.end = cfg.train_cfg.max_epochs = args.epochs
-    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
-    return cfg
-
-
-def prepare(rows: List[Row], args: argparse.Namespace) -> Dict[str, Path]:
-    """Write the configs of all rows; in a folder with others nothing is mixed."""
-    paths = {}
-    for row in rows:
-        path = Path(args.folder) / 'configs' / f'{_stem(row)}.py'
-        cfg = small_config(row, args)
-        if path.exists() and Config.fromfile(path)._cfg_dict != cfg._cfg_dict:
-            raise UserError(f'{args.folder} was begun with other settings; give them again, or another --folder')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cfg.dump(path)
-        paths[row.name] = path
-    return paths
+def write_config(row: Row, args: argparse.Namespace) -> Path:
+    path = Path(args.folder) / f'{_stem(row)}.py'
+    small_config(row, args).dump(path)
+    return path
 
 
 def _stem(row: Row) -> str:
     return Path(row.config).stem.split('_')[0]
 
 
-def train(row: Row, seed: int, config: Path, args: argparse.Namespace) -> dict:
-    """Run one training to its end; returns what it measured.
-
-    Raises:
-        UserError: If it fails.
-    """
-    work_dir = Path(args.folder) / _stem(row) / f'seed{seed}'
-    words = [ROOT / 'tools' / 'train.py', config, '--work-dir', work_dir, '--seed', seed, '--resume']
-    words += ['--amp'] * args.amp
-    log = work_dir.with_suffix('.log')
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open('a') as file:
-        status = subprocess.run(
-            [sys.executable, *map(str, words)],
-            env={**os.environ, 'PYTHONPATH': str(ROOT)},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        ).returncode
-    if status:
-        raise UserError(f'the training of {row.name} with seed {seed} failed; see {log}')
-    for checkpoint in work_dir.glob('*.pth'):
-        checkpoint.unlink()
-    accuracies, losses, seconds = read_log(work_dir)
-    iteration = statistics.median(seconds)
-    facts = dict(row=row.name, seed=seed, accuracies=accuracies, losses=losses)
-    facts['images_per_second'] = round(args.batch / iteration, 2)
-    facts['seconds_per_epoch'] = round(-(-count_images(args, 'train') // args.batch) * iteration, 3)
-    return facts
+def folder_of(row: Row, lr: float, seed: int, args: argparse.Namespace) -> Path:
+    return Path(args.folder) / _stem(row) / f'lr{lr:g}-seed{seed}'
 
 
-def read_log(work_dir: Path) -> Tuple[List[float], List[float], List[float]]:
-    """Accuracy and last loss of each epoch, and seconds per iteration, over all parts of a training."""
-    accuracies, losses, seconds = {}, {}, []
+def estimate(rows: List[Row], args: argparse.Namespace) -> None:
+    """Time a few training steps of the rows in turn, and say how long all that is left will take."""
+    left = {}
+    for row in rows:
+        done = {
+            (lr, seed)
+            for lr in args.lr
+            for seed in range(args.seeds)
+            if (folder_of(row, lr, seed, args) / 'result.json').exists()
+        }
+        later = sum(all((lr, seed) not in done for lr in args.lr) for seed in range(1, args.seeds))
+        left[row.name] = later + sum((lr, 0) not in done for lr in args.lr)
+    size = (args.size, args.size)
+    todo = [row for row in rows if left[row.name]]
+    if not todo:
+        return
+    entries = [Entry(row.name, load_network(str(write_config(row, args)))[0], size) for row in todo]
+    precision = dict(dtype='bfloat16', autocast=True) if args.amp else {}
+    settings = Settings(batch=args.batch, train=True, device=_device(), warmup=2, rounds=8, **precision)
+    print(f'timing {len(todo)} rows ...', flush=True)
+    # A forward pass takes about a third of a training step.
+    images = args.epochs * (args.images + count_held_out(args.data) / 3) + count_images(args.data, 't10k') / 3
+    total = 0.0
+    for result in compare(entries, settings).results:
+        seconds = left[result.label] * (images / result.images_per_second + START_UP)
+        total += seconds
+        print(f'{result.label}: {result.images_per_second:.0f} images/s, about {seconds / 60:.0f} min')
+    print(f'{sum(left.values())} trainings, about {total / 3600:.1f} h in all', flush=True)
+
+
+class Log(NamedTuple):
+    """What a training wrote: by epoch, and seconds of iterations."""
+
+    held_out: Dict[int, float]
+    losses: Dict[int, float]
+    times: List[float]
+    data_times: List[float]
+
+
+def read_log(work_dir: Path) -> Log:
+    """Read all parts of a training, broken ones too."""
+    log = Log({}, {}, [], [])
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
             entry = json.loads(line) if line.endswith('}') else {}  # the last line of one that was killed
             if 'accuracy/top1' in entry:
-                accuracies[entry['step']] = round(entry['accuracy/top1'], 3)
+                log.held_out[entry['step']] = round(entry['accuracy/top1'], 3)
             elif 'loss' in entry:
-                seconds.append(entry['time'])
-                losses[entry['epoch']] = round(entry['loss'], 4)
-    by_epoch = [[values[epoch] for epoch in sorted(values)] for values in (accuracies, losses)]
-    return *by_epoch, seconds
+                log.losses[entry['epoch']] = round(entry['loss'], 4)
+                log.times.append(entry['time'])
+                log.data_times.append(entry['data_time'])
+    return log
 
 
-def summarise(row: Row, results: List[dict], config: Path, size: int) -> dict:
-    """One line of the table."""
-    network, _ = load_network(str(config))
-    counted = count(network, torch.zeros(1, CHANNELS, size, size))
-    last = [result['accuracies'][-1] for result in results]
-    facts = dict(name=row.name, parameters=counted.parameters, macs=counted.macs)
-    facts.update(seeds=[result['seed'] for result in results], accuracies=last, mean=statistics.mean(last))
-    facts['deviation'] = statistics.stdev(last) if len(last) > 1 else None
-    for key in ('images_per_second', 'seconds_per_epoch'):
-        facts[key] = statistics.median(result[key] for result in results)
-    return facts
-
-
-def table(lines: List[dict]) -> str:
-    header = ('Model', 'Parameters', 'MACs', 'Accuracy (%)', 'lowest to highest', 'Seeds', 'Images/s', 's/epoch')
-    rows = [header]
-    for facts in sorted(lines, key=lambda facts: -facts['mean']):
-        spread = '' if facts['deviation'] is None else f' ± {facts["deviation"]:.2f}'
-        rows.append(
-            (
-                facts['name'],
-                f'{facts["parameters"] / 1e6:.2f} M',
-                f'{facts["macs"] / 1e6:.1f} M',
-                f'{facts["mean"]:.2f}{spread}',
-                f'{min(facts["accuracies"]):.1f} to {max(facts["accuracies"]):.1f}',
-                f'{len(facts["seeds"])}',
-                f'{facts["images_per_second"]:.0f}',
-                f'{facts["seconds_per_epoch"]:.1f}',
-            )
-        )
-    return markdown(rows)
-
-
-def draw(results: List[dict], out: Path) -> None:
-    """Accuracy over epochs, mean and range over the seeds, and where each seed ended."""
-    names = [row.name for row in ROWS if any(result['row'] == row.name for result in results)]
-    curves = {name: [result['accuracies'] for result in results if result['row'] == name] for name in names}
-    ordered = sorted(names, key=lambda name: statistics.mean(curve[-1] for curve in curves[name]))
-    colours = {name: 'black' if name.startswith('ScopeViT') else plt.cm.tab20(i) for i, name in enumerate(names)}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6), layout='constrained')
-    for name in reversed(ordered):
-        by_epoch = list(zip(*curves[name]))
-        epochs = range(1, len(by_epoch) + 1)
-        left.plot(
-            epochs,
-            [statistics.mean(values) for values in by_epoch],
-            label=name,
-            color=colours[name],
-            linewidth=2.5 if name.startswith('ScopeViT') else 1.3,
-        )
-        left.fill_between(epochs, list(map(min, by_epoch)), list(map(max, by_epoch)), color=colours[name], alpha=0.12)
-        last = by_epoch[-1]
-        right.plot(last, [name] * len(last), 'o', color=colours[name], markersize=4, alpha=0.6)
-        right.plot(statistics.mean(last), name, '|', color=colours[name], markersize=16, markeredgewidth=2.5)
-    lowest = min(min(curve[-1] for curve in curves[name]) for name in names)
-    left.set(xlabel='epoch', ylabel='accuracy on held-out images (%)', ylim=(max(0.0, lowest - 15), None))
-    left.legend(fontsize='small', loc='lower right')
-    right.set(xlabel='accuracy after the last epoch (%): seeds and their mean')
-    right.invert_yaxis()
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
-
-
-def report(rows: List[Row], results: List[dict], configs: Dict[str, Path], args: argparse.Namespace) -> None:
-    """Print the table; with ``--out``, write it with the curves and all numbers."""
-    trained = [row for row in rows if any(result['row'] == row.name for result in results)]
-    of_row = {row.name: [result for result in results if result['row'] == row.name] for row in trained}
-    lines = [summarise(row, of_row[row.name], configs[row.name], args.size) for row in trained]
-    print(table(lines))
-    if not args.out:
+def rewind(work_dir: Path) -> None:
+    """Go back to the last checkpoint that was validated: the next one may be broken, or its accuracy lost."""
+    validated = read_log(work_dir).held_out
+    checkpoints = {int(re.sub(r'\D', '', path.stem)): path for path in work_dir.glob('epoch_*.pth')}
+    whole = sorted(set(checkpoints) & set(validated))
+    if not whole:
+        shutil.rmtree(work_dir, ignore_errors=True)
         return
-    out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(results, out.with_suffix('.png'))
-    machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
-    facts = dict(date=str(date.today()), machine=machine, settings=vars(args), rows=lines, trainings=results)
-    out.with_suffix('.json').write_text(json.dumps(facts, indent=1) + '\n')
-    train_images, test_images = (count_images(args, split) for split in ('train', 't10k'))
-    error = (0.9 * 0.1 / test_images) ** 0.5
-    command = ' '.join(['python projects/imagenet_table/train_all.py', *sys.argv[1:]])
-    page = f"""# All rows trained on small images
-
-From scratch on {train_images:,} grey images of clothing (Fashion-MNIST) at {args.size}x{args.size}, tested on
-{test_images:,} others: {args.epochs} epochs, batches of {args.batch}, AdamW with learning rate {args.lr}, the same for
-all. Accuracy after the last epoch, its mean ± standard deviation over seeds; the choice of test images
-alone gives a number near 90 % a standard error of {100 * error:.1f} points. Images/s are those of training.
-
-    {command}
-
-{date.today()}; {machine['device']}, {machine['cores']} cores of {machine['cpu']}, torch {machine['torch']}.
-
-{table(lines)}
-
-![Accuracy over epochs]({out.with_suffix('.png').name})
-"""
-    out.with_suffix('.md').write_text(page)
-    print(f'wrote {", ".join(str(out.with_suffix(end)) for end in (".md", ".json", ".png"))}')
+    (work_dir / 'last_checkpoint').write_text(str(checkpoints[whole[-1]].resolve()))
+    for epoch in set(checkpoints) - set(whole):
+        checkpoints[epoch].unlink()
 
 
-def count_images(args: argparse.Namespace, split: str) -> int:
-    """How many images of a split are used, by the header of its file."""
-    with open(Path(args.data) / f'{split}-images-idx3-ubyte', 'rb') as file:
-        there = int.from_bytes(file.read(8)[4:], 'big')
-    return min(there, args.images or there)
+def train(row: Row, lr: float, seed: int, args: argparse.Namespace) -> dict:
+    """Run one training and its test to the end, unless that was done before; returns what was measured.
+
+    Raises:
+        UserError: If it fails.
+    """
+    work_dir = folder_of(row, lr, seed, args)
+    file = work_dir / 'result.json'
+    if file.exists():
+        return json.loads(file.read_text())
+    print(f'{row.name}, learning rate {lr:g}, seed {seed} ...', end=' ', flush=True)
+    rewind(work_dir)
+    machine = describe_machine(_device())
+    config = write_config(row, args)
+    words = ['--seed', seed, '--resume', '--cfg-options', f'optim_wrapper.optimizer.lr={lr}']
+    if args.epochs not in read_log(work_dir).held_out:
+        _tool('train.py', config, '--work-dir', work_dir, *['--amp'] * args.amp, *words, log=Path(f'{work_dir}.log'))
+    log = read_log(work_dir)
+    if sorted(log.held_out) != list(range(1, args.epochs + 1)):
+        raise UserError(f'{work_dir} lacks the accuracy of an epoch; remove it, and run this again')
+    checkpoint, test_dir = work_dir / f'epoch_{args.epochs}.pth', work_dir / 'test'
+    _tool('test.py', config, checkpoint, '--work-dir', test_dir, log=Path(f'{work_dir}.log'))
+    accuracy = json.loads((test_dir / 'metrics.json').read_text())['accuracy/top1']
+    seconds = statistics.median(log.times)
+    result = dict(row=row.name, lr=lr, seed=seed, accuracy=round(accuracy, 3))
+    result.update(held_out=[log.held_out[epoch] for epoch in sorted(log.held_out)])
+    result.update(losses=[log.losses[epoch] for epoch in sorted(log.losses)])
+    result.update(
+        images_per_second=round(args.batch / seconds, 2),
+        seconds_per_epoch=round(-(-args.images // args.batch) * seconds, 3),
+        part_waiting_for_data=round(statistics.median(log.data_times) / seconds, 4),
+        machine=machine,
+    )
+    unfinished = file.with_suffix('.tmp')
+    unfinished.write_text(json.dumps(result) + '\n')
+    unfinished.replace(file)
+    for path in (*work_dir.glob('*.pth'), work_dir / 'last_checkpoint'):
+        path.unlink()
+    print(f'{accuracy:.1f} %, {result["images_per_second"]:.0f} images/s', flush=True)
+    return result
+
+
+def _tool(name: str, *words: object, log: Path) -> None:
+    """Run one of tools/, and add what it prints to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / 'tools' / name), *map(str, words)]
+    with log.open('a') as file:
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        print('failed', flush=True)
+        raise UserError(f'{name} failed; see {log}')
+
+
+def _device() -> str:
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def report(rows: List[Row], results: List[dict], trials: List[dict], args: argparse.Namespace) -> None:
+    """Print the table; with ``--out``, write the page."""
+    of_row = {row.name: [result for result in results if result['row'] == row.name] for row in rows}
+    missing = [
+        f'{row.name} seed {seed}'
+        for row in rows
+        for seed in range(args.seeds)
+        if all(result['seed'] != seed for result in of_row[row.name])
+    ]
+    of_row = {name: own for name, own in of_row.items() if own}
+    lines = [summarise(row, of_row[row.name], write_config(row, args), args.size) for row in rows if row.name in of_row]
+    print(table(lines))
+    if args.out:
+        facts = {name: getattr(args, name) for name in (*SETTINGS, 'seeds', 'workers')}
+        facts.update(held_out=count_held_out(args.data), test=count_images(args.data, 't10k'))
+        write_page(Path(args.out), lines, of_row, facts, missing, trials)
 
 
 def train_all(args: argparse.Namespace) -> None:
-    if not (Path(args.data) / 'train-images-idx3-ubyte').is_file():
-        raise UserError(f'{args.data} holds no unpacked Fashion-MNIST; run python tools/data/fashion_mnist.py unpack')
-    if args.size % 32:
+    left = count_images(args.data, 'train') - count_held_out(args.data)
+    if not 0 < args.images <= left:
+        raise UserError(f'--images must be from 1 to {left}, for the others are held out, but is {args.images}')
+    if args.size % 32 or args.size <= 0:
         raise UserError(f'--size must be a multiple of 32, the stride of the rows, but is {args.size}')
     rows = choose_rows(args.rows)
-    name = Path(args.data).resolve().name
-    args.folder = args.folder or f'work_dirs/imagenet_table/{name}-{args.size}px-{args.epochs}e'
-    configs = prepare(rows, args)
-    file = Path(args.folder) / 'results.jsonl'
-    results = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {(result['row'], result['seed']) for result in results}
-    failures = []
-    for seed in args.seeds:
-        todo = [row for row in rows if (row.name, seed) not in done]
-        for row in todo:
-            print(f'seed {seed}, {row.name} ...', end=' ', flush=True)
+    claim(args)
+    estimate(rows, args)
+    results, trials, rates, failures = [], [], {}, []
+    for seed in range(args.seeds):
+        for row in rows:
             try:
-                results.append(train(row, seed, configs[row.name], args))
+                if seed == 0:
+                    own = [train(row, lr, 0, args) for lr in args.lr]
+                    trials += own
+                    results.append(max(own, key=lambda result: result['held_out'][-1]))
+                    rates[row.name] = results[-1]['lr']
+                elif row.name in rates:
+                    results.append(train(row, rates[row.name], seed, args))
             except UserError as error:  # the others go on
-                failures.append(str(error))
-                print('failed', flush=True)
-                continue
-            with file.open('a') as lines:
-                lines.write(json.dumps(results[-1]) + '\n')
-            print(f'{results[-1]["accuracies"][-1]:.1f} %, {results[-1]["images_per_second"]:.0f} images/s', flush=True)
-        if todo or seed == args.seeds[-1]:
-            report(rows, [result for result in results if result['seed'] in args.seeds], configs, args)
+                failures.append(f'{row.name}, seed {seed}: {error}')
+        if results:
+            report(rows, results, trials, args)
     if failures:
         raise UserError('; '.join(failures))
 
@@ -301,19 +242,26 @@ def train_all(args: argparse.Namespace) -> None:
 def parse_args(words: Optional[List[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
-    parser.add_argument('--size', type=int, default=32, help='height and width of the images (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, default=18, help='(default: %(default)s)')
-    parser.add_argument('--batch', type=int, default=128, help='images in a batch (default: %(default)s)')
-    parser.add_argument('--lr', type=float, default=1e-3, help='learning rate (default: %(default)s)')
+    parser.add_argument('--seeds', type=int, default=3, help='how many, from 0 (default: %(default)s)')
+    parser.add_argument('--size', type=int, default=64, help='height and width of the images (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=2000, help='to train on (default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=3, help='at least 2 (default: %(default)s)')
+    parser.add_argument('--batch', type=int, default=32, help='images in a batch (default: %(default)s)')
+    parser.add_argument(
+        '--lr', nargs='+', type=float, default=[5e-4, 2e-3], help='learning rates to choose from (default: %(default)s)'
+    )
     parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--workers', type=int, default=1, help='processes that load data (default: %(default)s)')
     parser.add_argument(
         '--data', default='data/fashion_mnist_subset', help='unpacked Fashion-MNIST (default: %(default)s)'
     )
-    parser.add_argument('--images', type=int, help='only so many images for training and testing, for a trial')
-    parser.add_argument('--folder', help='trainings and results (default: by data, size and epochs in work_dirs)')
+    parser.add_argument('--folder', default='work_dirs/imagenet_table', help='of trainings (default: %(default)s)')
     parser.add_argument('--out', metavar='NAME', help='write NAME.md, NAME.json and NAME.png')
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    for name, least in (('seeds', 1), ('epochs', 2), ('batch', 1), ('workers', 0)):
+        if getattr(args, name) < least:
+            parser.error(f'--{name} must be at least {least}, but is {getattr(args, name)}')
+    return args
 
 
 def main() -> None:

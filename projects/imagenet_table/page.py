@@ -1,0 +1,182 @@
+"""The page of train_all.py: table, curves, and what they do and do not show."""
+
+import json
+import math
+import shlex
+import statistics
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Dict, List
+
+import matplotlib
+import torch
+
+matplotlib.use('Agg')
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+from projects.imagenet_table.rows import ROWS, Row  # noqa: E402
+from projects.imagenet_table.small import CHANNELS, crossvit_sides, swin_windows  # noqa: E402
+from scopevit.analysis import count  # noqa: E402
+from scopevit.analysis.benchmark import machine_in_words, markdown  # noqa: E402
+from scopevit.analysis.networks import load_network  # noqa: E402
+
+
+def summarise(row: Row, results: List[dict], config: Path, size: int) -> dict:
+    """One line of the table, from a row's trainings with its learning rate."""
+    network, _ = load_network(str(config))
+    counted = count(network, torch.zeros(1, CHANNELS, size, size))
+    accuracies = [result['accuracy'] for result in results]
+    facts = dict(name=row.name, parameters=counted.parameters, macs=counted.macs, lr=results[0]['lr'])
+    facts.update(seeds=[result['seed'] for result in results], accuracies=accuracies)
+    facts['mean'] = statistics.mean(accuracies)
+    facts['deviation'] = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    for key in ('images_per_second', 'seconds_per_epoch', 'part_waiting_for_data'):
+        facts[key] = statistics.median(result[key] for result in results)
+    return facts
+
+
+def table(lines: List[dict]) -> str:
+    """In Markdown, best row first."""
+    header = ('Model', 'Parameters', 'MACs', 'Accuracy (%)', 'lowest to highest', 'Seeds')
+    rows = [(*header, 'Learning rate', 'Images/s', 's/epoch', 'Waiting')]
+    for facts in sorted(lines, key=lambda facts: -facts['mean']):
+        spread = '' if facts['deviation'] is None else f' ± {facts["deviation"]:.2f}'
+        rows.append(
+            (
+                facts['name'],
+                f'{facts["parameters"] / 1e6:.2f} M',
+                f'{facts["macs"] / 1e6:.1f} M',
+                f'{facts["mean"]:.2f}{spread}',
+                f'{min(facts["accuracies"]):.1f} to {max(facts["accuracies"]):.1f}',
+                f'{len(facts["seeds"])}',
+                f'{facts["lr"]:g}',
+                f'{facts["images_per_second"]:.0f}',
+                f'{facts["seconds_per_epoch"]:.1f}',
+                f'{facts["part_waiting_for_data"]:.0%}',
+            )
+        )
+    return markdown(rows)
+
+
+def draw(of_row: Dict[str, List[dict]], out: Path) -> None:
+    """Accuracy on held-out images over epochs, mean and range over the seeds, and on test images of each seed."""
+    accuracies = {name: [result['accuracy'] for result in results] for name, results in of_row.items()}
+    ordered = sorted(of_row, key=lambda name: -statistics.mean(accuracies[name]))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6), layout='constrained')
+    for name in ordered:
+        ours = name.startswith('ScopeViT')
+        colour = 'black' if ours else plt.cm.tab20([row.name for row in ROWS].index(name))
+        by_epoch = list(zip(*(result['held_out'] for result in of_row[name])))
+        epochs, means = range(1, len(by_epoch) + 1), [statistics.mean(values) for values in by_epoch]
+        left.plot(epochs, means, label=name, color=colour, linewidth=2.5 if ours else 1.3)
+        left.fill_between(epochs, list(map(min, by_epoch)), list(map(max, by_epoch)), color=colour, alpha=0.12)
+        right.plot(accuracies[name], [name] * len(accuracies[name]), 'o', color=colour, markersize=4, alpha=0.6)
+        right.plot(statistics.mean(accuracies[name]), name, '|', color=colour, markersize=16, markeredgewidth=2.5)
+    left.set(xlabel='epoch', ylabel='accuracy on held-out training images (%)')
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.legend(fontsize='small', loc='lower right')
+    right.set(xlabel='accuracy on test images after the last epoch (%): seeds and their mean')
+    right.invert_yaxis()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def evit_tokens(size: int, keep_rate: float) -> List[int]:
+    """Tokens of EViT-S before and after each of its reorganisations, with the class token and the fused one."""
+    tokens = [1 + (size // 16) ** 2]
+    for _ in range(3):
+        kept = math.ceil(keep_rate * (tokens[-1] - 1))
+        tokens.append(min(tokens[-1], kept + 2))
+    return tokens
+
+
+def limits(size: int) -> str:
+    """What the image size makes of the rows."""
+    (evit,) = [row for row in ROWS if row.name == 'EViT-S']
+    tokens = evit_tokens(size, evit.load().model.backbone.keep_rate)
+    last, sides = size // 32, crossvit_sides(size)
+    lines = [
+        f'Patches of 16 pixels leave DeiT-S and EViT-S {(size // 16) ** 2} tokens, not 196 and 256.',
+        f'EViT-S has {", ".join(map(str, tokens))} tokens, the class token and the fused one among them'
+        + (', and so never fewer: it is DeiT-S with tokens in another order.' if tokens[0] == tokens[-1] else '.')
+        + ' In training its keep rate falls from 1 between one thirtieth and one third of the iterations.',
+        f'The last maps of the pyramids have {last}x{last} cells'
+        + (': attention in them is trivial.' if last == 1 else ', where attention has little to do.'),
+        f'Windows of Swin-2G have sides {", ".join(map(str, swin_windows(size)))} in its stages where the original has '
+        '7, so that they divide the maps; its tables of relative positions are smaller for it.',
+        f'CrossViT-S resizes images to {sides[0]} and {sides[1]} pixels for its branches, for whole patches of 12 and '
+        '16.',
+        'MobileViTv2-1.5 looks at patches of 2x2 cells. '
+        + (
+            'They do not fill its last map, which is interpolated for them.'
+            if last % 2
+            else 'They fill all of its maps.'
+        ),
+        'ScopeViT-T alone has layer scale, which begins at 1e-6: a training this short would leave its blocks almost '
+        "idle, so those factors learn ten times as fast, as in the repository's trainings on drawn scenes. No other "
+        'row has a rule of its own but for which weights do not decay.',
+    ]
+    return '\n'.join(f'- {line}' for line in lines)
+
+
+def write_page(
+    out: Path, lines: List[dict], of_row: Dict[str, List[dict]], facts: dict, missing: List[str], trials: List[dict]
+) -> None:
+    """Write NAME.md, NAME.json and NAME.png.
+
+    Args:
+        facts: Settings, and the numbers of images and seeds.
+        missing: Rows and seeds that there is no training of.
+        trials: The trainings that learning rates were chosen by.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    paths = {end: Path(f'{out}.{end}') for end in ('md', 'json', 'png')}
+    draw(of_row, paths['png'])
+    chosen = [result for results in of_row.values() for result in results]
+    others = [result for result in trials if result not in chosen]
+    content = dict(date=str(date.today()), **facts, missing=missing, rows=lines, trainings=chosen, other_rates=others)
+    paths['json'].write_text(json.dumps(content, indent=1) + '\n')
+    machines = {
+        tuple(result['machine'][key] for key in ('device', 'cpu', 'threads', 'torch')): result for result in chosen
+    }
+    rates = ' and '.join(f'{lr:g}' for lr in facts['lr'])
+    choice = f'the better of {rates} on the held-out images with seed 0' if len(facts['lr']) > 1 else rates
+    size = facts['size']
+    error = 100 * math.sqrt(0.8 * 0.2 / facts['test'])
+    command = shlex.join(['python', 'projects/imagenet_table/train_all.py', *sys.argv[1:]])
+    page = f"""# All rows trained on small images
+
+From scratch on {facts['images']:,} grey images of clothing (Fashion-MNIST) at {size}x{size},
+{facts['epochs']} epochs in batches of {facts['batch']} with AdamW, one recipe for all. Learning rate: {choice}.
+{facts['held_out']:,} other training images are held out for the choice of the rate and for the curves. Accuracy is
+that on {facts['test']:,} test images, by which nothing was chosen, after the last epoch: mean ± standard deviation
+over seeds.
+
+    {command}
+
+{table(lines)}
+
+![Accuracy over epochs]({paths['png'].name})
+
+{'Missing: ' + ', '.join(missing) + '.' if missing else 'No row and no seed is missing.'}
+
+Images/s are those of training steps in {'mixed precision' if facts['amp'] else 'float32'}, waiting for data included
+(its part is in the last column); s/epoch is that speed over the training images, without validation and start-up.
+Rows were trained one after another, so their speeds may differ by what else the machine did.
+{chr(10).join(machine_in_words(result['machine']) for result in machines.values())}
+
+## What this shows, and what not
+
+Every row learns under one harness; the table says how far each gets in this budget and how fast. It does not say
+which row is best when trained to the end, or on photographs: images are small, grey and few, all models have many
+times more weights than there are images, and one recipe suits some models more than others. The choice of test images
+alone gives a number near 80 % a standard error of {error:.1f} points; rows closer than that are not told apart.
+
+{limits(size)}
+"""
+    paths['md'].write_text(page)
+    print(f'wrote {", ".join(map(str, paths.values()))}')
