@@ -86,7 +86,7 @@ def estimate(rows: List[Row], args: argparse.Namespace) -> None:
         return
     entries = [Entry(row.name, load_network(str(write_config(row, args)))[0], size) for row in todo]
     precision = dict(dtype='bfloat16', autocast=True) if args.amp else {}
-    settings = Settings(batch=args.batch, train=True, device=_device(), warmup=2, rounds=8, **precision)
+    settings = Settings(batch=args.batch, train=True, device=_device(), warmup=2, rounds=8, budget=60.0, **precision)
     print(f'timing {len(todo)} rows ...', flush=True)
     # A forward pass takes about a third of a training step.
     images = args.epochs * (args.images + count_held_out(args.data) / 3) + count_images(args.data, 't10k') / 3
