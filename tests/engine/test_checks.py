@@ -16,10 +16,10 @@ from scopevit.engine.checks import check_channels, check_data
 from scopevit.engine.errors import UserError
 
 CONFIGS = ROOT / 'configs'
-MASK_RCNN = 'detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-2e_scenes'
+MASK_RCNN = 'detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes'
 RETINANET = 'detection/retinanet_scopevit-xtiny_fpn_2xb4-2e_scenes'
-UPERNET = 'segmentation/scopevit-xtiny_upernet_2xb8-3e_scenes-128x128'
-SEMANTIC_FPN = 'segmentation/scopevit-xtiny_fpn_2xb8-3e_scenes-128x128'
+UPERNET = 'segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128'
+SEMANTIC_FPN = 'segmentation/scopevit-xtiny_fpn_2xb4-3e_scenes-128x128'
 POSE = 'pose/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96'
 CLASSIFIER = 'classification/scopevit-xtiny_8xb128-300e_in1k-256px'
 

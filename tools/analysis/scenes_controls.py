@@ -55,7 +55,7 @@ def resnet18(config: str, folder: Path) -> Path:
     else:
         head = 'decode_head' if 'decode_head' in cfg.model else 'head'
         model[head] = dict(in_channels=channels if 'decode_head' in cfg.model else channels[-1])
-    if 'auxiliary_head' in cfg.model:
+    if cfg.model.get('auxiliary_head'):
         model['auxiliary_head'] = dict(in_channels=channels[cfg.model.auxiliary_head.in_index])
     # mmpretrain's ResNet cannot tell the depth of its layers: all learn at the full rate.
     optim_wrapper = dict(constructor='DefaultOptimWrapperConstructor')
