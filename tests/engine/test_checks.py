@@ -19,6 +19,7 @@ CONFIGS = ROOT / 'configs'
 MASK_RCNN = 'detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes'
 RETINANET = 'detection/retinanet_scopevit-xtiny_fpn_2xb4-2e_scenes'
 UPERNET = 'segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128'
+WITH_AUXILIARY_HEAD = 'segmentation/scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512'
 SEMANTIC_FPN = 'segmentation/scopevit-xtiny_fpn_2xb4-3e_scenes-128x128'
 POSE = 'pose/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96'
 CLASSIFIER = 'classification/scopevit-xtiny_8xb128-300e_in1k-256px'
@@ -56,8 +57,8 @@ MISMATCHES = [
     (MASK_RCNN, {'model.roi_head.mask_roi_extractor.out_channels': 32}, ['mask_roi_extractor.out_channels is 32']),
     (RETINANET, {'model.bbox_head.in_channels': 32}, ['model.bbox_head.in_channels is 32', '=64']),
     (UPERNET, SMALL, ['model.decode_head.in_channels is [32, 64, 128, 256]', '=[64, 128, 256, 512]']),
-    (UPERNET, {'model.auxiliary_head.in_channels': 64}, ['model.auxiliary_head.in_channels is 64', '=128']),
-    (UPERNET, {'model.auxiliary_head.in_index': 4}, ['model.auxiliary_head.in_index, now 4']),
+    (WITH_AUXILIARY_HEAD, {'model.auxiliary_head.in_channels': 64}, ['auxiliary_head.in_channels is 64', '=128']),
+    (WITH_AUXILIARY_HEAD, {'model.auxiliary_head.in_index': 4}, ['model.auxiliary_head.in_index, now 4']),
     (SEMANTIC_FPN, {'model.decode_head.in_channels': [32] * 4}, ['model.decode_head.in_channels is [32, 32', '=[64, ']),
     (POSE, SMALL, ['model.head.in_channels is 256', 'hands on 512 channels', 'model.head.in_channels=512']),
     (CLASSIFIER, SMALL, ['model.head.in_channels is 256', 'model.head.in_channels=512']),
