@@ -76,7 +76,7 @@ else
     say "Drawing scenes in the layouts of ImageNet, COCO and ADE20K"
     "$PYTHON" tools/data/make_scenes.py
     if [ -z "$pretrained" ]; then
-        train configs/classification/scopevit-xtiny_2xb32-12e_scenes-32px.py "$runs/pretraining"
+        train configs/classification/scopevit-xtiny_2xb32-15e_scenes-32px.py "$runs/pretraining"
         say "Publishing the pretrained backbone"
         "$PYTHON" tools/converters/publish_model.py "$(cat "$runs/pretraining/last_checkpoint")" \
             "$runs/scopevit-xtiny_scenes.pth"

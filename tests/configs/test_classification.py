@@ -80,7 +80,8 @@ def test_layer_decay_reaches_every_layer():
     model = MODELS.build(cfg.model)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     # MMEngine adds a last group without parameters, which only remembers the base rate.
-    groups = {group['param_name']: group for group in wrapper.param_groups if group['params']}
+    of_parameter = {id(group['params'][0]): group for group in wrapper.param_groups if group['params']}
+    groups = {name: of_parameter[id(parameter)] for name, parameter in model.named_parameters()}
     rates = {name: group['lr'] for name, group in groups.items()}
     assert rates['head.fc.weight'] == pytest.approx(5e-4)
     assert rates['backbone.stages.3.norm.weight'] == pytest.approx(5e-4 * 0.8)
