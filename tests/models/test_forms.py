@@ -164,3 +164,16 @@ def test_compiles_without_graph_breaks():
     for size in [(64, 96), (72, 100)]:
         image = formula_image(*size, batch=2).float()
         assert_equal(compiled(image), model(image), 1e-4)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_one_compiled_graph_serves_all_sizes():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = build()
+    compiled = torch.compile(model, backend='eager', fullgraph=True, dynamic=True)
+    for size in [(64, 96), (72, 100), (160, 128)]:
+        image = formula_image(*size, batch=2).float()
+        assert_equal(compiled(image), model(image), 1e-4)
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] == 1

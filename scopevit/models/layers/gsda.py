@@ -9,9 +9,17 @@ T = rows*cols tokens.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental import symbolic_shapes
 
 # PyTorch before 2.7 does not tell; there the exported graph serves sizes that need the same padding.
 is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+is_compiling = torch.compiler.is_compiling
+has_static_value = getattr(symbolic_shapes, 'has_static_value', lambda size: True)
+
+
+def serves_any_size(H: int, W: int) -> bool:
+    """Whether this call is traced into a graph in which the map's size is not fixed."""
+    return is_exporting() or (is_compiling() and not (has_static_value(H) and has_static_value(W)))
 
 
 class RelativePositionBias(nn.Module):
@@ -114,7 +122,7 @@ class GlobalScaleDilatedAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_exporting():
+        if serves_any_size(*x.shape[1:3]):
             return self._forward_without_branches(x)
         B, H, W, C = x.shape
         h, d = self.num_heads, C // self.num_heads
