@@ -9,17 +9,19 @@ T = rows*cols tokens.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx.experimental import symbolic_shapes
 
-# PyTorch before 2.7 does not tell; there the exported graph serves sizes that need the same padding.
+# PyTorch before 2.7 may not tell; there the exported graph serves sizes that need the same padding.
 is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
-is_compiling = torch.compiler.is_compiling
-has_static_value = getattr(symbolic_shapes, 'has_static_value', lambda size: True)
 
 
 def serves_any_size(H: int, W: int) -> bool:
     """Whether this call is traced into a graph in which the map's size is not fixed."""
-    return is_exporting() or (is_compiling() and not (has_static_value(H) and has_static_value(W)))
+    if is_exporting() or not torch.compiler.is_compiling():
+        return is_exporting()
+    from torch.fx.experimental import symbolic_shapes  # slow to import; the compiler has done so
+
+    is_fixed = getattr(symbolic_shapes, 'has_static_value', lambda size: True)
+    return not (is_fixed(H) and is_fixed(W))
 
 
 class RelativePositionBias(nn.Module):
