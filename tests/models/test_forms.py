@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from reference.weights import fill, formula_image
 from scopevit.models import ScopeViT
@@ -105,7 +107,7 @@ def test_position_bias_gets_gradients_in_evaluation_mode():
 @pytest.mark.parametrize('max_keys', [1, 7, 20])
 @torch.no_grad()
 def test_limited_keys(max_keys):
-    """Averages over squares of neighbours; no limit where there are few enough; the cost is bounded."""
+    """Averages over rectangles of neighbours; no limit where there are few enough."""
     from scopevit.models.layers import MultiScaleSelfAttention
 
     torch.manual_seed(0)
@@ -116,11 +118,33 @@ def test_limited_keys(max_keys):
     embedded, fewer = free.embed_scopes(x), limited.embed_scopes(x)
     assert embedded.shape[2:] == (5, 8)
     assert fewer.shape[2] * fewer.shape[3] <= max_keys
-    r = -(-8 // fewer.shape[3])
-    torch.testing.assert_close(fewer[:, :, 0, 0], embedded[:, :, :r, :r].mean((2, 3)))
-    torch.testing.assert_close(fewer[:, :, -1, -1].isfinite().all(), torch.tensor(True))
+    rows, cols = -(-5 // fewer.shape[2]), -(-8 // fewer.shape[3])
+    assert abs(rows - cols) <= 1 or max_keys == 1
+    for i, j in [(0, 0), (fewer.shape[2] - 1, fewer.shape[3] - 1)]:
+        rectangle = embedded[:, :, i * rows : (i + 1) * rows, j * cols : (j + 1) * cols]
+        torch.testing.assert_close(fewer[:, :, i, j], rectangle.mean((2, 3)))
     small = torch.randn(2, 16, 2, 2)
     assert torch.equal(limited.embed_scopes(small), free.embed_scopes(small))
+
+
+@torch.no_grad()
+def test_limited_keys_bound_the_cost_of_a_large_image():
+    """Attention's products grow with the number of queries, not with its square; small images change nothing."""
+
+    def products(model, image):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            model(image)
+        return counter.get_flop_counts()['Global'][torch.ops.aten.bmm]
+
+    free, limited = build(), build(max_keys=16)
+    tiny, small, large = (formula_image(side, side).float() for side in (32, 256, 512))
+    assert_equal(limited(tiny), free(tiny), 1e-6)
+    assert products(limited, large) <= 4.1 * products(limited, small)
+    assert products(free, large) > 8 * products(free, small)
+    assert all(x.isfinite().all() for x in limited(formula_image(333, 77).float()))
+    dynamic = torch.export.Dim.DYNAMIC
+    with pytest.raises(Exception, match='max_keys needs a graph for each image size'):
+        torch.export.export(limited, (large,), dynamic_shapes=({2: dynamic, 3: dynamic},))
 
 
 def test_bfloat16_autocast_trains_without_nan():
@@ -138,6 +162,10 @@ def test_bfloat16_autocast_trains_without_nan():
         expected = model(image)
         with torch.autocast('cpu', dtype=torch.bfloat16):
             assert_equal(model(image), expected, 0.3)
+        model.eval()  # what was kept in float32 is forgotten
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            model(image)
+        assert_equal(model(image), expected, 1e-6)  # what is kept in bfloat16 does not serve here
 
 
 @pytest.mark.slow
@@ -164,6 +192,20 @@ def test_compiles_without_graph_breaks():
     for size in [(64, 96), (72, 100)]:
         image = formula_image(*size, batch=2).float()
         assert_equal(compiled(image), model(image), 1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_training_with_checkpointing_has_the_same_gradients():
+    torch._dynamo.reset()
+    image = formula_image(64, 96, batch=2).float()
+    gradients = []
+    for with_cp in (False, True):
+        model = build(dict(NARROW, depths=(1, 1, 1, 1)), with_cp=with_cp, rel_pos_drop=0.0).train()
+        form = torch.compile(model, backend='eager', fullgraph=True, dynamic=False) if with_cp else model
+        sum(x.square().mean() for x in form(image)).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for expected, gradient in zip(*gradients):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
 
 
 @pytest.mark.slow

@@ -174,6 +174,15 @@ def test_checkpointing_changes_nothing(drop):
         torch.testing.assert_close(cp_buffers[name], buffers[name])
 
 
+def test_checkpointed_graph_is_run_backwards_twice():
+    model = build(with_cp=True).train()
+    loss = model(formula_image(64, 64, batch=2).float())[-1].sum()
+    loss.backward(retain_graph=True)
+    once = model.stages[0].blocks[0].mssa.mlp.fc1.weight.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(model.stages[0].blocks[0].mssa.mlp.fc1.weight.grad, 2 * once)
+
+
 def test_checkpointing_with_synchronised_batch_norm():
     """SyncBatchNorm insists on its counter; outside several processes it computes as BatchNorm."""
     model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(build(with_cp=True)).train()

@@ -7,8 +7,8 @@ view of the same memory.
 
 import functools
 import inspect
-from contextlib import contextmanager, nullcontext
-from typing import Callable, Iterator, Optional, Sequence, Union
+from contextlib import nullcontext
+from typing import Callable, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
@@ -109,7 +109,8 @@ class ScopeViTStage(nn.Module):
         # (B, C, H, W) -> (B, H, W, C)
         x = self.patch_embed(x).permute(0, 2, 3, 1)
         for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
+            # A compiler chooses itself what to compute again.
+            if self.with_cp and torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 contexts = functools.partial(_checkpoint_contexts, block)
                 x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
             else:
@@ -118,23 +119,25 @@ class ScopeViTStage(nn.Module):
         return self.norm(x.permute(0, 3, 1, 2))
 
 
-def _checkpoint_contexts(block: nn.Module) -> tuple:
-    return nullcontext(), _frozen_statistics(block)
+class _FrozenStatistics:
+    """Keeps batch norms from counting a batch twice when checkpointing runs it again."""
 
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
 
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep batch norms from counting a batch twice when checkpointing runs it again."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    kept = [(m.momentum, m.num_batches_tracked) for m in norms]
-    for norm, (_, counter) in zip(norms, kept):
-        # The counter must stay a tensor for SyncBatchNorm: it counts in a copy.
-        norm.momentum, norm.num_batches_tracked = 0.0, None if counter is None else counter.clone()
-    try:
-        yield
-    finally:
-        for norm, (momentum, counter) in zip(norms, kept):
+    def __enter__(self) -> None:
+        self.kept = [(m.momentum, m.num_batches_tracked) for m in self.norms]
+        for norm, (_, counter) in zip(self.norms, self.kept):
+            # The counter must stay a tensor for SyncBatchNorm: it counts in a copy.
+            norm.momentum, norm.num_batches_tracked = 0.0, None if counter is None else counter.clone()
+
+    def __exit__(self, *_) -> None:
+        for norm, (momentum, counter) in zip(self.norms, self.kept):
             norm.momentum, norm.num_batches_tracked = momentum, counter
+
+
+def _checkpoint_contexts(block: nn.Module) -> tuple:
+    return nullcontext(), _FrozenStatistics(block)
 
 
 def default_scope_heads(num_heads: int) -> tuple:

@@ -4,6 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+# PyTorch before 2.7 may not tell; there an exported graph serves sizes that need the same padding in GSDA.
+is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+
 
 class DropPath(nn.Module):
     """Stochastic depth: while training, drop a residual branch for whole samples.

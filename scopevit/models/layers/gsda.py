@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# PyTorch before 2.7 may not tell; there the exported graph serves sizes that need the same padding.
-is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+from .common import is_exporting
 
 
 def serves_any_size(H: int, W: int) -> bool:
@@ -56,21 +55,21 @@ class RelativePositionBias(nn.Module):
         self.register_buffer('table', None)  # in the deploy form what the MLP gives for `offsets`
         self._kept = {}
 
-    def forward(self, rows: int, cols: int) -> Tensor:
+    def forward(self, rows: int, cols: int, dtype: torch.dtype) -> Tensor:
         """Bias (h, T, T) of a ``rows x cols`` grid, tokens in row-major order.
 
-        In evaluation it is computed once, and again when a parameter has changed.
+        In evaluation it is computed once for each ``dtype``, and again when a parameter has changed.
         """
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.compute(rows, cols)
+            return self.compute(rows, cols).to(dtype)
         state = tuple((id(p), p.device, p.dtype, p.is_inference() or p._version) for p in self._sources())
         if self._kept.get('state') != state:
             self._kept = {'state': state}
-        bias = self._kept.get((rows, cols))
+        bias = self._kept.get((rows, cols, dtype))
         if bias is None:
-            bias = self.compute(rows, cols).contiguous()
+            bias = self.compute(rows, cols).to(dtype).contiguous()
             if type(bias) is Tensor:  # not one of a mode that only pretends to compute
-                self._kept[rows, cols] = bias
+                self._kept[rows, cols, dtype] = bias
         return bias
 
     def train(self, mode: bool = True) -> 'RelativePositionBias':
@@ -100,6 +99,16 @@ class RelativePositionBias(nn.Module):
         index = self.index[:rows, :cols, :rows, :cols].reshape(rows * cols, rows * cols)
         # (T, T, h) -> (h, T, T)
         return self._table()[index].permute(2, 0, 1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Scaled dot-product attention, 3 x (..., T, d) -> (..., T, d), with a bias (..., T, T) on the logits."""
+    if not (bias.requires_grad and q.device.type == 'cpu'):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    # The CPU's fused kernel cannot learn a bias, and what PyTorch falls back on guards against
+    # queries without any key, which do not occur: it takes twice as many passes over the logits.
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return logits.add_(bias).softmax(dim=-1) @ v
 
 
 class GlobalScaleDilatedAttention(nn.Module):
@@ -138,7 +147,8 @@ class GlobalScaleDilatedAttention(nn.Module):
         # One permutation puts a group's tokens side by side; the rest are views, but for padded maps.
         # (B, rows*sh, cols*sw, C) -> (B, G, T, C)
         x = x.reshape(B, rows, sh, cols, sw, C).permute(0, 2, 4, 1, 3, 5).reshape(B, sh * sw, rows * cols, C)
-        bias = self.rel_pos(rows, cols)[None]  # (1, h, T, T)
+        qkv = self.qkv(x)
+        bias = self.rel_pos(rows, cols, qkv.dtype)[None]  # (1, h, T, T)
         if any(padding):
             # (1, h, T, T) -> (G, h, T, T)
             bias = bias.masked_fill(self._padded_keys(H, W, rows, cols, sh, sw, x.device), float('-inf'))
@@ -146,9 +156,9 @@ class GlobalScaleDilatedAttention(nn.Module):
         # heads, so that the batch still shares it.
         heads = bias.shape[0] * h
         # (B, G, T, 3C) -> 3 x (B or B*G, heads, T, d)
-        qkv = self.qkv(x).reshape(B, sh * sw, rows * cols, 3, h, d).permute(3, 0, 1, 4, 2, 5)
+        qkv = qkv.reshape(B, sh * sw, rows * cols, 3, h, d).permute(3, 0, 1, 4, 2, 5)
         q, k, v = qkv.reshape(3, -1, heads, rows * cols, d).unbind()
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.reshape(1, heads, rows * cols, rows * cols))
+        x = attend(q, k, v, bias.reshape(1, heads, rows * cols, rows * cols))
         # (B or B*G, heads, T, d) -> (B, G, T, C)
         x = self.proj(x.reshape(B, sh * sw, h, rows * cols, d).transpose(2, 3).reshape(B, sh * sw, rows * cols, C))
         # (B, G, T, C) -> (B, rows*sh, cols*sw, C)
@@ -176,7 +186,7 @@ class GlobalScaleDilatedAttention(nn.Module):
         q, k, v = (qkv.index_select(1, source + part * h).reshape(-1, T, d) for part in range(3))
         key = torch.arange(T, device=x.device)
         padded = (key // g * sh + first_row[:, None] >= H) | (key % g * sw + first_col[:, None] >= W)
-        bias = self.rel_pos(g, g).reshape(h * T, T).index_select(0, slot % (h * T))
+        bias = self.rel_pos(g, g, qkv.dtype).reshape(h * T, T).index_select(0, slot % (h * T))
         bias = bias.masked_fill(padded, float('-inf'))  # (G*h*T, T)
         logits = ((q * d**-0.5) @ k.transpose(1, 2)).reshape(B, -1, T) + bias
         x = (logits.softmax(dim=-1).reshape(-1, T, T) @ v).reshape(B, -1, d)

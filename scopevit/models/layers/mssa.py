@@ -5,14 +5,13 @@ dimension, N = H*W queries, M keys. Maps (B, C, H, W) are channels-last views of
 (B, H, W, C), so changing between them moves no data.
 """
 
-import math
 from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .common import fold_batch_norm
+from .common import fold_batch_norm, is_exporting
 
 SCOPES = (7, 5, 3)
 """Kernel sizes of the large, medium and small scope, in channel order."""
@@ -101,11 +100,16 @@ class MultiScaleSelfAttention(nn.Module):
         parts = x.split([conv.in_channels for conv in convs], dim=1)
         x = torch.cat([conv(part) for conv, part in zip(convs, parts)], dim=1)
         if self.max_keys is not None:
-            # Neighbours are averaged, r x r of them, until few enough are left.
-            r = math.ceil(math.sqrt(x.shape[2] * x.shape[3] / self.max_keys))
-            while -(-x.shape[2] // r) * -(-x.shape[3] // r) > self.max_keys:
-                r += 1
-            x = F.avg_pool2d(x, r, ceil_mode=True) if r > 1 else x
+            if any(isinstance(side, torch.SymInt) for side in x.shape[2:]) and is_exporting():
+                raise ValueError('max_keys needs a graph for each image size: export with a fixed height and width')
+            # Neighbours are averaged, in squares or nearly so, until few enough are left.
+            rows = cols = 1
+            while -(-x.shape[2] // rows) * -(-x.shape[3] // cols) > self.max_keys:
+                if rows < cols or (rows == cols and x.shape[2] > x.shape[3]):
+                    rows += 1
+                else:
+                    cols += 1
+            x = F.avg_pool2d(x, (rows, cols), ceil_mode=True) if rows * cols > 1 else x
         return x
 
     def forward(self, x: Tensor) -> Tensor:
