@@ -4,6 +4,7 @@ _base_ = './mask-rcnn_scopevit-xtiny_fpn_1x_coco.py'
 
 # The images are small: fewer channels and regions do, and the smallest anchors measure 16 pixels.
 model = dict(
+    backbone=dict(frozen_stages=1),  # what the first stage needs, pretraining has taught it
     neck=dict(out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
     roi_head=dict(

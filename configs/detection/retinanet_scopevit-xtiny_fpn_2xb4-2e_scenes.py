@@ -4,6 +4,7 @@ _base_ = './retinanet_scopevit-xtiny_fpn_1x_coco.py'
 
 # The images are small: fewer channels do, and the smallest anchors measure 16 pixels.
 model = dict(
+    backbone=dict(frozen_stages=1),  # what the first stage needs, pretraining has taught it
     neck=dict(out_channels=64),
     bbox_head=dict(in_channels=64, feat_channels=64, stacked_convs=2, anchor_generator=dict(octave_base_scale=2)),
 )

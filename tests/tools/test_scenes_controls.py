@@ -1,6 +1,7 @@
 """The controls beside the quick start's results: what is trained, and what counts as too close."""
 
 import pytest
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -30,10 +31,10 @@ def test_resnet18_takes_the_backbones_place(controls, tmp_path):
 
 
 def test_a_random_backbone_does_not_learn(controls):
-    key, value = controls.RANDOM_BACKBONE.split('=')
+    options = dict(option.split('=') for option in controls.RANDOM_BACKBONE)
     for name in controls.configs()[1:]:
         cfg = Config.fromfile(ROOT / name)
-        cfg.merge_from_dict({key: DictAction._parse_int_float_bool(value)})
+        cfg.merge_from_dict({key: DictAction._parse_int_float_bool(value) for key, value in options.items()})
         init_default_scope(cfg.default_scope)
         model = MODELS.build(cfg.model)
         rates = {
@@ -43,6 +44,7 @@ def test_a_random_backbone_does_not_learn(controls):
         }
         for parameter_name, parameter in model.named_parameters():
             assert (rates[id(parameter)] == 0) == parameter_name.startswith('backbone.')
+        assert all(norm.training for norm in model.train().modules() if isinstance(norm, torch.nn.BatchNorm2d))
 
 
 def test_metrics_that_a_random_backbone_reaches_are_named(controls):
