@@ -144,7 +144,7 @@ class _CountingMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Optional[dict] = None):
         kwargs = kwargs or {}
         library, name = func._schema.name.split('::')
-        count_macs = _rule(name.rstrip('_')) if library == 'aten' else None
+        count_macs = _rule(name.rstrip('_')) if library in ('aten', 'mkldnn') else None
         if count_macs is None:
             # In torch.inference_mode operators come here that consist of others.
             with self:
@@ -166,8 +166,8 @@ def _conv(output: Tensor, x: Tensor, weight: Tensor, bias, stride, padding, dila
     return 'conv', (x if transposed else output).numel() * weight[0].numel()
 
 
-def _linear(output: Tensor, x: Tensor, weight: Tensor, *_) -> tuple:
-    return 'linear', output.numel() * weight.shape[-1]
+def _linear(output: Tensor, x: Tensor, *_) -> tuple:
+    return 'linear', output.numel() * x.shape[-1]
 
 
 def _product(output: Tensor, a: Tensor, b: Tensor, *_) -> tuple:
@@ -190,6 +190,7 @@ _RULES = {
     '_convolution': _conv,
     'cudnn_convolution': _conv,
     'linear': _linear,
+    '_linear_pointwise': _linear,  # of oneDNN, with what follows it
     'scaled_dot_product_attention': _attention,
     **dict.fromkeys(('mm', 'bmm', 'mv', 'dot', 'vdot', '_int_mm', '_scaled_mm'), _product),
     **dict.fromkeys(('addmm', 'baddbmm', 'addbmm', 'addmv', '_addmm_activation'), _sum_and_product),
@@ -197,7 +198,7 @@ _RULES = {
 
 
 def _rule(name: str) -> Optional[Callable]:
-    """How an operator of torch is counted; None for those that count nothing."""
+    """How an operator of torch or oneDNN is counted; None for those that count nothing."""
     # Fused attention has an operator for each kind of device and of kernel; the one named '_math' is made of others.
     is_fused = name.startswith('_scaled_dot_product_') and not name.endswith(('_math', '_backward'))
     return _attention if is_fused else _RULES.get(name)

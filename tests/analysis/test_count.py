@@ -176,6 +176,19 @@ def test_what_a_model_keeps_is_counted_anew():
     assert count(model, image) == count(model, image, call=really) == before
 
 
+def test_deploy_form():
+    """On a CPU its linear layers may be oneDNN's, fused with what follows; attention's bias is a table."""
+    model = Classifier('xtiny').eval()
+    image = torch.rand(1, 3, 64, 64)
+    before = count(model, image)
+    model.backbone.switch_to_deploy()
+    bias_mlps = 8 * 15**2 * 512 * 2 + 15**2 * 512 * (2 + 2 * 4 + 4 * 8 + 16)
+    for call in (None, really, in_inference_mode):
+        found = count(model, image, call=call)
+        assert found.by_kind == dict(before.by_kind, linear=before.by_kind['linear'] - bias_mlps)
+        assert found.uncounted == ()
+
+
 def test_padding_is_counted():
     # One stage, 16 channels in 2 heads, an image of 52x37: a map of 13x10.
     arch = dict(embed_dims=(16,), depths=(1,), num_heads=(2,))
