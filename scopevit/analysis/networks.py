@@ -1,5 +1,6 @@
 """Models from configs, from timm and from Python files, all as plain networks that take a batch of images."""
 
+import argparse
 import difflib
 import importlib.util
 import logging
@@ -8,10 +9,10 @@ import re
 import sys
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Callable, Iterator, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Callable, Dict, Iterator, Optional, Tuple
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -138,20 +139,23 @@ def _height_and_width(size: object) -> Size:
 
 @dataclass(frozen=True)
 class Spec:
-    """Which model, and how: ``[LABEL=]MODEL[@SIZE][:deploy]``.
+    """Which model, and how: ``[LABEL=]MODEL[@SIZE][:deploy][?KEY=VALUE&KEY=VALUE...]``.
 
     Attributes:
         label: What tables call it.
         name: A config file, a config of an installed toolbox (``mmdet::...``), ``timm:NAME``, or
-            ``FILE.py:FUNCTION``, a function without arguments that returns a model.
+            ``FILE.py:FUNCTION``, a function that returns a model.
         size: Height and width of its images; None: the usual ones.
         deploy: Whether to take its form for deployment.
+        options: Settings of the config to override (``model.backbone.with_cp``), else arguments
+            of the function or of timm's ``create_model``.
     """
 
     label: str
     name: str
     size: Optional[Size] = None
     deploy: bool = False
+    options: Dict[str, object] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> 'Spec':
@@ -160,14 +164,34 @@ class Spec:
         Raises:
             UserError: If it does not have this form.
         """
+        which, mark, options = text.strip().partition('?')
         found = re.fullmatch(
-            r'(?:(?P<label>[^=]+)=)?(?P<name>[^=]+?)(?:@(?P<size>[^@:/]*))?(?P<deploy>:deploy)?', text.strip()
+            r'(?:(?P<label>[^=]+)=)?(?P<name>[^=]+?)(?:@(?P<size>[^@:/]*))?(?P<deploy>:deploy)?', which
         )
         if not found:
-            raise UserError(f'model {text!r} is not of the form [LABEL=]MODEL[@SIZE][:deploy]')
+            raise UserError(f'model {text!r} is not of the form [LABEL=]MODEL[@SIZE][:deploy][?KEY=VALUE&...]')
         name, size = found['name'], found['size']
-        label = found['label'] or _short(name) + (found['deploy'] or '')
-        return cls(label, name, None if size is None else parse_size(size), bool(found['deploy']))
+        label = found['label'] or _short(name) + (found['deploy'] or '') + mark + options
+        size = None if size is None else parse_size(size)
+        return cls(label, name, size, bool(found['deploy']), parse_options(options) if mark else {})
+
+
+def parse_options(text: str) -> Dict[str, object]:
+    """``KEY=VALUE&KEY=VALUE``, values as --cfg-options takes them.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    pairs = text.split('&')
+    for pair in pairs:
+        if not re.fullmatch(r'[^=]+=.+', pair) or pair.endswith(':deploy'):
+            raise UserError(f'option {pair!r} is not of the form KEY=VALUE; SIZE and :deploy stand before the "?"')
+    parsed = argparse.Namespace()
+    try:
+        DictAction([], 'options')(None, parsed, pairs)
+    except Exception as error:  # of brackets that do not close
+        raise UserError(f'the values of {text!r} cannot be read: {error}') from None
+    return parsed.options
 
 
 def parse_size(text: str) -> Size:
@@ -187,24 +211,25 @@ def _short(name: str) -> str:
     return os.path.splitext(os.path.basename(name))[0] if is_config else name.rsplit(':', 1)[-1]
 
 
-def load_network(name: str) -> Tuple[nn.Module, Optional[Size]]:
-    """Build a model (see ``Spec.name``) with random weights; returns it and its usual size, if that is known.
+def load_network(name: str, options: Optional[Dict[str, object]] = None) -> Tuple[nn.Module, Optional[Size]]:
+    """Build a model (see ``Spec``) with random weights; returns it and its usual size, if that is known.
 
     Raises:
         UserError: If there is no such model, or it cannot be built.
     """
+    options = options or {}
     if name.startswith('timm:'):
-        return _from_timm(name[len('timm:') :])
+        return _from_timm(name[len('timm:') :], options)
     if '::' not in name and re.search(r'\.py:\w+$', name):
-        return _from_function(*name.rsplit(':', 1)), None
-    cfg = load_config(name)
+        return _from_function(*name.rsplit(':', 1), options), None
+    cfg = load_config(name, options)
     try:
         return Network(build_model(cfg)), image_size(cfg)
     except UserError as error:
         raise UserError(f'{name}: {error}') from error
 
 
-def _from_timm(name: str) -> Tuple[nn.Module, Size]:
+def _from_timm(name: str, options: Dict[str, object]) -> Tuple[nn.Module, Size]:
     try:
         import timm
     except ImportError:
@@ -215,11 +240,14 @@ def _from_timm(name: str) -> Tuple[nn.Module, Size]:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
         raise UserError(f'timm has no model {name}' + (f'; did you mean {" or ".join(close)}?' if close else ''))
-    model = timm.create_model(name, pretrained=False)
+    try:
+        model = timm.create_model(name, pretrained=False, **options)
+    except Exception as error:  # whatever a constructor raises
+        raise UserError(f'timm:{name} cannot be built: {type(error).__name__}: {error}') from error
     return model, tuple(model.pretrained_cfg['input_size'][1:])
 
 
-def _from_function(path: str, function: str) -> nn.Module:
+def _from_function(path: str, function: str, options: Dict[str, object]) -> nn.Module:
     if not os.path.isfile(path):
         raise UserError(f'{path} does not exist; models in Python are given as FILE.py:FUNCTION')
     spec = importlib.util.spec_from_file_location(f'networks_in_{os.path.basename(path)[:-3]}', path)
@@ -229,7 +257,7 @@ def _from_function(path: str, function: str) -> nn.Module:
         spec.loader.exec_module(module)
         if not callable(getattr(module, function, None)):
             raise UserError(f'{path} has no function {function}')
-        model = getattr(module, function)()
+        model = getattr(module, function)(**options)
     except UserError:
         raise
     except Exception as error:  # it is a program: whatever it raises, it is the program's

@@ -23,12 +23,13 @@ from scopevit.engine.errors import UserError
 from scopevit.engine.launch import load_config
 
 CONFIG = 'configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
+SHORT = 'scopevit-tiny_8xb128-300e_in1k-256px'
 NETS = """
 from torch import nn
 from beside import CHANNELS
 
-def net():
-    return nn.Conv2d(CHANNELS, 4, 3)
+def net(channels=4):
+    return nn.Conv2d(CHANNELS, channels, 3)
 
 def number():
     return 3
@@ -49,6 +50,10 @@ def fails():
         ('timm:repvit_m1_1:deploy', Spec('repvit_m1_1:deploy', 'timm:repvit_m1_1', None, True)),
         ('timm:vit.augreg@384', Spec('vit.augreg', 'timm:vit.augreg', (384, 384))),
         ('/a@b/nets.py:small@32', Spec('small', '/a@b/nets.py:small', (32, 32))),
+        (f'cp={CONFIG}@64?a.with_cp=True', Spec('cp', CONFIG, (64, 64), False, {'a.with_cp': True})),
+        (f'{CONFIG}:deploy?a=1&b=x', Spec(f'{SHORT}:deploy?a=1&b=x', CONFIG, None, True, dict(a=1, b='x'))),
+        ('timm:vit?img=(3,4)&p=0.5', Spec('vit?img=(3,4)&p=0.5', 'timm:vit', options=dict(img=(3, 4), p=0.5))),
+        ('a.py:f?w=[a,b]&n=x=y', Spec('f?w=[a,b]&n=x=y', 'a.py:f', options=dict(w=['a', 'b'], n='x=y'))),
     ],
 )
 def test_specs(text, spec):
@@ -59,6 +64,17 @@ def test_specs(text, spec):
 def test_bad_specs(text):
     with pytest.raises(UserError, match='is not of the form|is neither a number of pixels'):
         Spec.parse(text)
+
+
+@pytest.mark.parametrize('options', ['', 'a', 'a=', '=1', 'a=1&', 'a=1&b', 'a=1:deploy'])
+def test_bad_options(options):
+    with pytest.raises(UserError, match=r'option .* is not of the form KEY=VALUE; SIZE and :deploy stand before'):
+        Spec.parse(f'a.py?{options}')
+
+
+def test_options_that_cannot_be_read():
+    with pytest.raises(UserError, match=r"the values of 'a=\[1,\(2\]' cannot be read"):
+        Spec.parse('a.py?a=[1,(2]')
 
 
 def test_sizes_of_text():
@@ -107,6 +123,9 @@ def test_functions_in_files(tmp_path):
     model, size = load_network(f'{path}:net')
     assert image_channels(model) == 5
     assert size is None
+    assert load_network(f'{path}:net', dict(channels=7))[0].out_channels == 7
+    with pytest.raises(UserError, match='net failed: TypeError: .* unexpected keyword argument .width'):
+        load_network(f'{path}:net', dict(width=7))
     for function, says in (
         ('nothing', 'has no function nothing'),
         ('number', 'returned a int, not a torch.nn.Module'),
@@ -117,6 +136,16 @@ def test_functions_in_files(tmp_path):
     with pytest.raises(UserError, match='missing.py does not exist'):
         load_network(f'{tmp_path}/missing.py:net')
     assert sys.path == before
+
+
+def test_options_override_a_config():
+    config = 'configs/classification/scopevit-xtiny_8xb128-300e_in1k-256px.py'
+    network, size = load_network(str(ROOT / config), {'model.backbone.with_cp': True, 'model.head.num_classes': 7})
+    assert network.model.backbone.stages[0].with_cp
+    assert network.model.head.num_classes == 7
+    assert size == (256, 256)
+    with pytest.raises(UserError, match='ScopeViT has no option .with_cq.; its options are .*with_cp'):
+        load_network(str(ROOT / config), {'model.backbone.with_cq': True})
 
 
 def test_configs_that_do_not_build(tmp_path):
@@ -136,13 +165,21 @@ def test_timm(monkeypatch):
 
     net = nn.Conv2d(3, 4, 3)
     net.pretrained_cfg = dict(input_size=(3, 288, 256))
+
+    def create_model(name, pretrained, classes=4):
+        assert not pretrained
+        net.out_channels = classes
+        return net
+
     timm = types.SimpleNamespace(
-        is_model=lambda name: name == 'resnet18',
-        list_models=lambda: ['resnet18', 'vit'],
-        create_model=lambda name, pretrained: None if pretrained else net,
+        is_model=lambda name: name == 'resnet18', list_models=lambda: ['resnet18', 'vit'], create_model=create_model
     )
     monkeypatch.setitem(sys.modules, 'timm', timm)
     assert load_network('timm:resnet18') == (net, (288, 256))
+    assert load_network('timm:resnet18', dict(classes=9))[0].out_channels == 9
+    for options in (dict(pretrained=True), dict(width=3)):
+        with pytest.raises(UserError, match='timm:resnet18 cannot be built: TypeError'):
+            load_network('timm:resnet18', options)
     with pytest.raises(UserError, match='timm has no model resnet8; did you mean resnet18'):
         load_network('timm:resnet8')
 

@@ -16,13 +16,13 @@ class Scaled(nn.Conv2d):
     def switch_to_deploy(self):
         self.bias = None
 
-def net():
-    return Scaled(3, 4, 3)
+def net(channels=4):
+    return Scaled(3, channels, 3)
 """
 
 
 def benchmark(*words):
-    return tool_here('analysis/benchmark.py', *words, '--batch', 1, '--warmup', 1, '--rounds', 3)
+    return tool_here('analysis/benchmark.py', *words, '--batch', 1, '--warmup', 1, '--rounds', 3, '--calls', 1)
 
 
 @pytest.fixture
@@ -63,6 +63,56 @@ def test_deploy_for_all_that_have_it(nets):
     assert result.returncode == 0, result.stderr
 
 
+def test_released_style_has_no_deploy_form():
+    style = ROOT / 'tools' / 'analysis' / 'released_style.py'
+    result = benchmark(f'{CONFIG}@256', f'{style}:xtiny@256', '--deploy')
+    assert result.returncode == 0, result.stderr
+    fails_cleanly(benchmark(f'{style}:xtiny@256:deploy'), 'has no form for deployment')
+    fails_cleanly(benchmark(f'{style}:xtiny@96'), 'multiples of 256, but got 96x96')
+
+
+def test_options_of_models(nets):
+    result = benchmark(
+        *(f'plain={CONFIG}@64', f'cp={CONFIG}@64?model.backbone.with_cp=True', f'{nets}@32?channels=2', '--train')
+    )
+    assert result.returncode == 0, result.stderr
+    assert '| net?channels=2 |' in result.stdout
+    plain, checkpoints = (float(line.split('|')[9].split()[0]) for line in result.stdout.splitlines()[2:4])
+    assert checkpoints < 0.8 * plain  # MiB, gradients among them
+
+
+def test_a_model_that_fails_leaves_the_others_results(nets, tmp_path):
+    files = {kind: tmp_path / f'out.{kind}' for kind in ('json', 'md', 'png')}
+    result = benchmark(
+        *(nets, '--size', '2', '16', '24'),
+        *('--json', files['json'], '--table', files['md'], '--plot', files['png']),
+    )
+    fails_cleanly(result, 'net does not run at 2x2')
+    assert result.returncode == 1
+    rows = json.loads(files['json'].read_text())['results']
+    assert [len(row['seconds']) for row in rows] == [0, 3, 3]
+    assert rows[0]['error'].startswith('RuntimeError')
+    assert 'fails' in files['md'].read_text()
+    assert cv2.imread(str(files['png'])) is not None
+    assert sorted(tmp_path.glob('out.*')) == sorted(files.values())
+
+
+def test_results_are_written_after_each_round(nets, tmp_path, monkeypatch):
+    """Whoever ends a long measurement keeps what there is."""
+    out = tmp_path / 'out.json'
+    rounds = []
+
+    def interrupt(*_):
+        rounds.append(len(json.loads(out.read_text())['results'][0]['seconds']))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('scopevit.analysis.benchmark._Stepper.profile', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(f'{nets}@32', '--json', out)
+    assert rounds == [3]
+    assert json.loads(out.read_text())['results'][0]['images_per_second'] > 0
+
+
 def test_bad_input(nets, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
     (tmp_path / 'file').write_text('')
@@ -74,6 +124,14 @@ def test_bad_input(nets, tmp_path, monkeypatch):
         ([f'{nets}@2'], 'net does not run at 2x2'),
         (['timm:resnet18'], 'not installed'),
         ([f'{nets}@32', '--device', 'nowhere'], '--device nowhere cannot be used here'),
+        ([f'{nets}@32', '--device', 'meta'], '--device meta cannot be used here: only cpu, cuda'),
+        ([f'{nets}@32', '--dynamic'], '--dynamic says how to --compile'),
+        ([f'{nets}@32', f'{nets}@32'], 'several models are called net; name them LABEL=MODEL'),
+        ([f'{nets}@32?width=3'], 'unexpected keyword argument'),
+        ([f'{CONFIG}?model.backbone.arch=huge'], 'xtiny, tiny, small'),
+        ([f'{nets}@32', '--json', tmp_path], '--json', 'is a folder'),
+        ([f'{nets}@32', '--plot', tmp_path / 'a.xyz'], '.png, .svg or .pdf'),
+        ([f'{nets}@32', '--plot', tmp_path / 'a'], '.png, .svg or .pdf'),
         ([f'{nets}@32', '--autocast'], '--autocast computes in --dtype'),
         ([f'{nets}@32', '--plot', tmp_path / 'file' / 'a.png'], '--plot'),
         ([f'{nets}@32:deploy', '--train'], 'the deploy form is not for training'),

@@ -3,27 +3,38 @@
     python tools/analysis/benchmark.py configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py:deploy \\
         mmpretrain::deit/deit-small_4xb256_in1k.py 'RepViT=timm:repvit_m1_1@224' --threads 2 --plot speed.png
 
-A model is [LABEL=]MODEL[@SIZE][:deploy]. MODEL is a config file, a config of an installed toolbox
-(mmdet::...), timm:NAME, or FILE.py:FUNCTION, where the function returns a torch.nn.Module; SIZE is 224
-or 768x1280; with :deploy the model takes its form for deployment. Models of configs are run as mode
-'tensor' of the toolboxes defines it: without losses and post-processing. All have random weights.
+A model is [LABEL=]MODEL[@SIZE][:deploy][?KEY=VALUE&KEY=VALUE...]. MODEL is a config file, a config of
+an installed toolbox (mmdet::...), timm:NAME, or FILE.py:FUNCTION, where the function returns a
+torch.nn.Module; SIZE is 224 or 768x1280; with :deploy the model takes its form for deployment. What
+stands behind ? overrides settings of the config, or is handed to the function or to timm as arguments:
 
-They run in turn, one step each, round after round. Speeds are compared with the first one's.
+    python tools/analysis/benchmark.py --train --batch 1 plain=CONFIG.py@768x1280 \\
+        'checkpoints=CONFIG.py@768x1280?model.backbone.with_cp=True' 'timm:crossvit_small_240?num_classes=10'
+
+Models of configs are run as mode 'tensor' of the toolboxes defines it: without losses and
+post-processing. All have random weights.
+
+They run in turn, round after round, in random order. Speeds are compared with the first one's.
+A model that fails gets a row that says so; the exit status is 1 then.
 """
 
 import argparse
-import json
+import dataclasses
 import os
+import re
 import shlex
 import sys
-from typing import List, Sequence
+from typing import TYPE_CHECKING, Dict, List, Sequence
 
 import torch
 
-from scopevit.analysis.benchmark import DTYPES, Entry, Report, Settings, compare
+from scopevit.analysis.benchmark import DTYPES, Entry, Report, Result, Settings, compare
 from scopevit.analysis.networks import Size, Spec, load_network, parse_size, switch_to_deploy
+from scopevit.analysis.reporting import check_file, write_json
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import check_writable
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.figure import Figure
 
 
 def positive(text: str) -> int:
@@ -48,17 +59,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of weights and images')
     parser.add_argument('--autocast', action='store_true', help='keep float32 weights, compute in --dtype')
     parser.add_argument('--channels-last', action='store_true', help='memory format of weights and images')
-    parser.add_argument('--compile', action='store_true', help='run what torch.compile makes of the models')
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='run what torch.compile makes of the models, for each size anew; in evaluation compile the deploy form: '
+        'the ordinary one then computes anew what else it keeps between calls',
+    )
+    parser.add_argument('--dynamic', action='store_true', help='with --compile: one program for all sizes')
     parser.add_argument('--deploy', action='store_true', help='the deploy form of every model that has one')
     parser.add_argument('--warmup', type=positive, default=3, help='steps not measured (default: %(default)s)')
-    parser.add_argument('--rounds', type=positive, default=20, help='measurements (default: %(default)s)')
+    parser.add_argument('--rounds', type=positive, default=20, help='samples of each model (default: %(default)s)')
     parser.add_argument('--budget', type=float, metavar='SECONDS', help='begin no new round after this time')
-    parser.add_argument(
-        '--calls', type=positive, help='steps in a measurement (default: 1 on a CPU, 10 queued ones on a GPU)'
-    )
-    parser.add_argument('--json', metavar='FILE', help='write all measurements')
+    parser.add_argument('--calls', type=positive, help='steps in a sample (default: as many as last 0.2 s)')
+    parser.add_argument('--json', metavar='FILE', help='write all measurements, anew after each round')
     parser.add_argument('--table', metavar='FILE', help='write the table, in Markdown, and how it came about')
-    parser.add_argument('--plot', metavar='FILE', help='draw bars of images per second, or curves for several sizes')
+    parser.add_argument('--plot', metavar='FILE', help='draw bars of images per second, or curves over several sizes')
     return parser.parse_args()
 
 
@@ -67,18 +82,27 @@ def check(args: argparse.Namespace) -> None:
     for option in ('json', 'table', 'plot'):
         path = getattr(args, option)
         if path is not None:
-            check_writable(os.path.dirname(os.path.abspath(path)), f'--{option}')
+            check_file(path, f'--{option}')
+    if args.plot:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        if os.path.splitext(args.plot)[1][1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+            raise UserError(f'--plot {args.plot}: pictures are written as .png, .svg or .pdf')
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', args.device):
+        raise UserError(f'--device {args.device} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f'--device {args.device} cannot be used here: {str(error).splitlines()[0]}') from None
     if args.autocast and args.dtype == 'float32':
         raise UserError('--autocast computes in --dtype bfloat16 or float16; name one')
+    if args.dynamic and not args.compile:
+        raise UserError('--dynamic says how to --compile; give both')
 
 
 def load(spec: Spec, sizes: Sequence[Size], deploy: bool) -> List[Entry]:
     """The entries of one model: one, or one for each of several sizes."""
-    model, usual = load_network(spec.name)
+    model, usual = load_network(spec.name, spec.options)
     if spec.deploy or deploy:
         try:
             model = switch_to_deploy(model.eval())
@@ -93,40 +117,56 @@ def load(spec: Spec, sizes: Sequence[Size], deploy: bool) -> List[Entry]:
 
 
 def plot(report: Report, path: str) -> None:
-    """Bars of images per second; where a model has several sizes, curves of time and memory over the area."""
+    """Bars of images per second; where a model has several sizes, curves over the area."""
     import matplotlib
 
     matplotlib.use('Agg')
+    labels = {result.label for result in report.measured}
+    figure = plot_curves(report) if len(labels) < len(report.measured) else plot_bars(report)
+    figure.savefig(path, dpi=110)
+
+
+def plot_curves(report: Report) -> 'Figure':
     from matplotlib import pyplot as plt
 
-    labels = list(dict.fromkeys(result.label for result in report.results))
-    if len(labels) < len(report.results):
-        figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
-        for label in labels:
-            results = [result for result in report.results if result.label == label]
-            areas = [result.size[0] * result.size[1] / 1e6 for result in results]
-            axes[0].loglog(areas, [result.ms_per_image for result in results], marker='o', label=label)
-            memory = [result.extra_memory / 2**20 / result.batch for result in results]
-            axes[1].loglog(areas, memory, marker='o', label=label)
-        sizes = {f'{height}x{width}': height * width / 1e6 for height, width in (r.size for r in report.results)}
-        for part, name in zip(axes, ('ms', 'extra MiB')):
-            part.set(xlabel='image', ylabel=f'{name} per image')
-            part.set_xticks(list(sizes.values()), list(sizes), rotation=45)
-            part.minorticks_off()
-            part.grid(alpha=0.3)
-        axes[0].legend()
-    else:
-        results = report.results[::-1]  # the first at the top
-        speeds = [result.images_per_second for result in results]
-        quartiles = [(result.batch / q for q in result.step_quartiles) for result in results]
-        errors = [(speed - slow, fast - speed) for speed, (fast, _, slow) in zip(speeds, quartiles)]
-        figure, axes = plt.subplots(figsize=(8, 1.2 + 0.4 * len(results)), layout='constrained')
-        bars = axes.barh(labels[::-1], speeds, xerr=list(zip(*errors)), ecolor='0.3')
-        axes.bar_label(bars, [f'{speed:,.3g}' if speed < 100 else f'{speed:,.0f}' for speed in speeds], padding=4)
-        axes.set(xlabel='training images/s' if report.settings.train else 'images/s')
-        axes.margins(x=0.12)
-        axes.grid(axis='x', alpha=0.3)
-    figure.savefig(path, dpi=110)
+    figure, axes = plt.subplots(1, 3, figsize=(16, 4.5), layout='constrained')
+    curves: Dict[str, List[Result]] = {}
+    for result in sorted(report.measured, key=area):
+        curves.setdefault(result.label, []).append(result)
+    for label, results in curves.items():
+        areas = [area(result) for result in results]
+        axes[0].loglog(areas, [result.ms_per_image for result in results], marker='o', label=label)
+        axes[1].loglog(areas, [result.extra_memory / 2**20 / result.batch for result in results], marker='o')
+        axes[2].semilogx(areas, [100 * result.shares['attention'] for result in results], marker='o')
+    sizes = {result.size_text: area(result) for result in report.measured}
+    for part, name in zip(axes, ('ms per image', 'extra MiB per image', "attention's share of the time, %")):
+        part.set(xlabel='image', ylabel=name)
+        part.set_xticks(list(sizes.values()), list(sizes), rotation=45)
+        part.minorticks_off()
+        part.grid(alpha=0.3)
+    axes[2].set_ylim(bottom=0)
+    axes[0].legend()
+    return figure
+
+
+def area(result: Result) -> int:
+    return result.size[0] * result.size[1]
+
+
+def plot_bars(report: Report) -> 'Figure':
+    from matplotlib import pyplot as plt
+
+    results = report.measured[::-1]  # the first at the top
+    speeds = [result.images_per_second for result in results]
+    quartiles = [(result.batch / q for q in result.step_quartiles) for result in results]
+    errors = [(speed - slow, fast - speed) for speed, (fast, _, slow) in zip(speeds, quartiles)]
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.4 * len(results)), layout='constrained')
+    bars = axes.barh([result.label for result in results], speeds, xerr=list(zip(*errors)), ecolor='0.3')
+    axes.bar_label(bars, [f'{speed:,.3g}' if speed < 100 else f'{speed:,.0f}' for speed in speeds], padding=4)
+    axes.set(xlabel='training images/s' if report.settings.train else 'images/s')
+    axes.margins(x=0.12)
+    axes.grid(axis='x', alpha=0.3)
+    return figure
 
 
 def say(text: str) -> None:
@@ -142,21 +182,29 @@ def benchmark(args: argparse.Namespace) -> None:
     if args.train and (args.deploy or any(spec.deploy for spec in specs)):
         raise UserError('the deploy form is not for training; leave --train or deploy out')
     entries = [entry for spec in specs for entry in load(spec, sizes, args.deploy)]
-    names = ('batch', 'train', 'device', 'threads', 'dtype', 'autocast', 'channels_last', 'compile', 'warmup', 'rounds')
-    settings = Settings(**{name: getattr(args, name) for name in (*names, 'budget', 'calls')})
-    report = compare(entries, settings, say)
-    say('')
+    named = [(entry.label, entry.size) for entry in entries]
+    for label, size in named:
+        if named.count((label, size)) > 1:
+            raise UserError(f'several models are called {label}; name them LABEL=MODEL')
+    settings = Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)})
     command = shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+
+    def keep(report: Report) -> None:
+        if args.json:
+            write_json(args.json, dict(command=command, **report.to_dict()))
+
+    report = compare(entries, settings, say, after_round=keep)
+    say('')
+    keep(report)
     text = f'{report.table()}\n\n{report.shares_table()}\n\n{report.conditions()}\n\n    {command}\n'
     print(text)
     if args.table:
         with open(args.table, 'w') as file:
             file.write(text)
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(dict(command=command, **report.to_dict()), file, indent=1)
-    if args.plot:
+    if args.plot and report.measured:
         plot(report, args.plot)
+    if report.failures:
+        raise UserError('; '.join(report.failures))
 
 
 def main() -> None:

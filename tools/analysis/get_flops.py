@@ -13,8 +13,8 @@ import torch
 from mmengine.config import DictAction
 
 from scopevit.analysis import CONVENTION, Count, count
-from scopevit.analysis.benchmark import markdown
 from scopevit.analysis.networks import build_model, image_channels, image_size, tensor_call
+from scopevit.analysis.reporting import markdown
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import load_config
 

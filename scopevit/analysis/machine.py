@@ -1,0 +1,74 @@
+"""What a measurement depends on besides the model: the machine, the libraries, the state of the code."""
+
+import os
+import platform
+import subprocess
+from datetime import date
+from typing import Dict, Optional
+
+import torch
+
+
+def describe_machine(device: str) -> Dict[str, object]:
+    """Hardware, libraries and commit, and how busy the CPUs are now."""
+    on_gpu = torch.device(device).type == 'cuda'
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return dict(
+        date=date.today().isoformat(),
+        device=torch.cuda.get_device_name(device) if on_gpu else 'CPU',
+        cpu=_cpu_name(),
+        cores=cores,
+        threads=torch.get_num_threads(),
+        memory_gib=_memory(),
+        capability=torch.backends.cpu.get_cpu_capability(),
+        torch=torch.__version__,
+        cuda=torch.version.cuda if on_gpu else None,
+        python=platform.python_version(),
+        commit=_commit(),
+        load=load_average(),
+    )
+
+
+def machine_in_words(machine: Dict[str, object]) -> str:
+    """A sentence on what :func:`describe_machine` found, and on ``load_after``, if that is in it."""
+    memory = f', {machine["memory_gib"]} GiB of memory' if machine.get('memory_gib') else ''
+    after = f' and {machine["load_after"]} after' if 'load_after' in machine else ''
+    commit = f', commit {machine["commit"]}' if machine.get('commit') else ''
+    return (
+        f'{machine["date"]}, {machine["device"]}: {machine["threads"]} threads on {machine["cores"]} cores of '
+        f'{machine["cpu"]} ({machine["capability"]}){memory}, load average {machine["load"]} before{after}; '
+        f'torch {machine["torch"]}{commit}.'
+    )
+
+
+def load_average() -> float:
+    """Of the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def _cpu_name() -> str:
+    try:
+        with open('/proc/cpuinfo') as file:
+            names = [line.split(':', 1)[1].strip() for line in file if line.startswith('model name')]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory() -> Optional[float]:
+    """GiB of the machine's memory."""
+    try:
+        return round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1)
+    except (AttributeError, OSError, ValueError):  # the system does not tell
+        return None
+
+
+def _commit() -> Optional[str]:
+    """Commit of this code, with ``-dirty`` if files have changed since; None where git does not know it."""
+    folder, file = os.path.split(os.path.abspath(__file__))
+    try:
+        for words in (('ls-files', '--error-unmatch', file), ('describe', '--always', '--dirty', '--exclude=*')):
+            done = subprocess.run(['git', *words], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

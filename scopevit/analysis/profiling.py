@@ -1,0 +1,88 @@
+"""Where the time of a step goes, and how much memory it takes."""
+
+import gc
+import os
+import re
+import sys
+from contextlib import contextmanager
+from typing import Callable, Dict, Iterator, Tuple
+
+import torch
+
+# Kinds of operators, by what their names hold; the first that fits. Products of matrices in pairs
+# are those of attention, a linear layer is a product with one matrix.
+KINDS = dict(
+    conv='conv',
+    attention='attention|softmax|bmm',
+    linear='mm|matmul|(?<!bi)(?<!tri)linear',
+    norm='norm',
+    activation='elu|silu|swish|sigmoid|mish|tanh|threshold|clamp',
+    copies='copy|clone|::_?cat|index|gather|roll|pad|repeat',
+    elementwise='add|sub|mul|div|pow|square|sqrt|exp(?!and)|sum|mean|where|mask|dropout',
+)
+
+
+def profile(step: Callable[[], object], device: torch.device) -> Tuple[int, Dict[str, float]]:
+    """Run a step once, under torch's profiler.
+
+    Returns:
+        Bytes that it needed at most beyond what there was before, and the parts of its time that
+        ``KINDS`` of operators and 'other' ones took.
+    """
+    gc.collect()
+    on_gpu = device.type == 'cuda'
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if on_gpu:
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    with _silent(), torch.profiler.profile(activities=activities, profile_memory=not on_gpu) as profiler:
+        step()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+    memory = torch.cuda.max_memory_allocated(device) - before if on_gpu else _most_allocated(profiler)
+    return memory, _shares(profiler, on_gpu)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep torch's profiler from writing to the terminal, which it does below Python."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, 'wb') as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _most_allocated(profiler: torch.profiler.profile) -> int:
+    """Bytes that torch's allocator on the CPU had handed out at most, beyond those before the profile began.
+
+    Tensors and the buffers that operators use inside are in it, down to those of oneDNN. What
+    was handed out before and is given back meanwhile is not subtracted.
+    """
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
+    current = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        current += event.nbytes()
+        most = max(most, current)
+    return most
+
+
+def kind_of(operator: str) -> str:
+    """One of ``KINDS``, or 'other', for a name such as ``aten::addmm``."""
+    return next((kind for kind, parts in KINDS.items() if re.search(parts, operator)), 'other')
+
+
+def _shares(profiler: torch.profiler.profile, on_gpu: bool) -> Dict[str, float]:
+    times = dict.fromkeys((*KINDS, 'other'), 0.0)
+    for event in profiler.key_averages():
+        # On a GPU kernels have entries of their own, whose time operators that started them have as well.
+        if event.device_type == torch.autograd.DeviceType.CPU:
+            times[kind_of(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    total = sum(times.values()) or 1.0
+    return {kind: seconds / total for kind, seconds in times.items()}

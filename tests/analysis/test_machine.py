@@ -1,0 +1,36 @@
+"""What a measurement depends on is written down with it."""
+
+import subprocess
+
+import torch
+
+from helpers import ROOT
+from scopevit.analysis import machine
+from scopevit.analysis.machine import describe_machine, machine_in_words
+
+
+def test_machine_and_state_of_the_code():
+    found = describe_machine('cpu')
+    assert found['threads'] == torch.get_num_threads()
+    assert 0.1 < found['memory_gib'] < 1e5
+    assert found['load'] >= 0
+    head = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert head.startswith((found['commit'] or '').removesuffix('-dirty'))
+    words = machine_in_words(found)
+    assert f'{found["memory_gib"]} GiB of memory, load average {found["load"]} before;' in words
+    assert words.endswith(f', commit {found["commit"]}.' if found['commit'] else f'torch {torch.__version__}.')
+    assert 'before and 1.5 after;' in machine_in_words(dict(found, load_after=1.5))
+
+
+def test_descriptions_of_earlier_versions_are_read():
+    found = describe_machine('cpu')
+    for key in ('memory_gib', 'commit'):
+        del found[key]
+    assert 'load average' in machine_in_words(found)
+
+
+def test_code_outside_a_repository_has_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, '__file__', str(tmp_path / 'machine.py'))
+    assert describe_machine('cpu')['commit'] is None
+    monkeypatch.setenv('PATH', str(tmp_path))  # without git
+    assert describe_machine('cpu')['commit'] is None
