@@ -3,17 +3,21 @@
 The same weights and the same function as :class:`scopevit.models.ScopeViT`, but tokens are
 (B, N, C) and maps (B, C, H, W) in that memory order, so every change from one to the other
 copies; attention is a product, a softmax and a product; the relative position bias is computed
-at every call; nothing is folded. It runs where every stage's height and width divide by 8.
+at every call; nothing is folded. It takes images whose sides are multiples of 256, so that every
+stage's map divides by the grid of global attention.
 
-    python tools/analysis/benchmark.py tools/analysis/released_style.py:tiny ...
+    python tools/analysis/benchmark.py tools/analysis/released_style.py:tiny@256 ...
 
 Shape legend: B batch, N = H*W tokens, C channels, h heads, d = C/h.
 """
+
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scopevit.engine.errors import UserError
 from scopevit.models import ScopeViT
 
 
@@ -29,6 +33,13 @@ class ReleasedStyleScopeViT(nn.Module):
         self.backbone = backbone
 
     def forward(self, x: Tensor) -> tuple:
+        height, width = x.shape[2:]
+        # A multiple of the grid on the last map is one on all.
+        multiple = self.backbone.stages[-1].blocks[0].gsda.attn.grid_size * self.backbone.feature_strides[-1]
+        if height % multiple or width % multiple:
+            raise ValueError(
+                f'the released style takes images whose sides are multiples of {multiple}, but got {height}x{width}'
+            )
         features = []
         for i, stage in enumerate(self.backbone.stages):
             x = stage.patch_embed(x)
@@ -37,11 +48,14 @@ class ReleasedStyleScopeViT(nn.Module):
             for block in stage.blocks:
                 for part, attention in ((block.mssa, mssa), (block.gsda, gsda)):
                     x = x + part.ls1.drop_path(part.ls1.gamma * attention(part.attn, part.norm1(x), *size))
-                    x = x + part.ls2.drop_path(part.ls2.gamma * part.mlp(part.norm2(x)))
+                    x = x + part.ls2.drop_path(part.ls2.gamma * mlp(part.mlp, part.norm2(x)))
             x = stage.norm(image(x, *size))
             if i in self.backbone.out_indices:
                 features.append(x)
         return tuple(features)
+
+    def switch_to_deploy(self) -> None:
+        raise UserError('the released style has no form for deployment')
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -58,6 +72,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
     """Attention of (..., T, d) by products and softmax."""
     logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     return (logits if bias is None else logits + bias).softmax(dim=-1) @ v
+
+
+def mlp(layers: nn.Module, x: Tensor) -> Tensor:
+    return layers.fc2(F.gelu(layers.fc1(x)))
 
 
 def positional_encoding(cpe: nn.Module, x: Tensor) -> Tensor:
@@ -91,13 +109,13 @@ def gsda(attn: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
     return x.reshape(B, sh, sw, g, g, C).permute(0, 3, 1, 4, 2, 5).reshape(B, N, C)
 
 
-def xtiny() -> nn.Module:
-    return ReleasedStyleScopeViT(ScopeViT('xtiny'))
+def xtiny(out_indices: Sequence[int] = (3,)) -> nn.Module:
+    return ReleasedStyleScopeViT(ScopeViT('xtiny', out_indices=out_indices))
 
 
-def tiny() -> nn.Module:
-    return ReleasedStyleScopeViT(ScopeViT('tiny'))
+def tiny(out_indices: Sequence[int] = (3,)) -> nn.Module:
+    return ReleasedStyleScopeViT(ScopeViT('tiny', out_indices=out_indices))
 
 
-def small() -> nn.Module:
-    return ReleasedStyleScopeViT(ScopeViT('small'))
+def small(out_indices: Sequence[int] = (3,)) -> nn.Module:
+    return ReleasedStyleScopeViT(ScopeViT('small', out_indices=out_indices))
