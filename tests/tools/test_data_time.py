@@ -30,12 +30,15 @@ def test_table(toy_options, tmp_path):
     assert len(lines) == 2
     assert 'persistent_workers=False' in result.stdout
     assert 'decoder=cv2' in result.stdout
+    assert 'The data preprocessor counts to the model' in result.stdout
+    assert 'before and' in result.stdout  # the load average
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_bad_input(tmp_path):
     fails_cleanly(data_time('configs/missing.py'), 'does not exist')
     fails_cleanly(data_time(TOY, '--workers', -1), '--workers at least 0')
+    fails_cleanly(data_time(TOY, '--json', tmp_path), '--json', 'is a folder')
     fails_cleanly(data_time('mmpretrain::_base_/default_runtime.py'), 'has no train_dataloader')
     fails_cleanly(data_time(SEGMENTATION, cwd=tmp_path), 'cannot be loaded', 'check_dataset.py')
     assert not list(tmp_path.iterdir())

@@ -5,14 +5,15 @@
 
 The data, the loader and its settings are those of the config, and so is a training step (with the
 optimizer's update, without hooks and validation). Waiting is the time until the next batch is there;
-new epochs, at which loaders without persistent workers start anew, are part of it. Beside it stands what
-the loader alone hands on: where that is more than the training takes, data are no bottleneck, unless
-workers and model share the same CPUs. Nothing is written but the results.
+new epochs, at which loaders without persistent workers start anew, are part of it. The model's time is
+all the rest, the data preprocessor's included: it moves the batch to the device, normalises and pads it
+there, in this process and not in the loader's. Beside both stands what the loader alone hands on: where
+that is more than the training takes, data are no bottleneck, unless workers and model share the same
+CPUs. Nothing is written but the results.
 """
 
 import argparse
 import gc
-import json
 import os
 import shlex
 import sys
@@ -26,10 +27,11 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from scopevit.analysis.benchmark import describe_machine, machine_in_words, markdown, summary
+from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
+from scopevit.analysis.reporting import check_file, markdown, summary, write_json
 from scopevit.engine.checks import check_data, failures_explained
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import build_runner, check_writable, load_config, prepare
+from scopevit.engine.launch import build_runner, load_config, prepare
 from scopevit.swap.probe import without_weights
 from scopevit.swap.trial import first_value
 
@@ -160,7 +162,7 @@ def data_time(args: argparse.Namespace) -> None:
     if args.iters < 1 or args.warmup < 1 or min(args.workers or [0]) < 0:
         raise UserError('--iters and --warmup must be at least 1, --workers at least 0')
     if args.json:
-        check_writable(os.path.dirname(os.path.abspath(args.json)), '--json')
+        check_file(args.json, '--json')
     rows = []
     machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
     for config in args.configs:
@@ -172,12 +174,13 @@ def data_time(args: argparse.Namespace) -> None:
                 rows.append(dict(config=os.path.splitext(os.path.basename(config))[0], **row))
                 del runner
                 gc.collect()  # and with it the loader's processes
+    machine['load_after'] = load_average()
     command = shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])
     print(table(rows))
-    print(f'\n{machine_in_words(machine)}\n\n    {command}')
+    print("\nThe data preprocessor counts to the model; times are medians and quartiles of an iteration's.")
+    print(f'{machine_in_words(machine)}\n\n    {command}')
     if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(dict(command=command, machine=machine, results=rows), file, indent=1)
+        write_json(args.json, dict(command=command, machine=machine, results=rows))
 
 
 def main() -> None:
