@@ -11,10 +11,13 @@ it is kept.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import tempfile
-from typing import List, Sequence
+import textwrap
+from contextlib import contextmanager
+from typing import Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -29,6 +32,8 @@ from scopevit.engine.launch import check_writable, load_config
 
 # Largest difference from PyTorch that is accepted, in standard deviations of the output.
 TOLERANCE = 1e-4
+# Batch, height and width of the images that it is compared on.
+SIZES = ((1, 192, 192), (3, 224, 224), (2, 256, 256), (1, 333, 500))
 
 
 class Network(nn.Module):
@@ -52,14 +57,37 @@ def _tensors(value: object) -> List[Tensor]:
     return [tensor for item in value for tensor in _tensors(item)]
 
 
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn whatever a model, the exporter or the runtime raises into one message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        cause = error
+        while cause.__cause__ is not None:  # the exporter's own message is a page about itself
+            cause = cause.__cause__
+        raise UserError(f'{what}: {textwrap.shorten(f"{type(cause).__name__}: {cause}", 500)}') from error
+
+
+def check_packages() -> None:
+    missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'not installed: {", ".join(missing)}; install requirements/export.txt')
+
+
 def build(cfg: Config, checkpoint: str) -> Network:
     """The config's network with the checkpoint's weights, ready for inference."""
     scope = cfg.get('default_scope')
     if scope not in ('mmpretrain', 'mmdet', 'mmseg', 'mmpose'):
         raise UserError(f"the config's default_scope is {scope}; supported are mmpretrain, mmdet, mmseg and mmpose")
+    if not isinstance(cfg.get('model'), dict):
+        raise UserError('this config has no model')
     init_default_scope(scope)
     forget_pretrained(cfg.model)
-    model = MODELS.build(cfg.model)
+    with explained('the model cannot be built'):
+        model = MODELS.build(cfg.model)
     check_fits(model, checkpoint)  # and loads it
     model.eval()
     if hasattr(model.backbone, 'switch_to_deploy'):
@@ -79,32 +107,43 @@ def export(network: Network, shape: Sequence[int], path: str, metadata: dict) ->
     dynamic = torch.export.Dim.DYNAMIC
     # Two images: a batch of one would be exported as a constant.
     example = torch.zeros(2, 3, *shape)
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        input_names=['image'],
-        dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
-        verbose=False,
-    )
+    with explained('the model cannot be exported as one graph for images of any size'):
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            input_names=['image'],
+            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+            verbose=False,
+        )
     program.model.metadata_props.update({key: json.dumps(value) for key, value in metadata.items()})
     program.save(path)
 
 
-def largest_difference(network: Network, path: str, sizes: Sequence[Sequence[int]]) -> float:
+@torch.no_grad()
+def references(network: Network) -> List[Tuple[Tensor, List[Tensor]]]:
+    """Images of several sizes, and what PyTorch makes of them."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = []
+    for batch, height, width in SIZES:
+        image = torch.randn(batch, 3, height, width, generator=generator)
+        with explained(f'this model does not take images of any size; at {height}x{width} it fails'):
+            pairs.append((image, network(image)))
+    return pairs
+
+
+def largest_difference(path: str, pairs: Sequence[Tuple[Tensor, List[Tensor]]]) -> float:
     """Between PyTorch's and onnxruntime's outputs, in standard deviations of the former."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    generator = torch.Generator().manual_seed(0)
+    with explained('onnxruntime does not take the graph'):
+        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     worst = 0.0
-    for batch, height, width in sizes:
-        image = torch.randn(batch, 3, height, width, generator=generator)
-        with torch.no_grad():
-            expected = network(image)
-        for ours, theirs in zip(expected, session.run(None, {'image': image.numpy()})):
-            difference = np.abs(ours.numpy() - theirs).max()
-            worst = max(worst, float(difference / max(ours.std(unbiased=False).item(), 1e-6)))
+    for image, expected in pairs:
+        with explained(f'the graph fails at {image.shape[2]}x{image.shape[3]}'):
+            for ours, theirs in zip(expected, session.run(None, {'image': image.numpy()})):
+                difference = np.abs(ours.numpy() - theirs).max()
+                worst = max(worst, float(difference / max(ours.std(unbiased=False).item(), 1e-6)))
     return worst
 
 
@@ -119,16 +158,20 @@ def main() -> None:
         if os.path.exists(args.output):
             raise UserError(f'{args.output} exists already and is left as it is; choose another name or remove it')
         if min(args.shape) < 33:
-            raise UserError(f'--shape must be at least 33 33, but is {args.shape[0]} {args.shape[1]}')
+            raise UserError(
+                f'--shape must be at least 33 33, but is {args.shape[0]} {args.shape[1]}: smaller images leave one row '
+                'or column on the last map, and a graph traced with it serves no others'
+            )
+        check_packages()
         folder = os.path.dirname(os.path.abspath(args.output))
         check_writable(folder, 'OUT')
         cfg = load_config(args.config)
         network = build(cfg, args.checkpoint)
+        pairs = references(network)
         with tempfile.TemporaryDirectory(dir=folder, prefix='.export-') as scratch:
             path = os.path.join(scratch, 'model.onnx')
             export(network, args.shape, path, preprocessing(cfg))
-            sizes = [(1, 192, 256), (3, 224, 160), (1, 333, 500)]
-            difference = largest_difference(network, path, sizes)
+            difference = largest_difference(path, pairs)
             if not difference < TOLERANCE:
                 raise UserError(f'the graph differs from PyTorch by {difference:.1e} standard deviations; not written')
             os.replace(path, args.output)
