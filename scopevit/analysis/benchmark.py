@@ -31,6 +31,7 @@ SAMPLE_SECONDS = 0.2
 """A sample consists of as many steps as last so long."""
 LONG_STEP_SECONDS = 2.0
 """A step that lasts longer needs none before it to fill the caches."""
+MOST_PROFILED_STEPS = 10
 # What shows a device's own speed: a matrix product of this side, a copy of so many bytes, more than caches hold.
 MATMUL_SIDES = dict(cpu=1024, cuda=8192)
 COPIED_BYTES = dict(cpu=2**27, cuda=2**30)
@@ -350,9 +351,12 @@ class _Timed:
 
     def sample(self) -> None:
         """Append the mean of some steps in a row, after one that is not measured."""
+        self._fill_caches()
+        self.seconds.append(self._time(self.calls))
+
+    def _fill_caches(self) -> None:
         if not self.is_long:
             self.step()
-        self.seconds.append(self._time(self.calls))
 
     def _time(self, calls: int) -> float:
         """Seconds of a step. On a GPU steps are queued, as in real work."""
@@ -403,11 +407,13 @@ class _Stepper(_Timed):
 
     def profile(self) -> None:
         """Fill in memory and shares of operators."""
-        if self.optimizer is not None:
-            self.optimizer.zero_grad()
         if not self.result.error:
             with _noted(self.result):
-                self.result.extra_memory, self.result.shares = profile(self.step, self.device)
+                self._fill_caches()
+                if self.optimizer is not None:
+                    self.optimizer.zero_grad()
+                steps = min(self.calls, MOST_PROFILED_STEPS)
+                self.result.extra_memory, self.result.shares = profile(self.step, self.device, steps)
 
     def _autocast(self) -> ContextManager:
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)

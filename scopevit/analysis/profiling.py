@@ -22,8 +22,8 @@ KINDS = dict(
 )
 
 
-def profile(step: Callable[[], object], device: torch.device) -> Tuple[int, Dict[str, float]]:
-    """Run a step once, under torch's profiler.
+def profile(step: Callable[[], object], device: torch.device, times: int = 1) -> Tuple[int, Dict[str, float]]:
+    """Run a step some times under torch's profiler.
 
     Returns:
         Bytes that it needed at most beyond what there was before, and the parts of its time that
@@ -38,7 +38,8 @@ def profile(step: Callable[[], object], device: torch.device) -> Tuple[int, Dict
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     with _silent(), torch.profiler.profile(activities=activities, profile_memory=not on_gpu) as profiler:
-        step()
+        for _ in range(times):
+            step()
         if on_gpu:
             torch.cuda.synchronize(device)
     memory = torch.cuda.max_memory_allocated(device) - before if on_gpu else _most_allocated(profiler)

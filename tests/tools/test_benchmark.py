@@ -7,6 +7,7 @@ import cv2
 import pytest
 
 from helpers import ROOT, fails_cleanly, tool_here
+from scopevit.analysis.benchmark import COPIED_BYTES, MATMUL_SIDES
 
 CONFIG = ROOT / 'configs' / 'classification' / 'scopevit-xtiny_8xb128-300e_in1k-256px.py'
 NETS = """
@@ -21,8 +22,14 @@ def net(channels=4):
 """
 
 
-def benchmark(*words):
-    return tool_here('analysis/benchmark.py', *words, '--batch', 1, '--warmup', 1, '--rounds', 3, '--calls', 1)
+def benchmark(*words, rounds=3):
+    return tool_here('analysis/benchmark.py', *words, '--batch', 1, '--warmup', 1, '--rounds', rounds, '--calls', 1)
+
+
+@pytest.fixture(autouse=True)
+def small_yardsticks(monkeypatch):
+    monkeypatch.setitem(MATMUL_SIDES, 'cpu', 64)
+    monkeypatch.setitem(COPIED_BYTES, 'cpu', 4096)
 
 
 @pytest.fixture
@@ -63,18 +70,17 @@ def test_deploy_for_all_that_have_it(nets):
     assert result.returncode == 0, result.stderr
 
 
-def test_released_style_has_no_deploy_form():
+def test_released_style_has_no_deploy_form(nets):
     style = ROOT / 'tools' / 'analysis' / 'released_style.py'
-    result = benchmark(f'{CONFIG}@256', f'{style}:xtiny@256', '--deploy')
+    result = benchmark(f'{nets}@32', f'{style}:xtiny@256', '--deploy', rounds=1)
     assert result.returncode == 0, result.stderr
     fails_cleanly(benchmark(f'{style}:xtiny@256:deploy'), 'has no form for deployment')
     fails_cleanly(benchmark(f'{style}:xtiny@96'), 'multiples of 256, but got 96x96')
 
 
 def test_options_of_models(nets):
-    result = benchmark(
-        *(f'plain={CONFIG}@64', f'cp={CONFIG}@64?model.backbone.with_cp=True', f'{nets}@32?channels=2', '--train')
-    )
+    models = (f'plain={CONFIG}@64', f'cp={CONFIG}@64?model.backbone.with_cp=True', f'{nets}@32?channels=2')
+    result = benchmark(*models, '--train', rounds=1)
     assert result.returncode == 0, result.stderr
     assert '| net?channels=2 |' in result.stdout
     plain, checkpoints = (float(line.split('|')[9].split()[0]) for line in result.stdout.splitlines()[2:4])
