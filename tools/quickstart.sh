@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-retinanet=configs/detection/retinanet_scopevit-xtiny_fpn_2xb4-2e_scenes.py
+retinanet=configs/detection/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 mask_rcnn=configs/detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 upernet=configs/segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128.py
 semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-3e_scenes-128x128.py

@@ -3,16 +3,13 @@
 _base_ = './td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py'
 
 codec = dict(type='MSRAHeatmap', input_size=(96, 128), heatmap_size=(24, 32), sigma=1.5, unbiased=True)
-model = dict(
-    backbone=dict(frozen_stages=1),  # what the first stage needs, pretraining has taught it
-    head=dict(deconv_out_channels=(96, 96, 96), decoder=codec),
-)
+model = dict(head=dict(deconv_out_channels=(96, 96, 96), decoder=codec))
 
 train_pipeline = [
     dict(type='LoadImage'),
     dict(type='GetBBoxCenterScale'),
     dict(type='RandomFlip', direction='horizontal'),
-    dict(type='RandomBBoxTransform', scale_factor=(0.8, 1.25), rotate_factor=20),
+    dict(type='RandomBBoxTransform', scale_factor=(0.65, 1.35), rotate_factor=30),
     dict(type='TopdownAffine', input_size=codec['input_size']),
     dict(type='GenerateTarget', encoder=codec),
     dict(type='PackPoseInputs'),

@@ -17,7 +17,7 @@ from scopevit.engine.errors import UserError
 
 CONFIGS = ROOT / 'configs'
 MASK_RCNN = 'detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes'
-RETINANET = 'detection/retinanet_scopevit-xtiny_fpn_2xb4-2e_scenes'
+RETINANET = 'detection/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes'
 UPERNET = 'segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128'
 WITH_AUXILIARY_HEAD = 'segmentation/scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512'
 SEMANTIC_FPN = 'segmentation/scopevit-xtiny_fpn_2xb4-3e_scenes-128x128'
