@@ -54,6 +54,22 @@ def test_deploy_form_is_built_by_an_option_and_takes_its_weights():
     assert_equal(other(image), model(image), 1e-6)
 
 
+def test_deploy_form_hands_gradients_to_its_input_and_knows_autocast():
+    model = build()
+    model.switch_to_deploy()
+    image = formula_image(40, 56).float()
+    with torch.no_grad():
+        expected = model(image)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            hidden = model.stages[0].blocks[0].mssa.mlp.fc1(torch.zeros(1, 4, 4, 16))
+    assert hidden.dtype == torch.bfloat16
+    image.requires_grad_()
+    features = model(image)
+    assert_equal(features, expected, 1e-4)
+    features[-1].square().sum().backward()
+    assert image.grad.abs().max() > 0
+
+
 def test_deploy_form_cannot_be_trained():
     with pytest.raises(RuntimeError, match='deploy=False'):
         ScopeViT(NARROW, deploy=True).train()(torch.zeros(1, 3, 32, 32))

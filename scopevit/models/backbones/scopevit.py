@@ -20,7 +20,15 @@ from torch.utils.checkpoint import checkpoint
 
 from ...engine.checkpoint import load_backbone
 from ...registry import MODELS
-from ..layers import SCOPES, GlobalScaleDilatedAttention, LayerScale, Mlp, MultiScaleSelfAttention, fold_batch_norm
+from ..layers import (
+    SCOPES,
+    FusedLinear,
+    GlobalScaleDilatedAttention,
+    LayerScale,
+    Mlp,
+    MultiScaleSelfAttention,
+    fold_batch_norm,
+)
 
 
 class PatchEmbed(nn.Sequential):
@@ -61,13 +69,22 @@ class TransformerBlock(nn.Module):
         self.ls2 = LayerScale(dim, drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.ls1 is None:  # deploy form: the branches' last layers scale and add
+            x = self.attn(self.norm1(x), x)
+            return self.mlp(self.norm2(x), x)
         x = self.ls1(x, self.attn(self.norm1(x)))
         return self.ls2(x, self.mlp(self.norm2(x)))
 
+    @torch.no_grad()
     def fold(self) -> None:
-        """Fold the layer scales into the linear layers before them; for inference."""
-        self.ls1.fold_into(self.attn.proj)
-        self.ls2.fold_into(self.mlp.fc2)
+        """Let the last layer of each branch scale and add; for inference."""
+        self.attn.proj = self._closing_linear(self.attn.proj, self.ls1)
+        self.mlp.fc2 = self._closing_linear(self.mlp.fc2, self.ls2)
+        self.ls1 = self.ls2 = None
+
+    @staticmethod
+    def _closing_linear(linear: nn.Linear, scale: LayerScale) -> FusedLinear:
+        return FusedLinear(linear.weight * scale.gamma[:, None], linear.bias * scale.gamma)
 
 
 class ScopeViTBlock(nn.Module):

@@ -1,4 +1,4 @@
-from .common import DropPath, LayerScale, Mlp, fold_batch_norm
+from .common import DropPath, FusedLinear, LayerScale, Mlp, fold_batch_norm
 from .gsda import GlobalScaleDilatedAttention, RelativePositionBias
 from .mssa import SCOPES, ConditionalPositionalEncoding, MultiScaleSelfAttention
 
@@ -6,6 +6,7 @@ __all__ = [
     'SCOPES',
     'ConditionalPositionalEncoding',
     'DropPath',
+    'FusedLinear',
     'GlobalScaleDilatedAttention',
     'LayerScale',
     'Mlp',

@@ -1,11 +1,19 @@
 """Small layers that both kinds of ScopeViT block share."""
 
+from typing import Optional
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # PyTorch before 2.7 may not tell; there an exported graph serves sizes that need the same padding in GSDA.
 is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+HAS_FUSED_LINEAR = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+    and hasattr(torch.amp, 'is_autocast_available')  # since 2.4, as is_autocast_enabled of a device
+)
 
 
 class DropPath(nn.Module):
@@ -41,19 +49,56 @@ class LayerScale(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        if self.gamma is None:
-            return x + branch
         scale = self.gamma
         if self.training and self.drop_path.rate:
             scale = self.drop_path(scale.expand(x.shape[0], 1, 1, -1))  # a dropped sample's factors are 0
         return torch.addcmul(x, branch, scale)
 
-    @torch.no_grad()
-    def fold_into(self, linear: nn.Linear) -> None:
-        """Let the branch's last layer do the scaling."""
-        linear.weight.mul_(self.gamma[:, None])
-        linear.bias.mul_(self.gamma)
-        self.gamma = None
+
+class FusedLinear(nn.Linear):
+    """Linear with what follows it in the deploy form: an activation, or the addition of a residual.
+
+    In inference on CPUs oneDNN does all in one pass, while the results are in the cache.
+
+    Args:
+        weight: (C_out, C_in).
+        bias: (C_out,).
+        activation: 'none', 'relu' or (exact) 'gelu'.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, activation: str = 'none') -> None:
+        nn.Module.__init__(self)
+        self.out_features, self.in_features = weight.shape
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:
+        if _onednn_fuses(x, self.weight):
+            linear = torch.ops.mkldnn._linear_pointwise
+            if residual is not None:
+                return linear.binary(x, residual, self.weight, self.bias, 'add')
+            return linear(x, self.weight, self.bias, self.activation, [], 'none')
+        x = super().forward(x)
+        if residual is not None:
+            return residual + x
+        return x if self.activation == 'none' else getattr(F, self.activation)(x)
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, activation={self.activation}'
+
+
+def _onednn_fuses(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's fused operators, which know neither gradients nor graphs, serve this call."""
+    return (
+        HAS_FUSED_LINEAR
+        and type(x) is Tensor
+        and x.device.type == 'cpu'
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled('cpu')
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
 
 
 def fold_batch_norm(layers: nn.Sequential, index: int) -> None:
@@ -62,7 +107,7 @@ def fold_batch_norm(layers: nn.Sequential, index: int) -> None:
     layers[index + 1] = nn.Identity()
 
 
-class Mlp(nn.Sequential):
+class Mlp(nn.Module):
     """Linear, exact GELU, Linear on the last dimension."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
@@ -70,3 +115,11 @@ class Mlp(nn.Sequential):
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)), *residual)
+
+    def fold(self) -> None:
+        """Let the first layer apply the activation; for inference."""
+        self.fc1 = FusedLinear(self.fc1.weight, self.fc1.bias, 'gelu')
+        self.act = nn.Identity()

@@ -101,7 +101,7 @@ class RelativePositionBias(nn.Module):
         return self._table()[index].permute(2, 0, 1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Scaled dot-product attention, 3 x (..., T, d) -> (..., T, d), with a bias (..., T, T) on the logits."""
     if not (bias.requires_grad and q.device.type == 'cpu'):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -132,9 +132,11 @@ class GlobalScaleDilatedAttention(nn.Module):
         self.rel_pos = RelativePositionBias(grid_size, num_heads, drop=rel_pos_drop)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if serves_any_size(*x.shape[1:3]):
-            return self._forward_without_branches(x)
+    def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
+        attend = self._attend_any_size if serves_any_size(*x.shape[1:3]) else self._attend
+        return self.proj(attend(x), *residual)
+
+    def _attend(self, x: Tensor) -> Tensor:
         B, H, W, C = x.shape
         h, d = self.num_heads, C // self.num_heads
         # Tokens of a group are sh rows and sw columns apart. Only the grid rows and columns
@@ -158,14 +160,13 @@ class GlobalScaleDilatedAttention(nn.Module):
         # (B, G, T, 3C) -> 3 x (B or B*G, heads, T, d)
         qkv = qkv.reshape(B, sh * sw, rows * cols, 3, h, d).permute(3, 0, 1, 4, 2, 5)
         q, k, v = qkv.reshape(3, -1, heads, rows * cols, d).unbind()
-        x = attend(q, k, v, bias.reshape(1, heads, rows * cols, rows * cols))
-        # (B or B*G, heads, T, d) -> (B, G, T, C)
-        x = self.proj(x.reshape(B, sh * sw, h, rows * cols, d).transpose(2, 3).reshape(B, sh * sw, rows * cols, C))
-        # (B, G, T, C) -> (B, rows*sh, cols*sw, C)
-        x = x.reshape(B, sh, sw, rows, cols, C).permute(0, 3, 1, 4, 2, 5).reshape(B, rows * sh, cols * sw, C)
+        x = attention(q, k, v, bias.reshape(1, heads, rows * cols, rows * cols))
+        # (B or B*G, heads, T, d) -> (B, rows*sh, cols*sw, C)
+        x = x.reshape(B, sh, sw, h, rows, cols, d).permute(0, 4, 1, 5, 2, 3, 6)
+        x = x.reshape(B, rows * sh, cols * sw, C)
         return x[:, :H, :W] if any(padding) else x
 
-    def _forward_without_branches(self, x: Tensor) -> Tensor:
+    def _attend_any_size(self, x: Tensor) -> Tensor:
         """The same for an exported graph, which serves every size: always the whole grid, always a mask.
 
         Tokens are gathered instead of permuted, and no tensor has a dimension of G alone:
@@ -195,7 +196,7 @@ class GlobalScaleDilatedAttention(nn.Module):
         grid_row, grid_col = row // sh, col // sw
         group = (row - grid_row * sh) * sw + col - grid_col * sw
         slot = (group * h + torch.arange(h, device=x.device)) * T + grid_row * g + grid_col
-        return self.proj(x.index_select(1, slot.reshape(-1)).reshape(B, H, W, C))
+        return x.index_select(1, slot.reshape(-1)).reshape(B, H, W, C)
 
     @staticmethod
     def _padded_keys(H: int, W: int, rows: int, cols: int, sh: int, sw: int, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .common import fold_batch_norm, is_exporting
+from .common import FusedLinear, fold_batch_norm, is_exporting
 
 SCOPES = (7, 5, 3)
 """Kernel sizes of the large, medium and small scope, in channel order."""
@@ -24,7 +24,7 @@ class PointwiseConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
 
 
 class ConditionalPositionalEncoding(nn.Module):
@@ -43,14 +43,23 @@ class ConditionalPositionalEncoding(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.project = nn.Sequential(PointwiseConv(hidden, dim), nn.BatchNorm2d(dim))
+        self.is_folded = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.is_folded:
+            tokens = x.permute(0, 2, 3, 1)
+            hidden = self.depthwise(self.expand(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            return self.project(hidden, tokens).permute(0, 3, 1, 2)
         return x + self.project(self.depthwise(self.expand(x)))
 
     def fold(self) -> None:
         """Fold the batch norms into the convolutions before them; for inference."""
         for part in (self.expand, self.depthwise, self.project):
             fold_batch_norm(part, 0)
+        expand, project = self.expand[0], self.project[0]
+        self.expand = FusedLinear(expand.weight.flatten(1), expand.bias, 'relu')
+        self.project = FusedLinear(project.weight.flatten(1), project.bias)
+        self.is_folded = True
 
 
 class MultiScaleSelfAttention(nn.Module):
@@ -112,7 +121,7 @@ class MultiScaleSelfAttention(nn.Module):
             x = F.avg_pool2d(x, (rows, cols), ceil_mode=True) if rows * cols > 1 else x
         return x
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
         B, H, W, C = x.shape
         # (B, H, W, C) -> (B, C, H, W)
         x = self.cpe(x.permute(0, 3, 1, 2))
@@ -126,4 +135,4 @@ class MultiScaleSelfAttention(nn.Module):
         k, v = kv.reshape(B, -1, 2, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4).unbind()
         x = F.scaled_dot_product_attention(q, k, v)
         # (B, h, N, d) -> (B, H, W, C)
-        return self.proj(x.transpose(1, 2).reshape(B, H, W, C))
+        return self.proj(x.transpose(1, 2).reshape(B, H, W, C), *residual)
