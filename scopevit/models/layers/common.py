@@ -62,14 +62,15 @@ class FusedLinear(nn.Linear):
 
     Args:
         weight: (C_out, C_in).
-        bias: (C_out,).
+        bias: (C_out,) or None.
         activation: 'none', 'relu' or (exact) 'gelu'.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, activation: str = 'none') -> None:
+    def __init__(self, weight: Tensor, bias: Optional[Tensor] = None, activation: str = 'none') -> None:
         nn.Module.__init__(self)
         self.out_features, self.in_features = weight.shape
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.weight = nn.Parameter(weight)
+        self.bias = None if bias is None else nn.Parameter(bias)
         self.activation = activation
 
     def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .common import is_exporting
+from .common import FusedLinear, is_exporting
 
 
 def serves_any_size(H: int, W: int) -> bool:
@@ -197,6 +197,10 @@ class GlobalScaleDilatedAttention(nn.Module):
         group = (row - grid_row * sh) * sw + col - grid_col * sw
         slot = (group * h + torch.arange(h, device=x.device)) * T + grid_row * g + grid_col
         return x.index_select(1, slot.reshape(-1)).reshape(B, H, W, C)
+
+    def fold(self) -> None:
+        """For inference; :class:`RelativePositionBias` folds itself."""
+        self.qkv = FusedLinear(self.qkv.weight)
 
     @staticmethod
     def _padded_keys(H: int, W: int, rows: int, cols: int, sh: int, sw: int, device: torch.device) -> Tensor:
