@@ -153,6 +153,8 @@ def make_table(args: argparse.Namespace) -> None:
         command = shlex.join(['python', 'projects/imagenet_table/make_table.py', *sys.argv[1:]])
         title = f'# Speed and memory of the rows\n\n    {command}\n\n'
         write('speed-train' if args.train else 'speed', f'{title}{page}\n', report.to_dict())
+    if report.failures:
+        raise UserError('; '.join(report.failures))
 
 
 def main() -> None:
