@@ -39,7 +39,7 @@ class Count:
         parameters: Learnable numbers; shared ones count once.
         macs: Multiply-accumulates of one call; ``CONVENTION`` says of what.
         by_kind: The same by kind: 'conv'; 'linear', a product with one matrix for the whole
-            batch; 'matmul', products of matrices in pairs, as attention's are.
+            batch, 1x1 convolutions among them; 'matmul', products of matrices in pairs, as attention's are.
         modules: By dotted name, in order, ``''`` being the whole model. A module that has
             several names is found under the first.
         uncounted: Operators of other libraries than torch, about which nothing is known.
@@ -162,8 +162,11 @@ class _CountingMode(TorchDispatchMode):
 
 
 def _conv(output: Tensor, x: Tensor, weight: Tensor, bias, stride, padding, dilation, transposed: bool, *_) -> tuple:
-    # An output element (of a transposed convolution: an input element) meets each weight of one channel.
-    return 'conv', (x if transposed else output).numel() * weight[0].numel()
+    # A 1x1 convolution of all channels is a product with one matrix: which operator a library chooses for
+    # that does not matter here. An output element (of a transposed convolution: an input element) meets
+    # each weight of one channel.
+    is_product = weight[0, 0].numel() == 1 and not transposed and weight.shape[1] == x.shape[1]
+    return 'linear' if is_product else 'conv', (x if transposed else output).numel() * weight[0].numel()
 
 
 def _linear(output: Tensor, x: Tensor, *_) -> tuple:

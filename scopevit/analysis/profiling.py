@@ -5,12 +5,13 @@ import os
 import re
 import sys
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, Tuple
+from typing import Callable, Dict, Iterator, Sequence, Tuple
 
 import torch
 
 # Kinds of operators, by what their names hold; the first that fits. Products of matrices in pairs
-# are those of attention, a linear layer is a product with one matrix.
+# are those of attention, a linear layer is a product with one matrix, as a 1x1
+# convolution is, which its shapes tell.
 KINDS = dict(
     conv='conv',
     attention='attention|softmax|bmm',
@@ -37,7 +38,10 @@ def profile(step: Callable[[], object], device: torch.device, times: int = 1) ->
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-    with _silent(), torch.profiler.profile(activities=activities, profile_memory=not on_gpu) as profiler:
+    with (
+        _silent(),
+        torch.profiler.profile(activities=activities, profile_memory=not on_gpu, record_shapes=True) as profiler,
+    ):
         for _ in range(times):
             step()
         if on_gpu:
@@ -74,16 +78,23 @@ def _most_allocated(profiler: torch.profiler.profile) -> int:
     return most
 
 
-def kind_of(operator: str) -> str:
-    """One of ``KINDS``, or 'other', for a name such as ``aten::addmm``."""
-    return next((kind for kind, parts in KINDS.items() if re.search(parts, operator)), 'other')
+def kind_of(operator: str, shapes: Sequence = ()) -> str:
+    """One of ``KINDS``, or 'other', for a name such as ``aten::addmm`` and the shapes of the operator's inputs."""
+    kind = next((kind for kind, parts in KINDS.items() if re.search(parts, operator)), 'other')
+    if kind == 'conv':
+        weights = [shape for shape in shapes if len(shape) == 4][-1:]  # the images come before
+        if weights and weights[0][1] > 1 and list(weights[0][2:]) == [1, 1]:
+            return 'linear'
+    return kind
 
 
 def _shares(profiler: torch.profiler.profile, on_gpu: bool) -> Dict[str, float]:
     times = dict.fromkeys((*KINDS, 'other'), 0.0)
-    for event in profiler.key_averages():
+    for event in profiler.key_averages(group_by_input_shape=True):
         # On a GPU kernels have entries of their own, whose time operators that started them have as well.
         if event.device_type == torch.autograd.DeviceType.CPU:
-            times[kind_of(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            times[kind_of(event.key, event.input_shapes)] += (
+                event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            )
     total = sum(times.values()) or 1.0
     return {kind: seconds / total for kind, seconds in times.items()}

@@ -152,7 +152,7 @@ def test_scopevit(arch):
     found = count(Classifier(arch), torch.rand(1, 3, 256, 256))
     # The figures in the file hold norms besides.
     macs = expected['macs_256']
-    # 1x1 convolutions are computed as linear layers.
+    # 1x1 convolutions count as linear layers.
     assert found.by_kind['conv'] + found.by_kind['linear'] == macs['conv'] + macs['linear']
     assert found.by_kind['matmul'] == macs['matmul']
     assert found.macs == sum(found.by_kind.values())

@@ -32,6 +32,8 @@ def test_kinds_of_operators(kind, operators):
         ('attention', lambda x: F.scaled_dot_product_attention(x, x, x)),
         ('attention', lambda x: x @ x.transpose(-2, -1)),
         ('linear', lambda x: F.linear(x, torch.ones(64, 64))),
+        ('linear', lambda x: F.conv2d(x, torch.ones(64, 8, 1, 1))),
+        ('conv', lambda x: F.conv2d(x, torch.ones(8, 1, 3, 3), groups=8)),
         ('norm', lambda x: F.layer_norm(x, (64,))),
         ('activation', F.gelu),
         ('activation', F.relu),

@@ -213,10 +213,10 @@ def test_compiles_without_graph_breaks():
 @pytest.mark.slow
 def test_compiled_training_with_checkpointing_has_the_same_gradients():
     torch._dynamo.reset()
-    image = formula_image(64, 96, batch=2).float()
+    image = formula_image(64, 96, batch=2)
     gradients = []
     for with_cp in (False, True):
-        model = build(dict(NARROW, depths=(1, 1, 1, 1)), with_cp=with_cp, rel_pos_drop=0.0).train()
+        model = build(dict(NARROW, depths=(1, 1, 1, 1)), with_cp=with_cp, rel_pos_drop=0.0).double().train()
         form = torch.compile(model, backend='eager', fullgraph=True, dynamic=False) if with_cp else model
         sum(x.square().mean() for x in form(image)).backward()
         gradients.append([p.grad for p in model.parameters()])

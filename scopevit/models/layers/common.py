@@ -55,7 +55,25 @@ class LayerScale(nn.Module):
         return torch.addcmul(x, branch, scale)
 
 
-class FusedLinear(nn.Linear):
+def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    """Linear layer on tokens, (B, H, W, C_in) -> (B, H, W, C_out).
+
+    MKL shares products of tall, thin matrices badly among threads. There oneDNN's 1x1 convolution,
+    which is the same function, makes a training step a tenth faster.
+    """
+    if x.ndim != 4 or not _runs_eagerly_on_cpu(x) or torch.get_num_threads() == 1:
+        return F.linear(x, weight, bias)
+    return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+
+
+class Linear(nn.Linear):
+    """nn.Linear by :func:`linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class FusedLinear(Linear):
     """Linear with what follows it in the deploy form: an activation, or the addition of a residual.
 
     In inference on CPUs oneDNN does all in one pass, while the results are in the cache.
@@ -88,17 +106,23 @@ class FusedLinear(nn.Linear):
         return f'{super().extra_repr()}, activation={self.activation}'
 
 
+def _runs_eagerly_on_cpu(x: Tensor) -> bool:
+    return (
+        type(x) is Tensor
+        and x.device.type == 'cpu'
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
 def _onednn_fuses(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's fused operators, which know neither gradients nor graphs, serve this call."""
     return (
         HAS_FUSED_LINEAR
-        and type(x) is Tensor
-        and x.device.type == 'cpu'
+        and _runs_eagerly_on_cpu(x)
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled('cpu')
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
     )
 
 
@@ -113,9 +137,9 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc1 = Linear(dim, hidden_dim)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)), *residual)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .common import FusedLinear, is_exporting
+from .common import FusedLinear, Linear, is_exporting
 
 
 def serves_any_size(H: int, W: int) -> bool:
@@ -128,9 +128,9 @@ class GlobalScaleDilatedAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.grid_size = grid_size
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
         self.rel_pos = RelativePositionBias(grid_size, num_heads, drop=rel_pos_drop)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
         attend = self._attend_any_size if serves_any_size(*x.shape[1:3]) else self._attend

@@ -11,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .common import FusedLinear, fold_batch_norm, is_exporting
+from .common import FusedLinear, Linear, fold_batch_norm, is_exporting, linear
 
 SCOPES = (7, 5, 3)
 """Kernel sizes of the large, medium and small scope, in channel order."""
 
 
 class PointwiseConv(nn.Conv2d):
-    """1x1 convolution, without bias, as a matrix product on tokens. (B, C, H, W) -> (B, C_out, H, W)."""
+    """1x1 convolution, without bias, as a linear layer on tokens. (B, C, H, W) -> (B, C_out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
+        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
 
 
 class ConditionalPositionalEncoding(nn.Module):
@@ -83,7 +83,7 @@ class MultiScaleSelfAttention(nn.Module):
         self.max_keys = max_keys
         head_dim = dim // self.num_heads
         self.cpe = ConditionalPositionalEncoding(dim, expansion)
-        self.query = nn.Linear(dim, dim, bias=False)
+        self.query = Linear(dim, dim, bias=False)
         # This padding gives every scope the same map size whatever H, W and the stride.
         self.scopes = nn.ModuleDict(
             {
@@ -100,8 +100,8 @@ class MultiScaleSelfAttention(nn.Module):
                 if heads > 0
             }
         )
-        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
+        self.key_value = Linear(dim, 2 * dim, bias=False)
+        self.proj = Linear(dim, dim)
 
     def embed_scopes(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W'), each channel seen by the kernel of its head's scope."""
