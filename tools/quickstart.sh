@@ -32,7 +32,7 @@ done
 retinanet=configs/detection/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 mask_rcnn=configs/detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 upernet=configs/segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128.py
-semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-3e_scenes-128x128.py
+semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-4e_scenes-128x128.py
 pose=configs/pose/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96.py
 case $task in
     classification) configs=() ;;
@@ -63,9 +63,11 @@ train() {
     say "Testing on held-out images"
     bash tools/dist_test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 2 --work-dir "$work_dir"
     say "Drawing"
+    "$PYTHON" tools/visualization/plot_curves.py "$work_dir" --out "$work_dir/curves.png" &
+    local curves=$!
     "$PYTHON" tools/visualization/draw_predictions.py "$config" "$work_dir/predictions.pkl" \
         --out "$work_dir/predictions.png"
-    "$PYTHON" tools/visualization/plot_curves.py "$work_dir" --out "$work_dir/curves.png"
+    wait "$curves"
 }
 
 if [ "$task" = classification ]; then
