@@ -119,6 +119,28 @@ def test_an_image_depends_on_its_own_number_alone(folder, tmp_path):
     assert one.shape != other.shape or (one != other).any()
 
 
+def test_enlarged_scenes_have_the_same_labels(folder, tmp_path):
+    tool_here('data/make_scenes.py', '--out', tmp_path, '--seed', 3, '--count', 3, 1, '--enlarge', 3)
+    for kind in ('instances', 'person_keypoints'):
+        small, large = (
+            json.loads((root / f'coco/annotations/{kind}_train2017.json').read_text()) for root in (folder, tmp_path)
+        )
+        for image, enlarged in zip(small['images'], large['images']):
+            assert (enlarged['height'], enlarged['width']) == (3 * image['height'], 3 * image['width'])
+            pixels = cv2.imread(str(tmp_path / 'coco/train2017' / enlarged['file_name']))
+            assert pixels.shape[:2] == (enlarged['height'], enlarged['width'])
+        for thing, enlarged in zip(small['annotations'], large['annotations']):
+            assert enlarged['category_id'] == thing['category_id']
+            assert enlarged['bbox'] == [3 * side for side in thing['bbox']]
+            assert enlarged['area'] == pytest.approx(9 * thing['area'], rel=0.1, abs=40)
+            if thing.get('num_keypoints'):
+                joints, others = (np.reshape(a['keypoints'], (-1, 3)) for a in (thing, enlarged))
+                assert others == pytest.approx(joints * [3, 3, 1], abs=0.03)
+    name = 'ade/ADEChallengeData2016/annotations/training/ADE_train_00000001.png'
+    labels, enlarged = (cv2.imread(str(root / name), cv2.IMREAD_UNCHANGED) for root in (folder, tmp_path))
+    assert (enlarged[1::3, 1::3] == labels).all()
+
+
 def test_coco_layout(folder):
     root = folder / 'coco'
     coco = COCO(str(root / 'annotations' / 'instances_train2017.json'))

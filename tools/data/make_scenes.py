@@ -3,7 +3,7 @@
     python tools/data/make_scenes.py                   # all three under data/scenes
     python tools/data/make_scenes.py --only coco --count 50 20 --out /tmp/scenes
 
-The result depends on the seed and the counts alone. A data set that is there already is left as
+The result depends on the seed, the counts and the enlargement alone. A data set that is there already is left as
 it is; a folder that holds anything else is never touched.
 """
 
@@ -28,16 +28,19 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', nargs='+', choices=DATASETS, default=list(DATASETS), help='which data sets')
     parser.add_argument('--count', nargs=2, type=int, metavar=('TRAIN', 'VAL'), help='images, instead of the usual')
+    parser.add_argument(
+        '--enlarge', type=int, default=1, metavar='N', help="N times the height and width; 3 gives photographs' sizes"
+    )
     args = parser.parse_args()
     with user_errors():
-        if args.seed < 0 or min(args.count or (1,)) < 1:
-            raise UserError('--seed must be at least 0 and --count at least 1')
+        if args.seed < 0 or args.enlarge < 1 or min(args.count or (1,)) < 1:
+            raise UserError('--seed must be at least 0, --count and --enlarge at least 1')
         for name in args.only:
             folder, write, counts = DATASETS[name]
             path = os.path.join(args.out, folder)
             train, val = args.count or counts
             start = time.time()
-            if write(path, args.seed, train, val):
+            if write(path, args.seed, train, val, args.enlarge):
                 print(f'{path}: {train} images to train with, {val} to validate, in {time.time() - start:.0f} s')
             else:
                 print(f'{path} is there already')

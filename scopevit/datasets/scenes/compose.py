@@ -1,6 +1,6 @@
 """Scenes: a background, objects that hide one another, and the labels of what is left to see."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import List, Optional, Tuple
 
 import cv2
@@ -44,6 +44,31 @@ class Scene:
     region_map: np.ndarray
     unlabelled: np.ndarray
     things: List[Thing] = field(default_factory=list)
+
+    def enlarged(self, factor: int) -> 'Scene':
+        """The same with ``factor`` times the height and width."""
+        if factor == 1:
+            return self
+
+        def blow_up(labels: np.ndarray) -> np.ndarray:
+            return labels.repeat(factor, 0).repeat(factor, 1)
+
+        scale = np.array([factor, factor, 1.0])
+        things = [
+            replace(
+                thing,
+                mask=blow_up(thing.mask),
+                full_area=thing.full_area * factor**2,
+                keypoints=None if thing.keypoints is None else thing.keypoints * scale,
+            )
+            for thing in self.things
+        ]
+        image, regions = enlarged(self.image, factor), blow_up(self.region_map)
+        return replace(self, image=image, region_map=regions, unlabelled=blow_up(self.unlabelled), things=things)
+
+
+def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image
 
 
 class Canvas:

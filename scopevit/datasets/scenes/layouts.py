@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ...engine.errors import UserError
-from .compose import Scene, Thing, make_object_image, make_scene
+from .compose import Scene, Thing, enlarged, make_object_image, make_scene
 from .shapes import JOINTS, OBJECTS, SKELETON
 
 # Indices of ImageNet-1K: figures stand for ball players, boats for yawls, balls for soccer balls.
@@ -82,7 +82,7 @@ def _run(make: Callable, jobs: Sequence) -> list:
         return pool.map(make, jobs, chunksize=16)
 
 
-def write_imagenet(root: str, seed: int, train: int, val: int) -> bool:
+def write_imagenet(root: str, seed: int, train: int, val: int, enlarge: int = 1) -> bool:
     """Write ``root/{train,val}/<class folder>/*.JPEG`` with all 1,000 class folders, and their lists in ``meta/``.
 
     The folders' names sort as ImageNet's do: the 410th is that of the 410th class. Only the
@@ -90,6 +90,7 @@ def write_imagenet(root: str, seed: int, train: int, val: int) -> bool:
 
     Args:
         train, val: Images of the two splits.
+        enlarge: Factor by which images and labels are enlarged: drawn scenes are small, photographs are not.
 
     Returns:
         Whether something was written: False if it is all there already.
@@ -98,29 +99,29 @@ def write_imagenet(root: str, seed: int, train: int, val: int) -> bool:
         UserError: If ``root`` holds other data or cannot be written.
     """
     counts = dict(train=train, val=val)
-    with new_folder(root, dict(dataset='imagenet', seed=seed, **counts)) as folder:
+    with new_folder(root, dict(dataset='imagenet', seed=seed, enlarge=enlarge, **counts)) as folder:
         if not folder:
             return False
         for split in SPLITS:
             for i in range(1000):
                 os.makedirs(os.path.join(folder, split, f'n{i:08d}'))
-            names = _run(partial(_write_object_image, folder, seed, split), range(counts[split]))
+            names = _run(partial(_write_object_image, folder, seed, split, enlarge), range(counts[split]))
             os.makedirs(os.path.join(folder, 'meta'), exist_ok=True)
             with open(os.path.join(folder, 'meta', f'{split}.txt'), 'w') as file:
                 file.writelines(f'{name} {int(name[1:9])}\n' for name in names)
     return True
 
 
-def _write_object_image(folder: str, seed: int, split: str, index: int) -> str:
+def _write_object_image(folder: str, seed: int, split: str, enlarge: int, index: int) -> str:
     category = list(OBJECTS)[index % len(OBJECTS)]
-    image = make_object_image(generator(seed, 'imagenet', split, index), category)
+    image = enlarged(make_object_image(generator(seed, 'imagenet', split, index), category), enlarge)
     wnid = f'n{IMAGENET_INDEX[category]:08d}'
     name = f'{wnid}/{wnid}_{index}.JPEG'
     cv2.imwrite(os.path.join(folder, split, name), image, QUALITY)
     return name
 
 
-def write_coco(root: str, seed: int, train: int, val: int) -> bool:
+def write_coco(root: str, seed: int, train: int, val: int, enlarge: int = 1) -> bool:
     """Write COCO's 2017 layout: images, instances, person keypoints, and persons as a detector finds them.
 
     The first image of each split has a crowd; every fortieth is grey, as some of COCO's are.
@@ -134,13 +135,13 @@ def write_coco(root: str, seed: int, train: int, val: int) -> bool:
     ids = {category: ids[name] for category, name in COCO_NAMES.items()}
     person = dict(categories[0], keypoints=list(JOINTS), skeleton=[list(pair) for pair in SKELETON])
     counts = dict(train=train, val=val)
-    with new_folder(root, dict(dataset='coco', seed=seed, **counts)) as folder:
+    with new_folder(root, dict(dataset='coco', seed=seed, enlarge=enlarge, **counts)) as folder:
         if not folder:
             return False
         os.makedirs(os.path.join(folder, 'annotations'))
         for split in SPLITS:
             os.makedirs(os.path.join(folder, f'{split}2017'))
-            written = _run(partial(_write_coco_image, folder, seed, split, ids), range(counts[split]))
+            written = _run(partial(_write_coco_image, folder, seed, split, enlarge, ids), range(counts[split]))
             images = [image for image, _ in written]
             things = [annotation for _, annotations in written for annotation in annotations]
             for number, annotation in enumerate(things, 1):
@@ -174,8 +175,8 @@ def _write_json(path: str, content: object) -> None:
         json.dump(content, file)
 
 
-def _write_coco_image(folder: str, seed: int, split: str, ids: dict, index: int) -> tuple:
-    scene = make_scene(generator(seed, 'coco', split, index), crowd=True if index == 0 else None)
+def _write_coco_image(folder: str, seed: int, split: str, enlarge: int, ids: dict, index: int) -> tuple:
+    scene = make_scene(generator(seed, 'coco', split, index), crowd=True if index == 0 else None).enlarged(enlarge)
     number = index + 1 + 500_000 * SPLITS.index(split)
     name = f'{number:012d}.jpg'
     image = scene.image
@@ -251,7 +252,7 @@ def _detect_persons(rng: np.random.Generator, figures: List[dict]) -> List[dict]
     ]
 
 
-def write_ade20k(root: str, seed: int, train: int, val: int) -> bool:
+def write_ade20k(root: str, seed: int, train: int, val: int, enlarge: int = 1) -> bool:
     """Write ADE20K's scene parsing layout: ``root/{images,annotations}/{training,validation}``.
 
     Annotations are PNGs of class numbers from 1; 0 is not labelled. Arguments, result and errors
@@ -261,21 +262,21 @@ def write_ade20k(root: str, seed: int, train: int, val: int) -> bool:
 
     numbers = {name: i for i, name in enumerate(ADE20KDataset.METAINFO['classes'], 1)}
     counts = dict(train=train, val=val)
-    with new_folder(root, dict(dataset='ade20k', seed=seed, **counts)) as folder:
+    with new_folder(root, dict(dataset='ade20k', seed=seed, enlarge=enlarge, **counts)) as folder:
         if not folder:
             return False
         for split in SPLITS:
             for kind in ('images', 'annotations'):
                 os.makedirs(os.path.join(folder, kind, _ADE_SPLITS[split]))
-            _run(partial(_write_ade20k_image, folder, seed, split, numbers), range(counts[split]))
+            _run(partial(_write_ade20k_image, folder, seed, split, enlarge, numbers), range(counts[split]))
     return True
 
 
 _ADE_SPLITS = dict(train='training', val='validation')
 
 
-def _write_ade20k_image(folder: str, seed: int, split: str, numbers: dict, index: int) -> None:
-    scene = make_scene(generator(seed, 'ade20k', split, index))
+def _write_ade20k_image(folder: str, seed: int, split: str, enlarge: int, numbers: dict, index: int) -> None:
+    scene = make_scene(generator(seed, 'ade20k', split, index)).enlarged(enlarge)
     name = f'ADE_{split}_{index + 1:08d}'
     cv2.imwrite(os.path.join(folder, 'images', _ADE_SPLITS[split], f'{name}.jpg'), scene.image, QUALITY)
     label = label_map(scene, numbers)
