@@ -1,6 +1,7 @@
 """What tools/train.py and tools/test.py share: configs of any toolbox, on GPUs or CPUs."""
 
 import argparse
+import ctypes
 import difflib
 import functools
 import gc
@@ -24,6 +25,7 @@ _LAUNCHER_VARIABLES = {
     'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,9 +91,22 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not torch.cuda.is_available():
+        keep_freed_memory()
         if args.launcher != 'none':
             _init_cpu_processes(args.launcher)
         _adapt_to_cpu(cfg)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of tensors that are gone, for those of the next step.
+
+    glibc would return it to the kernel, which clears each page before it hands it out again. What
+    the environment says of that (``MALLOC_...``) holds; other C libraries are left alone.
+    """
+    libc = ctypes.CDLL(None) if os.name == 'posix' else None
+    if hasattr(libc, 'mallopt') and not any(name.startswith('MALLOC_') for name in os.environ):
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # glibc takes no more
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def check_writable(folder: str, option: str = '--work-dir') -> None:

@@ -1,5 +1,10 @@
 """Loading configs of any toolbox, and making them fit the machine."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
@@ -95,3 +100,28 @@ def test_launcher_without_its_variables_is_named(launcher, monkeypatch):
             monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match='is not set; start it with'):
         launch._init_cpu_processes(launcher)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='of glibc')
+def test_freed_memory_is_used_again():
+    program = """
+import resource, torch
+from scopevit.engine.launch import keep_freed_memory
+
+def new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        tensors = [torch.ones(2**22) for _ in range(4)]
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.ones(2**22)
+first = new_pages()
+keep_freed_memory()
+new_pages()
+print(first, new_pages())
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith('MALLOC_')}
+    result = subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True)
+    before, after = map(int, result.stdout.split())
+    assert after < before / 10, result.stderr
