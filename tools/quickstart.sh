@@ -33,7 +33,7 @@ retinanet=configs/detection/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 mask_rcnn=configs/detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 upernet=configs/segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128.py
 semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-4e_scenes-128x128.py
-pose=configs/pose/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96.py
+pose=configs/pose/td-hm_scopevit-xtiny_2xb16-7e_scenes-128x96.py
 case $task in
     classification) configs=() ;;
     detection) configs=("$retinanet") ;;
@@ -78,7 +78,7 @@ else
     say "Drawing scenes in the layouts of ImageNet, COCO and ADE20K"
     "$PYTHON" tools/data/make_scenes.py
     if [ -z "$pretrained" ]; then
-        train configs/classification/scopevit-xtiny_2xb32-15e_scenes-32px.py "$runs/pretraining"
+        train configs/classification/scopevit-xtiny_2xb32-17e_scenes-32px.py "$runs/pretraining"
         say "Publishing the pretrained backbone"
         "$PYTHON" tools/converters/publish_model.py "$(cat "$runs/pretraining/last_checkpoint")" \
             "$runs/scopevit-xtiny_scenes.pth"

@@ -5,7 +5,6 @@ _base_ = './scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
 crop_size = (128, 128)
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    backbone=dict(frozen_stages=1),  # what the first stage needs, pretraining has taught it
     neck=dict(out_channels=64, norm_cfg=dict(type='BN')),
     decode_head=dict(in_channels=[64, 64, 64, 64], channels=64),
 )

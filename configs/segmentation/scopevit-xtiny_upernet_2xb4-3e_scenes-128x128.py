@@ -5,7 +5,6 @@ _base_ = './scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512.py'
 crop_size = (128, 128)
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    backbone=dict(frozen_stages=1),  # what the first stage needs, pretraining has taught it
     decode_head=dict(channels=64),
     auxiliary_head=None,  # its loss would take as long as the head's
 )

@@ -30,8 +30,8 @@ METRICS = {
     'mIoU': ('mIoU', 0.01),
     'coco/AP': ('keypoint AP', 1),
 }
-# Without learning, not in frozen stages: their batch norms would never see the data's statistics.
-RANDOM_BACKBONE = ('optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0', 'model.backbone.frozen_stages=-1')
+# Not `frozen_stages`: its batch norms would never see the data's statistics.
+RANDOM_BACKBONE = 'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0'
 MARGIN = 0.15
 # What a ResNet hands on at each stage; where heads and necks say how many channels they take.
 CHANNELS = (64, 128, 256, 512)
@@ -90,7 +90,7 @@ def control(kind: str, folder: Path) -> dict:
         if kind == 'frozen':
             if 'classification' in config:
                 continue
-            results[name] = train_and_test(ROOT / config, work_dir, '--cfg-options', *RANDOM_BACKBONE)
+            results[name] = train_and_test(ROOT / config, work_dir, '--cfg-options', RANDOM_BACKBONE)
             continue
         words = ['--pretrained', pretrained] if pretrained else []
         results[name] = train_and_test(resnet18(config, folder), work_dir, *words)

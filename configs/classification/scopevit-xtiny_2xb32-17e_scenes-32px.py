@@ -28,10 +28,10 @@ optim_wrapper = dict(
     # Layer scale begins at 1e-6; in so short a training it has to grow faster than the rest.
     paramwise_cfg=dict(custom_keys={'.gamma': dict(lr_mult=10.0, decay_mult=0.0)}),
 )
-train_cfg = dict(max_epochs=15, val_interval=3)
+train_cfg = dict(max_epochs=17, val_interval=3)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=15, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=17, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1, save_best=None))
 auto_scale_lr = dict(base_batch_size=64)
