@@ -10,8 +10,8 @@ from typing import Callable, Dict, Iterator, Sequence, Tuple
 import torch
 
 # Kinds of operators, by what their names hold; the first that fits. Products of matrices in pairs
-# are those of attention, a linear layer is a product with one matrix, as a 1x1
-# convolution is, which its shapes tell.
+# are those of attention, a linear layer is a product with one matrix, as a 1x1 convolution is (its
+# shapes tell).
 KINDS = dict(
     conv='conv',
     attention='attention|softmax|bmm',

@@ -58,8 +58,8 @@ class LayerScale(nn.Module):
 def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """Linear layer on tokens, (B, H, W, C_in) -> (B, H, W, C_out).
 
-    MKL shares products of tall, thin matrices badly among threads. There oneDNN's 1x1 convolution,
-    which is the same function, makes a training step a tenth faster.
+    MKL shares products of tall, thin matrices badly among threads; there oneDNN's 1x1 convolution,
+    the same function, is faster.
     """
     if x.ndim != 4 or not _runs_eagerly_on_cpu(x) or torch.get_num_threads() == 1:
         return F.linear(x, weight, bias)
