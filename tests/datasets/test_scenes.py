@@ -266,6 +266,12 @@ def test_colours_do_not_give_the_class_away():
 def test_existing_folders_are_left_alone(folder, tmp_path):
     result = tool_here('data/make_scenes.py', '--out', folder, '--seed', 3, '--count', 42, 20)
     assert result.stdout.count('is there already') == 3
+    record = folder / 'coco' / 'scenes.json'
+    content = json.loads(record.read_text())
+    assert content.pop('enlarge') == 1
+    record.write_text(json.dumps(content))  # as before there was --enlarge
+    result = tool_here('data/make_scenes.py', '--out', folder, '--seed', 3, '--count', 42, 20)
+    assert result.stdout.count('is there already') == 3
     mine = tmp_path / 'coco' / 'precious.txt'
     mine.parent.mkdir()
     mine.write_text('mine')

@@ -50,8 +50,8 @@ def new_folder(path: str, content: dict) -> Iterator[str]:
     if os.path.exists(path) and os.listdir(path):
         try:
             with open(record) as file:
-                existing = json.load(file)
-        except (OSError, ValueError):
+                existing = {'enlarge': 1, **json.load(file)}  # those drawn before the option do not say
+        except (OSError, ValueError, TypeError):
             existing = None
         if existing != content:
             found = 'other data' if existing is None else f'other scenes ({existing}, wanted {content})'
