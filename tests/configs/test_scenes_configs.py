@@ -24,7 +24,7 @@ def load(name):
 
 
 def test_there_is_one_for_each_head():
-    heads = ('retinanet', 'mask-rcnn', 'upernet', 'xtiny_fpn_2xb4-3e', 'td-hm')
+    heads = ('retinanet', 'mask-rcnn', 'upernet', 'scopevit-xtiny_fpn', 'td-hm')
     assert len(DENSE) == len(heads)
     assert all(any(head in name for name in DENSE) for head in heads)
     quickstart = (ROOT / 'tools' / 'quickstart.sh').read_text()
