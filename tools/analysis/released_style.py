@@ -74,8 +74,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias=None) -> Tensor:
     return (logits if bias is None else logits + bias).softmax(dim=-1) @ v
 
 
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """As nn.Linear computes it; our layers may choose another operator."""
+    return F.linear(x, layer.weight, layer.bias)
+
+
 def mlp(layers: nn.Module, x: Tensor) -> Tensor:
-    return layers.fc2(F.gelu(layers.fc1(x)))
+    return linear(layers.fc2, F.gelu(linear(layers.fc1, x)))
 
 
 def positional_encoding(cpe: nn.Module, x: Tensor) -> Tensor:
@@ -88,12 +93,12 @@ def mssa(attn: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
     B, N, C = x.shape
     h = attn.num_heads
     x = positional_encoding(attn.cpe, image(x, height, width))
-    q = attn.query(tokens(x)).reshape(B, N, h, C // h).permute(0, 2, 1, 3)
+    q = linear(attn.query, tokens(x)).reshape(B, N, h, C // h).permute(0, 2, 1, 3)
     parts = x.split([conv.in_channels for conv in attn.scopes.values()], dim=1)
     embedded = torch.cat([conv(part) for conv, part in zip(attn.scopes.values(), parts)], dim=1)
-    kv = attn.key_value(tokens(embedded)).reshape(B, -1, 2, h, C // h).permute(2, 0, 3, 1, 4)
+    kv = linear(attn.key_value, tokens(embedded)).reshape(B, -1, 2, h, C // h).permute(2, 0, 3, 1, 4)
     x = attend(q, kv[0], kv[1])
-    return attn.proj(x.transpose(1, 2).reshape(B, N, C))
+    return linear(attn.proj, x.transpose(1, 2).reshape(B, N, C))
 
 
 def gsda(attn: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
@@ -102,9 +107,9 @@ def gsda(attn: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
     sh, sw = height // g, width // g
     # (B, N, C) -> (B, sh, sw, g*g, C)
     x = x.reshape(B, g, sh, g, sw, C).permute(0, 2, 4, 1, 3, 5).reshape(B, sh * sw, g * g, C)
-    qkv = attn.qkv(x).reshape(B, sh * sw, g * g, 3, h, C // h).permute(3, 0, 1, 4, 2, 5)
+    qkv = linear(attn.qkv, x).reshape(B, sh * sw, g * g, 3, h, C // h).permute(3, 0, 1, 4, 2, 5)
     x = attend(qkv[0], qkv[1], qkv[2], attn.rel_pos.compute(g, g))
-    x = attn.proj(x.transpose(2, 3).reshape(B, sh * sw, g * g, C))
+    x = linear(attn.proj, x.transpose(2, 3).reshape(B, sh * sw, g * g, C))
     # (B, sh*sw, g*g, C) -> (B, N, C)
     return x.reshape(B, sh, sw, g, g, C).permute(0, 3, 1, 4, 2, 5).reshape(B, N, C)
 
