@@ -32,8 +32,8 @@ done
 retinanet=configs/detection/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 mask_rcnn=configs/detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 upernet=configs/segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128.py
-semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-4e_scenes-128x128.py
-pose=configs/pose/td-hm_scopevit-xtiny_2xb16-7e_scenes-128x96.py
+semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-3e_scenes-128x128.py
+pose=configs/pose/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96.py
 case $task in
     classification) configs=() ;;
     detection) configs=("$retinanet") ;;

@@ -35,10 +35,10 @@ optim_wrapper = dict(
     constructor='scopevit.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.9, norm_decay_mult=0.0, custom_keys={'.gamma': dict(decay_mult=0.0)}),
 )
-train_cfg = dict(max_epochs=7, val_interval=3)
+train_cfg = dict(max_epochs=6, val_interval=3)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=7, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=3, max_keep_ckpts=1, save_best=None))
 # Batch norms of the processes, which see different images, are averaged before validation and saving.
