@@ -1,6 +1,8 @@
 """Comparing models from the command line; what is measured is tested in tests/analysis."""
 
 import json
+import re
+import subprocess
 import sys
 
 import cv2
@@ -144,3 +146,15 @@ def test_bad_input(nets, tmp_path, monkeypatch):
         (['mmpretrain::resnet/resnet18_8xb32_in1k.py@32:deploy'], 'resnet18_8xb32_in1k:deploy: ', 'switch_to_deploy'),
     ):
         fails_cleanly(benchmark(*words), *says)
+
+
+def test_script_of_the_measurements():
+    script = ROOT / 'tools' / 'analysis' / 'benchmark' / 'measure.sh'
+    result = subprocess.run(['bash', str(script), 'speed'], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert 'no measurement called speed' in result.stderr
+    assert '[loading]' in result.stderr
+    text = script.read_text().replace('$table', 'projects/imagenet_table/configs')
+    files = re.findall(r'[\w/]*configs/[\w/.-]+\.py', text)
+    assert len(files) == 5
+    assert all((ROOT / name).is_file() for name in files)
