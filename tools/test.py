@@ -13,6 +13,7 @@ from scopevit.engine.launch import (
     add_common_arguments,
     build_runner,
     check_writable,
+    end_loaders,
     leave_processes,
     load_config,
     prepare,
@@ -62,6 +63,7 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg)
     check_fits(runner.model, args.checkpoint)
     metrics = runner.test()
+    end_loaders(runner)
     if is_main_process():
         with open(metrics_file, 'w') as file:
             json.dump(to_plain(metrics), file, indent=2)

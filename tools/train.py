@@ -10,7 +10,14 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.engine.checks import check_channels, check_data, failures_explained
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import add_common_arguments, build_runner, leave_processes, load_config, prepare
+from scopevit.engine.launch import (
+    add_common_arguments,
+    build_runner,
+    end_loaders,
+    leave_processes,
+    load_config,
+    prepare,
+)
 from scopevit.swap import load_and_swap
 
 
@@ -96,6 +103,7 @@ def train(args: argparse.Namespace) -> None:
     check_data(runner, args.config)
     with failures_explained(runner, args.config):
         runner.train()
+    end_loaders(runner)
 
 
 def main() -> None:
