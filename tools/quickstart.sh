@@ -32,7 +32,7 @@ done
 retinanet=configs/detection/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 mask_rcnn=configs/detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes.py
 upernet=configs/segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128.py
-semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-3e_scenes-128x128.py
+semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-4e_scenes-128x128.py
 pose=configs/pose/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96.py
 case $task in
     classification) configs=() ;;
@@ -55,6 +55,8 @@ runs=work_dirs/quickstart/$(date +%Y%m%d-%H%M%S) # every run has its own: nothin
 
 say() { echo && echo "==> $*"; }
 
+pictures=() # processes that draw them
+
 # train CONFIG WORK_DIR [ARGS of train.py]: train with two processes, test, draw.
 train() {
     local config=$1 work_dir=$2
@@ -62,12 +64,12 @@ train() {
     bash tools/dist_train.sh "$config" 2 --work-dir "$work_dir" --seed "$seed" "${@:3}"
     say "Testing on held-out images"
     bash tools/dist_test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 2 --work-dir "$work_dir"
-    say "Drawing"
+    # Beside what comes next, which begins with loading libraries.
     "$PYTHON" tools/visualization/plot_curves.py "$work_dir" --out "$work_dir/curves.png" &
-    local curves=$!
+    pictures+=($!)
     "$PYTHON" tools/visualization/draw_predictions.py "$config" "$work_dir/predictions.pkl" \
-        --out "$work_dir/predictions.png"
-    wait "$curves"
+        --out "$work_dir/predictions.png" &
+    pictures+=($!)
 }
 
 if [ "$task" = classification ]; then
@@ -88,6 +90,10 @@ else
         train "$config" "$runs/$(basename "$config" .py)" --pretrained "$pretrained"
     done
 fi
+
+for picture in "${pictures[@]}"; do
+    wait "$picture"
+done
 
 "$PYTHON" - "$runs" <<'PYTHON'
 import json

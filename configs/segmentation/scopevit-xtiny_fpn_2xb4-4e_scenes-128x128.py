@@ -42,10 +42,10 @@ optim_wrapper = dict(
 )
 # Epochs instead of iterations: batch norms of the processes, which see different images, are
 # averaged after each, before validation and saving.
-train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=3)
+train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=4, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=3, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=4, convert_to_iter_based=True),
 ]
 default_hooks = dict(
     logger=dict(interval=20, log_metric_by_epoch=True),
