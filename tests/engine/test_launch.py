@@ -1,5 +1,6 @@
 """Loading configs of any toolbox, and making them fit the machine."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
 
 from helpers import CONFIGS
 from scopevit.engine import launch
@@ -99,6 +102,40 @@ def test_launcher_without_its_variables_is_named(launcher, monkeypatch):
             monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match='is not set; start it with'):
         launch._init_cpu_processes(launcher)
+
+
+class Sum(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x, mode):
+        return dict(loss=(self.weight * x).sum()) if mode == 'loss' else [x]
+
+
+@pytest.mark.parametrize('loop', [dict(by_epoch=True, max_epochs=2), dict(by_epoch=False, max_iters=3)])
+@pytest.mark.parametrize('persistent', [True, False])
+def test_loader_processes_end_with_the_run(loop, persistent, tmp_path):
+    before = multiprocessing.active_children()
+    runner = Runner(
+        Sum(),
+        str(tmp_path),
+        train_dataloader=dict(
+            dataset=dict(type=lambda: torch.arange(4.0)),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=1,
+            num_workers=1,
+            persistent_workers=persistent,
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=loop,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=None),
+        experiment_name=tmp_path.name,
+    )
+    runner.train()
+    launch.end_loaders(runner)
+    assert multiprocessing.active_children() == before
 
 
 def test_freed_memory_is_used_again():

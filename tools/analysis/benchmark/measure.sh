@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measure what README.md beside this shows, in about half an hour on a quiet machine.
 #
-#   bash tools/analysis/benchmark/measure.sh [evaluation] [training] [large] [curve] [loading]
+#   bash tools/analysis/benchmark/measure.sh [ratio] [evaluation] [training] [large] [curve] [loading]
 #
 # timm's models need: pip install --no-deps -r projects/imagenet_table/requirements.txt
 set -euo pipefail
@@ -19,7 +19,13 @@ benchmark() { # benchmark NAME ARGS of benchmark.py
     "$PYTHON" tools/analysis/benchmark.py --threads 2 --json "$out/$1.json" --table "$out/$1.md" "${@:2}"
 }
 
-# The ratios to the released way of computing, and the seed's rows and newer models at their own sizes.
+# Against the released way of computing, alone in a process.
+ratio() {
+    benchmark ratio --batch 8 --rounds 20 \
+        "released style=$released@256" "ScopeViT-tiny=$ours" "ScopeViT-tiny, deploy form=$ours:deploy"
+}
+
+# The same beside the paper's and newer peers, each at its own size.
 evaluation() {
     benchmark evaluation --batch 8 --rounds 15 --plot "$out/evaluation.png" \
         "released style=$released@256" "ScopeViT-tiny=$ours" "ScopeViT-tiny, deploy form=$ours:deploy" \
@@ -51,7 +57,7 @@ large() {
 curve() {
     benchmark curve --batch 1 --rounds 5 --size 128 256 512 768 1024 1536 --plot "$out/curve.png" \
         "ScopeViT-tiny=$ours" "ScopeViT-tiny, max_keys 1024=$ours?model.backbone.max_keys=1024" \
-        "Swin-2G=$swin" "PVTv2-b1=timm:pvt_v2_b1"
+        "Swin-2G=$swin?model.backbone.pad_small_map=True" "PVTv2-b1=timm:pvt_v2_b1"
 }
 
 # Whether a training waits for its data. The drawn scenes stand in for photographs, three times as
@@ -72,7 +78,7 @@ loading_time() { # loading_time NAME CONFIG OPTION ARGS of data_time.py
 
 for part in "$@"; do
     case $part in
-        evaluation | training | large | curve | loading) ;;
+        ratio | evaluation | training | large | curve | loading) ;;
         *)
             sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
             echo "error: there is no measurement called $part" >&2
@@ -80,7 +86,7 @@ for part in "$@"; do
             ;;
     esac
 done
-[ $# -gt 0 ] || set -- evaluation training large curve loading
+[ $# -gt 0 ] || set -- ratio evaluation training large curve loading
 for part in "$@"; do
     "$part"
 done
