@@ -82,7 +82,8 @@ def measure(runner: Runner, iters: int, warmup: int) -> dict:
     """Seconds of waiting and of the model in each iteration, and of the loader alone for as many batches."""
     loader = runner.train_dataloader
     batches = endless(loader)
-    for _ in islice(batches, warmup):
+    ahead = loader.num_workers * (loader.prefetch_factor or 0)  # what workers may have ready before it is asked for
+    for _ in islice(batches, max(warmup, ahead)):
         pass
     start = time.perf_counter()
     for _ in islice(batches, iters):

@@ -60,15 +60,16 @@ curve() {
         "Swin-2G=$swin?model.backbone.pad_small_map=True" "PVTv2-b1=timm:pvt_v2_b1"
 }
 
-# Whether a training waits for its data. The drawn scenes stand in for photographs, three times as
-# large as usual: 432 to 768 pixels.
+# Whether a training waits for its data. Drawn scenes, enlarged, stand in for photographs: 280 to 510
+# pixels large as in ImageNet, 430 to 770 as in COCO and ADE20K.
 loading() {
-    "$PYTHON" tools/data/make_scenes.py --out data/scenes_large --enlarge 3 --count 600 8
-    loading_time imagenet "$ours" train_dataloader.dataset.data_root=data/scenes_large/imagenet --iters 6 --warmup 1
+    "$PYTHON" tools/data/make_scenes.py --out data/scenes_large --only imagenet --enlarge 4 --count 1200 8
+    "$PYTHON" tools/data/make_scenes.py --out data/scenes_large --only coco ade20k --enlarge 3 --count 600 8
+    loading_time imagenet "$ours" train_dataloader.dataset.data_root=data/scenes_large/imagenet --iters 4 --warmup 1
     loading_time coco configs/detection/mask-rcnn_scopevit-tiny_fpn_1x_coco.py \
-        train_dataloader.dataset.data_root=data/scenes_large/coco/ --iters 20 --warmup 3
+        train_dataloader.dataset.data_root=data/scenes_large/coco/ --iters 10 --warmup 2
     loading_time ade20k configs/segmentation/scopevit-tiny_upernet_8xb2-160k_ade20k-512x512.py \
-        train_dataloader.dataset.data_root=data/scenes_large/ade/ADEChallengeData2016 --iters 20 --warmup 3
+        train_dataloader.dataset.data_root=data/scenes_large/ade/ADEChallengeData2016 --iters 10 --warmup 2
 }
 
 loading_time() { # loading_time NAME CONFIG OPTION ARGS of data_time.py
