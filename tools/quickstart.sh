@@ -56,6 +56,7 @@ runs=work_dirs/quickstart/$(date +%Y%m%d-%H%M%S) # every run has its own: nothin
 say() { echo && echo "==> $*"; }
 
 pictures=() # processes that draw them
+trap 'kill "${pictures[@]}" 2>/dev/null || true' EXIT
 
 # train CONFIG WORK_DIR [ARGS of train.py]: train with two processes, test, draw.
 train() {

@@ -150,13 +150,18 @@ class Result:
         return [
             *start,
             f'{self.macs / 1e9:.3f} G',
-            f'{self.images_per_second:,.{1 if self.images_per_second < 1000 else 0}f}',
-            f'{self.ms_per_image:.4g}',
-            f'{middle:.4g} ({low:.4g} to {high:.4g})',
+            number(self.images_per_second, 3),
+            number(self.ms_per_image, 4),
+            f'{number(middle, 4)} ({number(low, 4)} to {number(high, 4)})',
             f'{ratio:.3g} ({slow:.3g} to {fast:.3g})' if self.ratios else '-',
             f'{self.extra_memory / 2**20:.1f} MiB',
             f'{self.efficiency:.0%}',
         ]
+
+
+def number(value: float, digits: int) -> str:
+    """With so many significant digits, and at least all before the point."""
+    return f'{value:,.0f}' if value >= 10 ** (digits - 1) else f'{value:.{digits}g}'
 
 
 @dataclass
@@ -212,7 +217,8 @@ class Report:
         lines = [
             f'{", ".join(options)}; medians of {rounds} rounds after {settings.warmup} steps of warm-up. A round '
             'samples all models in random order; a sample is the mean of '
-            f'{settings.calls or f"as many steps as last {SAMPLE_SECONDS} s"}, after one that is not measured.',
+            f'{settings.calls or f"as many steps as last {SAMPLE_SECONDS} s"}, after one that is not measured '
+            f'(but for steps of over {LONG_STEP_SECONDS} s).',
             machine_in_words(machine),
             f'A matrix product reached {machine["matmul_gflops"]:.0f} GFLOP/s, and a copy {machine["copy_gbytes"]:.1f} '
             "GB/s, read and written; 'of matmul' is a model's share of the former. Extra memory is the most that a "

@@ -121,7 +121,7 @@ def test_loader_processes_end_with_the_run(loop, persistent, tmp_path):
         Sum(),
         str(tmp_path),
         train_dataloader=dict(
-            dataset=dict(type=lambda: torch.arange(4.0)),
+            dataset=dict(type=lambda: [dict(x=torch.ones(1))] * 4),
             sampler=dict(type='DefaultSampler', shuffle=False),
             batch_size=1,
             num_workers=1,
@@ -135,7 +135,7 @@ def test_loader_processes_end_with_the_run(loop, persistent, tmp_path):
     )
     runner.train()
     launch.end_loaders(runner)
-    assert multiprocessing.active_children() == before
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 def test_freed_memory_is_used_again():

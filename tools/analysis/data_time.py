@@ -31,7 +31,7 @@ from scopevit.analysis.machine import describe_machine, load_average, machine_in
 from scopevit.analysis.reporting import check_file, markdown, summary, write_json
 from scopevit.engine.checks import check_data, failures_explained
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import build_runner, load_config, prepare
+from scopevit.engine.launch import build_runner, end_loaders, load_config, prepare
 from scopevit.swap.probe import without_weights
 from scopevit.swap.trial import first_value
 
@@ -82,6 +82,9 @@ def measure(runner: Runner, iters: int, warmup: int) -> dict:
     """Seconds of waiting and of the model in each iteration, and of the loader alone for as many batches."""
     loader = runner.train_dataloader
     batches = endless(loader)
+    start = time.perf_counter()
+    next(batches)
+    first_batch = time.perf_counter() - start
     ahead = loader.num_workers * (loader.prefetch_factor or 0)  # what workers may have ready before it is asked for
     for _ in islice(batches, max(warmup, ahead)):
         pass
@@ -104,7 +107,7 @@ def measure(runner: Runner, iters: int, warmup: int) -> dict:
         model.append(time.perf_counter() - ready)
     batches.close()
     return dict(
-        first_batch=waiting[0],
+        first_batch=first_batch,
         waiting=waiting[warmup:],
         model=model[warmup:],
         loader_alone=alone,
@@ -173,8 +176,9 @@ def data_time(args: argparse.Namespace) -> None:
                 with failures_explained(runner, config):
                     row = measure(runner, args.iters, args.warmup)
                 rows.append(dict(config=os.path.splitext(os.path.basename(config))[0], **row))
+                end_loaders(runner)
                 del runner
-                gc.collect()  # and with it the loader's processes
+                gc.collect()
     machine['load_after'] = load_average()
     command = shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])
     print(table(rows))
