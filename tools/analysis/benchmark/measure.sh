@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure what README.md beside this shows, in about half an hour on a quiet machine.
+# Measure what README.md beside this shows; keep the machine quiet meanwhile.
 #
 #   bash tools/analysis/benchmark/measure.sh [ratio] [evaluation] [training] [large] [curve] [loading]
 #
