@@ -15,9 +15,9 @@ def data_time(*words, cwd=None):
 
 @pytest.mark.slow
 def test_table(toy_options, tmp_path):
-    out = tmp_path / 'times.json'
+    out, page = tmp_path / 'times.json', tmp_path / 'times.md'
     # Four batches are an epoch: the loader starts anew in between.
-    result = data_time(TOY, '--workers', 0, 1, '--json', out, *toy_options)
+    result = data_time(TOY, '--workers', 0, 1, '--json', out, '--table', page, *toy_options)
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())['results']
     assert [row['workers'] for row in rows] == [0, 1]
@@ -32,13 +32,15 @@ def test_table(toy_options, tmp_path):
     assert 'decoder=cv2' in result.stdout
     assert 'The data preprocessor counts to the model' in result.stdout
     assert 'before and' in result.stdout  # the load average
-    assert list(tmp_path.iterdir()) == [out]
+    assert page.read_text() == result.stdout.removesuffix('\n')
+    assert sorted(tmp_path.iterdir()) == [out, page]
 
 
 def test_bad_input(tmp_path):
     fails_cleanly(data_time('configs/missing.py'), 'does not exist')
     fails_cleanly(data_time(TOY, '--workers', -1), '--workers at least 0')
     fails_cleanly(data_time(TOY, '--json', tmp_path), '--json', 'is a folder')
+    fails_cleanly(data_time(TOY, '--table', tmp_path), '--table', 'is a folder')
     fails_cleanly(data_time('mmpretrain::_base_/default_runtime.py'), 'has no train_dataloader')
     fails_cleanly(data_time(SEGMENTATION, cwd=tmp_path), 'cannot be loaded', 'check_dataset.py')
     assert not list(tmp_path.iterdir())

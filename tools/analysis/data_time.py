@@ -44,6 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', nargs='+', type=int, help="numbers of loader processes (default: the config's)")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings')
     parser.add_argument('--json', metavar='FILE', help='write all measurements')
+    parser.add_argument('--table', metavar='FILE', help='write the table, in Markdown, and how it came about')
     return parser.parse_args()
 
 
@@ -165,8 +166,9 @@ def spread(seconds: List[float]) -> str:
 def data_time(args: argparse.Namespace) -> None:
     if args.iters < 1 or args.warmup < 1 or min(args.workers or [0]) < 0:
         raise UserError('--iters and --warmup must be at least 1, --workers at least 0')
-    if args.json:
-        check_file(args.json, '--json')
+    for option in ('json', 'table'):
+        if getattr(args, option):
+            check_file(getattr(args, option), f'--{option}')
     rows = []
     machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
     for config in args.configs:
@@ -181,9 +183,15 @@ def data_time(args: argparse.Namespace) -> None:
                 gc.collect()
     machine['load_after'] = load_average()
     command = shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])
-    print(table(rows))
-    print("\nThe data preprocessor counts to the model; times are medians and quartiles of an iteration's.")
-    print(f'{machine_in_words(machine)}\n\n    {command}')
+    text = (
+        f'{table(rows)}\n\n'
+        "The data preprocessor counts to the model; times are medians and quartiles of an iteration's.\n"
+        f'{machine_in_words(machine)}\n\n    {command}\n'
+    )
+    print(text)
+    if args.table:
+        with open(args.table, 'w') as file:
+            file.write(text)
     if args.json:
         write_json(args.json, dict(command=command, machine=machine, results=rows))
 

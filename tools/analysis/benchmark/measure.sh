@@ -74,7 +74,8 @@ loading() {
 
 loading_time() { # loading_time NAME CONFIG OPTION ARGS of data_time.py
     echo "==> $1"
-    "$PYTHON" tools/analysis/data_time.py "$2" --cfg-options "$3" --json "$out/loading_$1.json" "${@:4}"
+    "$PYTHON" tools/analysis/data_time.py "$2" --cfg-options "$3" \
+        --json "$out/loading_$1.json" --table "$out/loading_$1.md" "${@:4}"
 }
 
 for part in "$@"; do
