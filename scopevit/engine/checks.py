@@ -482,6 +482,11 @@ def _explanation(runner: Runner, message: str) -> Optional[str]:
             'batch norm over maps of one pixel needs two images at least: set train_dataloader.batch_size to 2 or '
             'more, and train_dataloader.drop_last=True so that no single image is left over'
         )
+    if 'BFloat16' in message:
+        return (
+            f'mixed precision is bfloat16 on CPUs, and a part of this model cannot compute in it ({message}): leave '
+            '--amp out, or train on a GPU, in float16'
+        )
     if 'list index out of range' in message:
         return _unknown_predictions(runner, model)
     if re.search('size of tensor|shape|broadcast|out of bounds', message):

@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from helpers import ROOT, fails_cleanly, image_folders, tool_here, write_image
@@ -306,6 +307,13 @@ def test_classifier_with_too_few_classes(tmp_path):
 def test_label_maps_with_unknown_classes(maps):
     write_labels(maps, 'train', 1, np.full((6, 8), 7, dtype=np.uint8))
     fails_cleanly(train(SEMANTIC_FPN, maps), 'label 7', 'model.decode_head.num_classes=2', 'check_dataset.py')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision is float16 on GPUs')
+@pytest.mark.parametrize('config', [MASK_RCNN, POSE], ids=['detection', 'pose'])
+def test_mixed_precision_in_which_a_head_cannot_compute(config, coco):
+    result = train(config, coco, 'optim_wrapper.type=AmpOptimWrapper')
+    fails_cleanly(result, 'bfloat16 on CPUs', 'leave --amp out')
 
 
 # Images of every kind
