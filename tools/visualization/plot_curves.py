@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from scopevit.engine.errors import UserError, user_errors
 
@@ -63,6 +64,8 @@ def draw(work_dir: str, out: str) -> None:
             f'{points[steps[-1]]:.4g}', (steps[-1], points[steps[-1]]), xytext=(0, 6), textcoords='offset points'
         )
     right.set(xlabel='validated after (epoch or iteration)', ylabel='validation metric')
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.margins(x=0.1, y=0.1)  # room for the values of the last points
     for axes in (left, right):
         axes.grid(alpha=0.3)
         if axes.lines:
