@@ -54,8 +54,8 @@ def texture(rng: np.random.Generator, region: str, height: int, width: int) -> n
 def paint_region(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, region: str) -> None:
     usual = np.array(REGIONS[region], np.float32)
     color = usual + (rng.uniform(30, 225, 3) - usual) * rng.beta(1.2, 1.6)
-    pattern = texture(rng, region, *mask.shape)[..., None] * rng.uniform(30, 50)
-    image[mask] = np.clip(color + pattern, 0, 255)[mask]
+    pattern = texture(rng, region, *mask.shape)[mask, None] * rng.uniform(30, 50)
+    image[mask] = np.clip(color + pattern, 0, 255)
 
 
 def make_background(rng: np.random.Generator, height: int, width: int) -> Tuple[np.ndarray, np.ndarray, list]:

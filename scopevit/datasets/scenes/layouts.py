@@ -218,8 +218,12 @@ def polygons(mask: np.ndarray, enlarge: int = 4) -> List[List[float]]:
     OpenCV's contours run through the centres of border pixels: on the mask itself they would lose
     half a pixel all around, on an enlarged one an eighth.
     """
-    large = np.kron(mask.astype(np.uint8), np.ones((enlarge, enlarge), np.uint8))
-    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    top, left = int(rows[0]), int(columns[0])
+    crop = mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8)
+    large = crop.repeat(enlarge, 0).repeat(enlarge, 1)
+    offset = (left * enlarge, top * enlarge)
+    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=offset)
     outlines = []
     for contour in sorted(contours, key=cv2.contourArea, reverse=True):
         contour = cv2.approxPolyDP(contour, 0.3 * enlarge, True)
