@@ -29,6 +29,7 @@ PARAMETERS = {
     model['Config']: model['Metadata']['Parameters']
     for folder in FOLDERS
     for model in yaml.safe_load((ROOT / 'configs' / folder / 'metafile.yml').read_text())['Models']
+    if 'scenes' not in model['Name']
 }
 # Facts of the paper's release: stochastic depth, and learning rate and weight decay.
 DROP_PATH = dict(xtiny=0.05, tiny=0.1, small=0.1)

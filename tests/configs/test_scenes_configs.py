@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -29,6 +30,19 @@ def test_there_is_one_for_each_head():
     assert all(any(head in name for name in DENSE) for head in heads)
     quickstart = (ROOT / 'tools' / 'quickstart.sh').read_text()
     assert all(f'configs/{path.parent.name}/{path.name}' in quickstart for path in CONFIGS.values())
+
+
+@pytest.mark.parametrize('name', sorted(CONFIGS))
+def test_metafile_and_page_tell_size_and_result(name):
+    metafile = yaml.safe_load((CONFIGS[name].parent / 'metafile.yml').read_text())
+    (entry,) = [model for model in metafile['Models'] if model['Name'] == name]
+    assert entry['Config'] == str(CONFIGS[name].relative_to(ROOT))
+    assert entry['Metadata']['Parameters'] == sum(p.numel() for p in MODELS.build(load(name).model).parameters())
+    (result,) = entry['Results']
+    page = (ROOT / 'configs' / 'SCENES.md').read_text().splitlines()
+    (row,) = [line for line in page if line.startswith('|') and f'/{name}.py)' in line]
+    for metric, value in result['Metrics'].items():
+        assert f'{metric} {value}' in row
 
 
 @pytest.mark.parametrize('name', DENSE)
