@@ -85,11 +85,11 @@ def control(kind: str, folder: Path) -> dict:
     pretrained = ''
     for config in configs():
         name = Path(config).stem
+        if kind == 'frozen' and 'classification' in config:
+            continue
         work_dir = folder / kind / name
         work_dir.mkdir(parents=True, exist_ok=True)
         if kind == 'frozen':
-            if 'classification' in config:
-                continue
             results[name] = train_and_test(ROOT / config, work_dir, '--cfg-options', RANDOM_BACKBONE)
             continue
         words = ['--pretrained', pretrained] if pretrained else []
