@@ -484,8 +484,8 @@ def _explanation(runner: Runner, message: str) -> Optional[str]:
         )
     if 'BFloat16' in message:
         return (
-            f'mixed precision is bfloat16 on CPUs, and a part of this model cannot compute in it ({message}): leave '
-            '--amp out, or train on a GPU, in float16'
+            f'a part of this model cannot compute in bfloat16, which mixed precision is on CPUs ({message}): leave '
+            '--amp out, or train in float16 on a GPU'
         )
     if 'list index out of range' in message:
         return _unknown_predictions(runner, model)
