@@ -35,6 +35,9 @@ MOST_PROFILED_STEPS = 10
 # What shows a device's own speed: a matrix product of this side, a copy of so many bytes, more than caches hold.
 MATMUL_SIDES = dict(cpu=1024, cuda=8192)
 COPIED_BYTES = dict(cpu=2**27, cuda=2**30)
+# How often a step touches the weights at least: read, and in training also the gradients written and read, the
+# weights and AdamW's two moments read and written.
+WEIGHT_PASSES = dict(evaluation=1, training=9)
 
 
 @dataclass
@@ -96,6 +99,8 @@ class Result:
             training the optimizer's state.
         efficiency: Its matrix products and convolutions (three times as many in training)
             per second as a share of what one large matrix product reaches in the same rounds.
+        floors: Milliseconds that an image takes at least by its ``operations``, at the rate of the
+            matrix product, and by the ``bytes`` of the step's weights, at the rate of the copy.
         shares: Parts of a step's time that kinds of operators take, see ``profiling.KINDS``.
         error: Why it cannot be run so, if it cannot; what else is here was measured before.
     """
@@ -110,6 +115,7 @@ class Result:
     ratios: List[float] = field(default_factory=list)
     extra_memory: Optional[int] = None
     efficiency: float = 0.0
+    floors: Dict[str, float] = field(default_factory=dict)
     shares: Dict[str, float] = field(default_factory=dict)
     error: Optional[str] = None
 
@@ -144,7 +150,7 @@ class Result:
         """Its row of the table."""
         start = [self.label, self.size_text, f'{self.parameters / 1e6:.2f} M']
         if self.error:
-            return [*start, 'fails', *['-'] * 6]
+            return [*start, 'fails', *['-'] * 7]
         low, middle, high = (1e3 * seconds for seconds in self.step_quartiles)
         slow, ratio, fast = quartiles(self.ratios) if self.ratios else [math.nan] * 3
         return [
@@ -152,6 +158,7 @@ class Result:
             f'{self.macs / 1e9:.3f} G',
             number(self.images_per_second, 3),
             number(self.ms_per_image, 4),
+            number(max(self.floors.values()), 3),
             f'{number(middle, 4)} ({number(low, 4)} to {number(high, 4)})',
             f'{ratio:.3g} ({slow:.3g} to {fast:.3g})' if self.ratios else '-',
             f'{self.extra_memory / 2**20:.1f} MiB',
@@ -193,7 +200,7 @@ class Report:
     def table(self) -> str:
         """A table in Markdown, with columns that line up; under it, what failed."""
         header = (
-            *('Model', 'Image', 'Parameters', 'MACs', 'Images/s', 'ms/image', 'ms/step (quartiles)'),
+            *('Model', 'Image', 'Parameters', 'MACs', 'Images/s', 'ms/image', 'floor, ms', 'ms/step (quartiles)'),
             *('Speed (quartiles)', 'Extra memory', 'of matmul'),
         )
         failures = ''.join(f'\n- {failure}' for failure in self.failures)
@@ -221,8 +228,9 @@ class Report:
             f'(but for steps of over {LONG_STEP_SECONDS} s).',
             machine_in_words(machine),
             f'A matrix product reached {machine["matmul_gflops"]:.0f} GFLOP/s, and a copy {machine["copy_gbytes"]:.1f} '
-            "GB/s, read and written; 'of matmul' is a model's share of the former. Extra memory is the most that a "
-            "step takes beyond the weights and the optimizer's state.",
+            "GB/s, read and written; 'of matmul' is a model's share of the former. The floor is what an image takes at "
+            'these rates at least: the larger of the time for its operations and of that for the bytes of the weights. '
+            "Extra memory is the most that a step takes beyond the weights and the optimizer's state.",
         ]
         return '\n'.join(lines)
 
@@ -295,6 +303,7 @@ def _measure(
         report.machine['copy_gbytes'] = copy.bytes / statistics.median(copy.seconds) / 1e9
         for result in report.measured:
             _relate(result, report.results, matmul, settings)
+            result.floors = _floors(result, report.machine, settings)
         after_round(report)
         progress(f'round {number + 1} of {settings.rounds}, {time.perf_counter() - start:.0f} s')
 
@@ -307,6 +316,17 @@ def _relate(result: Result, results: Sequence[Result], matmul: '_Matmul', settin
     operations = 2 * result.macs * settings.batch * (3 if settings.train else 1)
     rates = [operations / own / (matmul.operations / other) for own, other in zip(result.seconds, matmul.seconds)]
     result.efficiency = statistics.median(rates)
+
+
+def _floors(result: Result, machine: Dict[str, object], settings: Settings) -> Dict[str, float]:
+    """See :class:`Result`."""
+    operations = 2 * result.macs * (3 if settings.train else 1)
+    item = 4 if settings.autocast else DTYPES[settings.dtype].itemsize
+    weights = item * result.parameters * WEIGHT_PASSES['training' if settings.train else 'evaluation']
+    return dict(
+        operations=operations / machine['matmul_gflops'] / 1e6,
+        bytes=weights / result.batch / machine['copy_gbytes'] / 1e6,
+    )
 
 
 @contextmanager

@@ -233,6 +233,19 @@ def test_what_is_known_after_each_round():
     assert all(result['ratio']['median'] > 0 for result in known)
 
 
+@pytest.mark.parametrize('train', [False, True])
+def test_floors_come_from_the_rates_measured_beside(train):
+    model = nn.Conv2d(3, 4, 3, bias=False)  # 108 weights, 36 outputs a channel of an image of 8x8
+    report = compare([Entry('net', model, (8, 8))], Settings(**dict(QUICK, train=train)))
+    floors, machine = report.results[0].floors, report.machine
+    operations = 2 * 108 * 36 * (3 if train else 1)
+    assert floors['operations'] == pytest.approx(operations / machine['matmul_gflops'] / 1e6)
+    copied = 4 * 108 * (9 if train else 1) / QUICK['batch']
+    assert floors['bytes'] == pytest.approx(copied / machine['copy_gbytes'] / 1e6)
+    assert max(floors.values()) < report.results[0].ms_per_image
+    assert 'floor, ms' in report.table()
+
+
 @pytest.mark.slow
 def test_compiled():
     torch._dynamo.reset()
@@ -298,7 +311,7 @@ def test_nothing_is_compared_with_a_model_that_fails():
     report = compare(entries, Settings(**QUICK))
     assert report.results[1].ratios == []
     assert report.results[1].images_per_second > 0
-    assert '-' in report.table().splitlines()[3].split('|')[8]
+    assert '-' in report.table().splitlines()[3].split('|')[9]
 
 
 def test_bad_input_is_named():

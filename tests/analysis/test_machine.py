@@ -34,3 +34,22 @@ def test_code_outside_a_repository_has_no_commit(tmp_path, monkeypatch):
     assert describe_machine('cpu')['commit'] is None
     monkeypatch.setenv('PATH', str(tmp_path))  # without git
     assert describe_machine('cpu')['commit'] is None
+
+
+def test_commit_tells_whether_code_has_changed_since(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b', *words], cwd=tmp_path, check=True)
+
+    code, table = tmp_path / 'package' / 'machine.py', tmp_path / 'table.md'
+    code.parent.mkdir()
+    code.write_text('')
+    table.write_text('')
+    monkeypatch.setattr(machine, '__file__', str(code))
+    git('init', '--quiet')
+    git('add', '.')
+    git('commit', '--quiet', '--message', 'all')
+    table.write_text('a measurement')
+    assert '-dirty' not in describe_machine('cpu')['commit']
+    (tmp_path / 'setup.py').write_text('')
+    git('add', 'setup.py')
+    assert describe_machine('cpu')['commit'].endswith('-dirty')
