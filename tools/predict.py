@@ -2,9 +2,9 @@
 
     python tools/predict.py CONFIG CHECKPOINT photos/ 'more/*.jpg' clip.mp4 --out results
 
-For an input photos/a/x.jpg it writes results/a/x.jpg, with the prediction drawn, and
-results/a/x.jpg.json (the folders below the one that all inputs share are kept; a picture of
-another format than JPEG or PNG is written as x.tif.png). The JSON holds "image", "width",
+For an image photos/a/x.jpg it writes results/photos/a/x.jpg, with the prediction drawn, and
+results/photos/a/x.jpg.json (the folders below the one that all inputs share are kept; a picture
+of another format than JPEG or PNG is written as x.tif.png). The JSON holds "image", "width",
 "height" and, by the task of the config:
 
   classification  "predicted" and "top", the five best: {"label", "class", "score"}
@@ -20,7 +20,8 @@ Top-down pose models find the joints of one person in a box. Say where the peopl
 
   --boxes whole   the whole image is one person
   --boxes FILE    JSON: {"image name": [[x, y, width, height], ...]}, or a list of detections or an
-                  annotation file as COCO has them. An image that is not in it has no people.
+                  annotation file as COCO has them. Names may have folders (a/x.jpg, or x.jpg
+                  for short). An image that is not in it has no people.
   --detector-config and --detector-checkpoint   a detector, of this repository or any of mmdet's
 
 An input that cannot be read is reported and skipped; at the end the exit status is then 1.
@@ -201,12 +202,14 @@ def read_boxes(path: str) -> Dict[str, List[list]]:
     return boxes
 
 
-def boxes_of(path: str, boxes: Dict[str, List[list]]) -> Optional[List[list]]:
-    """The boxes for an image, by its path, its name, or the id that COCO's file names contain."""
-    name = os.path.basename(path)
-    stem = os.path.splitext(name)[0]
-    keys = (path, name, stem, stem.lstrip('0') or '0' if stem.isdigit() else stem)
-    return next((boxes[key] for key in keys if key in boxes), None)
+def key_of(path: str, boxes: Dict[str, List[list]]) -> Optional[str]:
+    """What boxes call an image: the end of its path, the longest there is, or the id in COCO's file names."""
+    parts = path.split('/')
+    stem = os.path.splitext(parts[-1])[0]
+    keys = ['/'.join(parts[i:]) for i in range(len(parts))] + [stem]
+    if stem.isdigit():
+        keys.append(stem.lstrip('0') or '0')
+    return next((key for key in keys if key in boxes), None)
 
 
 def set_box_finder(predictor: Predictor, inputs: List[Input], args: argparse.Namespace, score_thr: float) -> None:
@@ -239,12 +242,19 @@ def _boxes_from_file(path: str, inputs: List[Input]) -> Callable:
     boxes = read_boxes(path)
     if any(item.is_video for item in inputs):
         raise UserError('--boxes FILE is for images; for a video use --boxes whole or a detector')
-    if not any(boxes_of(item.path, boxes) for item in inputs):
+    keys = {item.path: key_of(item.path, boxes) for item in inputs}
+    if not any(boxes.get(key) for key in keys.values()):
         some = ', '.join(list(boxes)[:3]) or 'none'
         raise UserError(f'--boxes {path} has no box for any input; its images are {some}, ...')
+    images: Dict[str, str] = {}
+    for image, key in keys.items():
+        if key is not None and images.setdefault(key, image) != image:
+            raise UserError(
+                f'--boxes {path} has one entry {key} for {images[key]} and {image}: write their folders before the name'
+            )
 
     def find(image: np.ndarray, path: str) -> Tuple[np.ndarray, np.ndarray]:
-        found = np.array(boxes_of(path, boxes) or [], np.float32).reshape(-1, 5)
+        found = np.array(boxes.get(keys[path], []), np.float32).reshape(-1, 5)
         return found[:, :4], found[:, 4]
 
     return find
@@ -263,11 +273,10 @@ def _boxes_from_detector(args: argparse.Namespace, device: str, score_thr: float
     label = detector.classes.index(category) if category in detector.classes else int(category)
 
     def find(image: np.ndarray, path: str) -> Tuple[np.ndarray, np.ndarray]:
-        found = detector(image, path).data['instances']
-        people = np.array([[*i['bbox'], i['score']] for i in found if i['label'] == label], np.float32).reshape(-1, 5)
-        corners = np.concatenate([people[:, :2], people[:, :2] + people[:, 2:4], people[:, 4:]], 1)
-        kept = people[nms(corners, 0.3)]  # as mmpose does: two boxes of one person would give two skeletons
-        return kept[:, :4], kept[:, 4]
+        boxes, scores = detector.boxes(image, label)
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], scores[:, None]], 1)
+        kept = nms(corners, 0.3)  # as mmpose does: two boxes of one person would give two skeletons
+        return boxes[kept], scores[kept]
 
     return find
 

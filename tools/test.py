@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from scopevit.engine.checkpoint import check_fits, to_plain
+from scopevit.engine.checks import check_data, failures_explained
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import (
     add_common_arguments,
@@ -62,7 +63,9 @@ def test(args: argparse.Namespace) -> None:
 
     runner = build_runner(cfg)
     check_fits(runner.model, args.checkpoint)
-    metrics = runner.test()
+    check_data(runner, args.config, splits=('test',))
+    with failures_explained(runner, args.config):
+        metrics = runner.test()
     end_loaders(runner)
     if is_main_process():
         with open(metrics_file, 'w') as file:

@@ -21,7 +21,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
 from .errors import UserError
@@ -29,6 +29,7 @@ from .inference import count_classes, innermost
 from .optim import backbone_of
 
 MOST_LOOKED_AT = 1000  # items of a data set whose labels are compared with the heads
+CHECK = '<check>'  # in messages, stands for the command that checks the data
 
 # Channels: what the backbone hands on, and what follows takes
 
@@ -266,10 +267,10 @@ def _as_list(part: Optional[nn.Module]) -> List[nn.Module]:
 # Data: that there are some, and that their labels fit the model
 
 
-def check_data(runner: Runner, config: str) -> None:
-    """Load the data as the training will, and compare their labels with the model's heads.
+def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'val')) -> None:
+    """Load the data as the run will, and compare those to learn with the model's heads.
 
-    What is loaded here is used by ``runner.train()``.
+    What is loaded here is used by ``runner.train()`` or ``runner.test()``.
 
     Args:
         config: Name of the config, for messages.
@@ -281,16 +282,10 @@ def check_data(runner: Runner, config: str) -> None:
     if not isinstance(runner, Runner):  # another kind loads its data in another order
         return
     _name_bad_annotations(runner.cfg.get('default_scope'))
-    advice = f'python tools/data/check_dataset.py {config} tells what is wrong'
-    for split in ('train', 'val'):
-        try:
+    advice = _advice(config)
+    for split in splits:
+        with _loading_explained(runner.cfg, split, advice):
             loop = getattr(runner, f'{split}_loop')
-        except (OSError, AssertionError, KeyError, ValueError) as error:
-            if 'need at least one array to concatenate' in str(error):  # how MMEngine finds that there is nothing
-                raise UserError(_why_empty(runner.cfg, split, advice)) from error
-            missing = isinstance(error, FileNotFoundError) or 'not exist' in str(error)
-            reason = str(error) if missing else f'{type(error).__name__}: {error}'
-            raise UserError(f'the data for split {split} cannot be loaded: {reason}; {advice}') from error
         loader = getattr(loop, 'dataloader', None)
         if loader is None:
             continue
@@ -298,8 +293,44 @@ def check_data(runner: Runner, config: str) -> None:
             _check_categories(split, dataset)
             if not len(dataset):
                 raise UserError(_why_empty(runner.cfg, split, advice))
+            if split == 'train':
+                _check_objects(dataset, advice)
         if split == 'train':
             _check_labels(runner.model, loader.dataset)
+
+
+def build_dataset(cfg: Config, split: str, config: str) -> BaseDataset:
+    """The data set of a split, to look at.
+
+    Args:
+        config: Name of the config, for messages.
+
+    Raises:
+        UserError: If it cannot be loaded or nothing is in it.
+    """
+    _name_bad_annotations(cfg.get('default_scope'))
+    with _loading_explained(cfg, split, _advice(config)):
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    if not len(dataset):
+        raise UserError(_why_empty(cfg, split, _advice(config)))
+    return dataset
+
+
+def _advice(config: str) -> str:
+    return f'python tools/data/check_dataset.py {config} tells what is wrong'
+
+
+@contextmanager
+def _loading_explained(cfg: Config, split: str, advice: str) -> Iterator[None]:
+    """Turn what data sets raise over their files into messages."""
+    try:
+        yield
+    except (OSError, AssertionError, KeyError, ValueError) as error:
+        if 'need at least one array to concatenate' in str(error):  # how MMEngine finds that there is nothing
+            raise UserError(_why_empty(cfg, split, advice)) from error
+        missing = isinstance(error, FileNotFoundError) or 'not exist' in str(error)
+        reason = str(error) if missing else f'{type(error).__name__}: {error}'
+        raise UserError(f'the data for split {split} cannot be loaded: {reason}; {advice}') from error
 
 
 def _innermost(dataset: object) -> Iterator[BaseDataset]:
@@ -348,10 +379,21 @@ def _check_categories(split: str, dataset: BaseDataset) -> None:
         )
 
 
+def _check_objects(dataset: BaseDataset, advice: str) -> None:
+    """mmdet silently drops objects of no area, and those thinner than a pixel."""
+    if not hasattr(dataset, 'cat_ids'):
+        return
+    if not any(dataset.get_data_info(i).get('instances') for i in range(len(dataset))):
+        raise UserError(
+            f'no object of {dataset.ann_file} can be learnt: mmdet drops those with an area of 0 or thinner than a '
+            f'pixel (are boxes given in fractions of the image, not in pixels?); {advice}'
+        )
+
+
 def _check_labels(model: nn.Module, dataset: BaseDataset) -> None:
     """Refuse labels beyond a head's classes: they are errors or, in mmdet, would count as background."""
     heads = class_heads(model.module if is_model_wrapper(model) else model)
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    classes = classes_of(dataset)
     try:
         highest = max(map(_highest_label, _innermost(dataset)), default=-1)
     except Exception:  # a data set of another kind of items
@@ -365,6 +407,31 @@ def _check_labels(model: nn.Module, dataset: BaseDataset) -> None:
             )
         if isinstance(classes, (list, tuple)) and len(classes) != count:
             _warn(f'model.{name}.num_classes is {count}, but the data have {len(classes)} classes ({_first(classes)})')
+
+
+def classes_of(dataset: object) -> Optional[Sequence[str]]:
+    """Names of the classes that a data set's objects or images have."""
+    metainfo = getattr(dataset, 'metainfo', {})
+    # Of panoptic data, detectors' heads tell the things apart; 'classes' are stuff as well.
+    return metainfo.get('thing_classes', metainfo.get('classes'))
+
+
+def joints_of(dataset: BaseDataset) -> Optional[int]:
+    """How many joints mmpose's model learns from a data set, whatever that itself has."""
+    for transform in getattr(dataset.pipeline, 'transforms', []):
+        if type(transform).__name__ == 'KeypointConverter':
+            return transform.num_keypoints
+    return dataset.metainfo.get('num_keypoints')
+
+
+def joint_channels(head: Optional[nn.Module], joints: int) -> Optional[Tuple[int, int]]:
+    """The ``out_channels`` of a pose model's head, and what they have to be; None if it has none."""
+    channels = getattr(head, 'out_channels', None)
+    if not isinstance(channels, int):
+        return None
+    # A heatmap and the two offsets of each joint.
+    combined = getattr(getattr(head, 'decoder', None), 'heatmap_type', None) == 'combined'
+    return channels, joints * (3 if combined else 1)
 
 
 def class_heads(model: nn.Module) -> Dict[str, int]:
@@ -463,7 +530,7 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
         reason = _explanation(runner, str(error))
         if reason is None:
             raise
-        raise UserError(reason.format(check=f'python tools/data/check_dataset.py {config}')) from error
+        raise UserError(reason.replace(CHECK, f'python tools/data/check_dataset.py {config}')) from error
 
 
 def _explanation(runner: Runner, message: str) -> Optional[str]:
@@ -473,10 +540,10 @@ def _explanation(runner: Runner, message: str) -> Optional[str]:
     if label:
         return (
             f'the training data have label {label.group(1)}, which is not among the classes of the model ({counts}): '
-            'set num_classes, or correct the labels; {check} says which file has it'
+            f'set num_classes, or correct the labels; {CHECK} says which file has it'
         )
     if 'device-side assert' in message:
-        return f'the GPU refused a number, most likely a label beyond {counts}; {{check}} says which file has it'
+        return f'the GPU refused a number, most likely a label beyond {counts}; {CHECK} says which file has it'
     if 'Expected more than 1 value per channel' in message:
         return (
             'batch norm over maps of one pixel needs two images at least: set train_dataloader.batch_size to 2 or '
@@ -494,10 +561,17 @@ def _explanation(runner: Runner, message: str) -> Optional[str]:
     return None
 
 
+def _datasets_in_use(runner: Runner, *splits: str) -> Iterator[BaseDataset]:
+    """The data sets of those loops of a run that have been built; to ask for others would build them."""
+    for split in splits:
+        loop = getattr(runner, f'_{split}_loop', None)
+        loader = loop.dataloader if isinstance(loop, BaseLoop) else None
+        yield from _innermost(getattr(loader, 'dataset', None))
+
+
 def _unknown_predictions(runner: Runner, model: nn.Module) -> Optional[str]:
     """What to mend if mmdet's evaluation meets predictions of classes that the validation file does not have."""
-    loader = getattr(runner.val_loop, 'dataloader', None)
-    for dataset in _innermost(getattr(loader, 'dataset', None)):
+    for dataset in _datasets_in_use(runner, 'val', 'test'):
         known = len(getattr(dataset, 'cat_ids', None) or [])
         for name, count in class_heads(model).items():
             if 0 < known < count:
@@ -511,9 +585,7 @@ def _unknown_predictions(runner: Runner, model: nn.Module) -> Optional[str]:
 
 def _unequal_joints(runner: Runner, model: nn.Module) -> Optional[str]:
     """What to mend if people's joints in the data, their description and the model's head differ in number."""
-    loader = getattr(runner.train_loop, 'dataloader', None)
-    head = getattr(getattr(model, 'head', None), 'out_channels', None)
-    for dataset in _innermost(getattr(loader, 'dataset', None)):
+    for dataset in _datasets_in_use(runner, 'train'):
         described = dataset.metainfo.get('num_keypoints')
         there = np.shape(dataset.get_data_info(0).get('keypoints'))
         if described is None or len(there) != 3:
@@ -521,11 +593,13 @@ def _unequal_joints(runner: Runner, model: nn.Module) -> Optional[str]:
         if there[1] != described:
             return (
                 f'{dataset.ann_file} has {there[1]} joints for each person, but metainfo of the data set describes '
-                f'{described}: make them agree; {{check}} tells more'
+                f'{described}: make them agree; {CHECK} tells more'
             )
-        if isinstance(head, int) and head != described:
+        learnt = joints_of(dataset)
+        channels, wanted = joint_channels(getattr(model, 'head', None), learnt) or (None, None)
+        if channels != wanted:
             return (
-                f'the training data have {described} joints, but model.head.out_channels is {head}: set it to '
-                f'{described}, or metainfo of the data sets to the joints of the model'
+                f'the training data have {learnt} joints, but model.head.out_channels is {channels}: set it to '
+                f'{wanted}, or metainfo of the data sets to the joints of the model'
             )
     return None

@@ -7,8 +7,9 @@ what a prediction looks like as plain data, and that nothing is ever downloaded.
 
 import re
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -87,8 +88,7 @@ class Predictor:
         self.cfg.test_dataloader.dataset = self.dataset
         self.cfg.visualizer = dict(type=self.visualizer_type, vis_backends=None, name='visualizer')
         forget_pretrained(self.cfg.model)
-        with DefaultScope.overwrite_default_scope(self.scope), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
+        with self.in_scope():
             self.model = revert_sync_batchnorm(self.build())
         check_fits(self.model, checkpoint)
         self.model.to(device).eval()
@@ -103,9 +103,15 @@ class Predictor:
     def predict(self, image: np.ndarray, path: str) -> Prediction:
         raise NotImplementedError
 
-    def __call__(self, image: np.ndarray, path: str) -> Prediction:
+    @contextmanager
+    def in_scope(self) -> Iterator[None]:
+        """The toolbox's scope, and silence about its own settings."""
         with DefaultScope.overwrite_default_scope(self.scope), warnings.catch_warnings():
             warnings.simplefilter('ignore')
+            yield
+
+    def __call__(self, image: np.ndarray, path: str) -> Prediction:
+        with self.in_scope():
             prediction = self.predict(image, path)
         height, width = image.shape[:2]
         prediction.data = dict(width=width, height=height, **prediction.data)
@@ -179,23 +185,33 @@ class Detector(Predictor):
         self.inferencer = DetInferencer(self.cfg, device='cpu', palette='random', show_progress=False)
         return self.inferencer.model
 
-    def find(self, image: np.ndarray) -> object:
+    def boxes(self, image: np.ndarray, label: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Boxes (n, 4) of one class's objects, as x, y, width, height, and their scores (n,); nothing is drawn."""
+        with self.in_scope():
+            found = self._find(image).pred_instances
+        found = found[found.labels == label]
+        return _xywh(found.bboxes.numpy()), found.scores.numpy()
+
+    def _find(self, image: np.ndarray) -> object:
         """mmdet's data sample, without the instances of a low score."""
+        from mmdet.structures.mask import mask2bbox
+
         ((_, batch),) = self.inferencer.preprocess([image])
         (sample,) = self.inferencer.forward(batch)
         sample = sample.cpu()
         if 'pred_instances' not in sample:
             raise UserError(f'{type(self.model).__name__} gives no boxes; only detectors of objects are supported')
-        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
+        found = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
+        if 'masks' in found and len(found) and not found.bboxes.any():  # some models give masks alone
+            found.bboxes = mask2bbox(found.masks)
+        sample.pred_instances = found
         return sample
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
-        from mmdet.structures.mask import encode_mask_results, mask2bbox
+        from mmdet.structures.mask import encode_mask_results
 
-        sample = self.find(image)
+        sample = self._find(image)
         found = sample.pred_instances
-        if 'masks' in found and len(found) and not found.bboxes.any():  # some models give masks alone
-            found.bboxes = mask2bbox(found.masks)
         instances = []
         for box, label, score in zip(_xywh(found.bboxes.numpy()), found.labels.tolist(), found.scores.tolist()):
             instances.append(

@@ -103,6 +103,19 @@ def test_metafile_names_every_config_once():
     ]
 
 
+def test_model_index_is_read_as_mim_reads_it(monkeypatch):
+    from modelindex.load_model_index import load
+
+    monkeypatch.chdir(ROOT)
+    index = load('model-index.yml')
+    assert not index.check_errors
+    models = list(index.models)
+    files = [ROOT / f'configs/{task}/metafile.yml' for task in ('classification', 'detection', 'segmentation', 'pose')]
+    assert len(models) == sum(len(yaml.safe_load(file.read_text())['Models']) for file in files)
+    for model in models:  # each with what stands in the collection, which is in the first file
+        assert 'Global-Scale Dilated Attention' in model.full_model.metadata.data['Architecture']
+
+
 @pytest.mark.parametrize('entry', METAFILE['Models'], ids=lambda entry: entry['Name'])
 def test_metafile_counts_are_true(entry):
     """Parameters and multiply-accumulates (convolution, linear, matrix product) with the head."""

@@ -1,6 +1,7 @@
 """Checks before a training: mismatches are named, sound configs pass, and results stay as they are."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mmengine.runner import Runner, set_random_seed
 
 from helpers import ROOT, TOY, quiet_toolboxes
 from scopevit.engine.checkpoint import read_checkpoint
-from scopevit.engine.checks import check_channels, check_data
+from scopevit.engine.checks import check_channels, check_data, classes_of
 from scopevit.engine.errors import UserError
 
 CONFIGS = ROOT / 'configs'
@@ -153,3 +154,10 @@ def test_training_with_checks_gives_the_same_weights_as_without(fashion_mnist, t
             runner.train()
         weights.append(read_checkpoint(tmp_path / str(checked) / 'epoch_1.pth')['state_dict'])
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_panoptic_data_have_the_things_classes():
+    data = SimpleNamespace(metainfo=dict(classes=('cat', 'sky'), thing_classes=('cat',), stuff_classes=('sky',)))
+    assert classes_of(data) == ('cat',)
+    assert classes_of(SimpleNamespace(metainfo=dict(classes=('cat', 'sky')))) == ('cat', 'sky')
+    assert classes_of(SimpleNamespace()) is None

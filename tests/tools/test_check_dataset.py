@@ -145,6 +145,16 @@ def test_nothing_there_says_what_to_download_and_where_it_belongs(config, places
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_key_of_a_wrapped_data_set_is_named(tmp_path):
+    config = tmp_path / 'twice.py'
+    config.write_text(f"""
+_base_ = '{without_bases(RETINANET)}'
+twice = dict(_delete_=True, type='RepeatDataset', times=2, dataset=_base_.train_dataloader.dataset)
+train_dataloader = dict(dataset=twice)
+""")
+    fails_cleanly(check(config, tmp_path), '--cfg-options train_dataloader.dataset.dataset.data_root=FOLDER')
+
+
 def test_one_missing_annotation_file_does_not_hide_other_faults(coco):
     (coco / 'data' / 'coco' / 'annotations' / 'instances_val2017.json').unlink()
     (coco / 'data' / 'coco' / 'train2017' / f'{0:012d}.jpg').unlink()
@@ -190,6 +200,15 @@ def _other_names(content):
     content['categories'] = [dict(id=1, name='screw'), dict(id=2, name='nut')]
 
 
+def _fractions(content):
+    for annotation in content['annotations']:
+        annotation.update(bbox=[0.2, 0.1, 0.4, 0.6], area=0.24)
+
+
+def _no_area(content):
+    del content['annotations'][0]['area']
+
+
 def _not_coco(content):
     content.pop('images')
 
@@ -201,6 +220,7 @@ def _not_coco(content):
         ((_strange_category, 'category ids are not among the categories'), (_other_size, 'has 200x150 pixels, but')),
         ((_strange_image, 'of images that the file does not list'), (_same_ids, 'not unique')),
         ((_no_annotations, 'has no annotations'), (_other_order, 'not in the order of the classes')),
+        ((_fractions, 'are thinner than a pixel (annotation 1: area 0.24'), (_no_area, '1 of 2 objects have no area')),
         ((_not_coco, 'is not a COCO annotation file'), (_other_names, 'is a category of')),
     ],
 )
@@ -218,6 +238,30 @@ def test_faults_of_boxes_and_categories(in_train, in_val, coco):
 def test_empty_masks_are_found_where_masks_are_learnt(mask, coco):
     edit(coco, lambda content: content['annotations'][0].update(segmentation=mask))
     fails_cleanly(check(MASK_RCNN, coco), 'mask')
+
+
+def _ten_thousand(change):
+    """Copies of the annotations, of which one is changed."""
+
+    def apply(content):
+        first, second = content['annotations']
+        content['annotations'] = [dict((first, second)[i % 2], id=i + 1) for i in range(10_000)]
+        change(content['annotations'][5_000])
+
+    return apply
+
+
+def test_one_fault_in_ten_thousand_is_a_note_unless_training_would_fail(coco):
+    edit(coco, _ten_thousand(lambda annotation: annotation.update(bbox=[10, 10, 0.5, 20])))
+    result = check(RETINANET, coco)
+    assert result.returncode == 0, result.stderr
+    assert 'note: train: 1 of 10000 objects' in result.stdout
+    write_coco(coco / 'data' / 'again')
+    shutil.copytree(coco / 'data' / 'again', coco / 'data' / 'coco', dirs_exist_ok=True)
+    edit(coco, _ten_thousand(lambda annotation: annotation.update(segmentation=[])))
+    fails_cleanly(check(MASK_RCNN, coco), 'train: 1 of 10000 masks are missing (annotation 5001)')
+    edit(coco, _ten_thousand(_few_joints), kind='person_keypoints')
+    fails_cleanly(check(POSE, coco), 'train: 1 of 10000 lists of keypoints are not 17 times')
 
 
 def test_empty_masks_do_not_matter_where_boxes_are_learnt(coco):
@@ -290,6 +334,27 @@ def test_people_without_joints_are_a_note(coco):
 
 def test_number_of_joints_is_compared_with_the_head(coco):
     fails_cleanly(check(POSE, coco, 'model.head.out_channels=14'), '17 joints', 'model.head.out_channels is 14')
+
+
+def test_joints_are_counted_as_the_model_learns_them(coco):
+    """Converted to those of another data set, or as heatmaps with offsets."""
+    converter = "dict(type='KeypointConverter', num_keypoints=5, mapping=[(k, k) for k in range(5)])"
+    offsets = "dict(type='UDPHeatmap', input_size=(192, 256), heatmap_size=(48, 64), sigma=2, heatmap_type='combined')"
+    for name, change, channels in (
+        ('converted', f'pipeline.insert(2, {converter})', 5),
+        ('combined', f'pipeline[-2].encoder = {offsets}\nmodel = dict(head=dict(decoder={offsets}))', 51),
+    ):
+        config = coco / f'{name}.py'
+        config.write_text(f"""
+_base_ = '{without_bases(POSE)}'
+pipeline = _base_.train_dataloader.dataset.pipeline
+{change}
+train_dataloader = dict(dataset=dict(pipeline=pipeline))
+val_dataloader = test_dataloader = train_dataloader
+""")
+        result = check(config, coco, f'model.head.out_channels={channels}')
+        assert result.returncode == 0, result.stderr
+        fails_cleanly(check(config, coco, 'model.head.out_channels=17'), f'is 17: set it to {channels}')
 
 
 def test_detections_of_another_split(coco):

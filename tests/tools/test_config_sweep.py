@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from helpers import fails_cleanly, load_tool, tool_here
+from helpers import ROOT, fails_cleanly, load_tool, tool_here
 
 
 @pytest.fixture(scope='module')
@@ -30,6 +30,13 @@ def test_it_knows_the_benchmarks_and_nothing_else(sweep):
     configs = sweep.benchmarks(sweep.OUR_CONFIGS)
     assert 'configs/detection/mask-rcnn_scopevit-tiny_fpn_1x_coco.py' in configs
     assert not [config for config in configs if 'scenes' in config or 'custom' in config or 'mnist' in config]
+
+
+def test_the_committed_table_is_of_all_configs(sweep):
+    lines = (ROOT / 'tools/analysis/config_sweep.md').read_text().splitlines()
+    rows = [line.split(' | ') for line in lines if line.startswith('| configs/')]
+    assert sorted(row[0].removeprefix('| ') for row in rows) == sorted(sweep.benchmarks(sweep.OUR_CONFIGS))
+    assert {row[1] for row in rows} == {'works'}
 
 
 def test_finished_configs_are_not_run_again_and_make_the_table(sweep, folder):

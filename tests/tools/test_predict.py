@@ -416,6 +416,22 @@ class TestPose:
         if isinstance(content, list):
             assert [person['score'] for person in people] == [0.9, 0.8]
 
+    def test_folders_tell_images_of_one_name_apart(self):
+        pictures = [self.folder / part / 'x.jpg' for part in ('clip/a', 'clip/b')]
+        for picture in pictures:
+            write_image(picture)
+        words = ('predict.py', *self.models['pose'], *pictures, '--out', self.folder / 'out')
+        boxes = {'a/x.jpg': [[10, 20, 30, 40]], 'clip/b/x.jpg': [[50, 5, 40, 70]], 'x.jpg': [[1, 2, 3, 4]]}
+        result = tool_here(*words, *self.boxes(boxes))
+        assert result.returncode == 0, result.stderr
+        found = results(self.folder / 'out')
+        assert [found[f'{part}/x.jpg.json']['instances'][0]['bbox'] for part in 'ab'] == [
+            [10, 20, 30, 40],
+            [50, 5, 40, 70],
+        ]
+        result = tool_here(*words, *self.boxes({'x.jpg': [[1, 2, 3, 4]]}), '--overwrite')
+        fails_cleanly(result, 'one entry x.jpg for', 'a/x.jpg and', 'b/x.jpg')
+
     def test_an_image_without_people_has_none(self):
         write_image(self.folder / 'empty.jpg')
         file = self.boxes({'000000000139.jpg': [[10, 20, 30, 40]]})[1]

@@ -270,6 +270,20 @@ def test_other_number_of_joints(coco):
     fails_cleanly(train(POSE, coco), 'annotations/train.json has 3 joints for each person', 'describes 17')
 
 
+def test_boxes_in_fractions_of_the_image(coco):
+    def shrink(content):
+        for annotation in content['annotations']:
+            annotation.update(bbox=[0.2, 0.1, 0.4, 0.6], area=0.24)
+
+    edit(coco, shrink)
+    result = train(MASK_RCNN, coco)
+    fails_cleanly(result, 'no object of', 'annotations/train.json can be learnt', 'fractions', 'check_dataset.py')
+    path = coco / 'data/custom/annotations/train.json'
+    path.write_text(path.read_text().replace('"image_id": 3', '"image_id": 2'))
+    result = train(MASK_RCNN, coco, 'train_dataloader.dataset.filter_cfg.filter_empty_gt=False')
+    fails_cleanly(result, 'no object of')
+
+
 # Classes that do not fit
 
 
@@ -296,6 +310,19 @@ def test_heads_with_too_few_or_too_many_classes(coco):
     assert 'model.roi_head.bbox_head.num_classes is 9, but the data have 2 classes (cat, dog)' in result.log
     fails_cleanly(result, 'val.json has 2 of the classes of the config, but model.roi_head.bbox_head.num_classes is 9')
     assert (coco / 'run' / 'epoch_1.pth').is_file()
+
+    # The same of testing, and of a file that is missing or broken.
+    classes = ('model.roi_head.bbox_head.num_classes=9', 'model.roi_head.mask_head.num_classes=9')
+    words = (coco / 'own.py', coco / 'run' / 'epoch_1.pth', '--work-dir', coco / 'tested', '--cfg-options', *classes)
+    fails_cleanly(tool_here('test.py', *words, cwd=coco), 'val.json has 2 of the classes', 'num_classes is 9')
+    path = coco / 'data/custom/annotations/val.json'
+    path.write_text(path.read_text()[:500])
+    fails_cleanly(tool_here('test.py', *words, cwd=coco), 'split test cannot be loaded', 'JSONDecodeError')
+    path.unlink()
+    fails_cleanly(tool_here('test.py', *words, cwd=coco), 'annotations/val.json', 'check_dataset.py')
+    assert not (coco / 'tested' / 'metrics.json').exists()
+    looked = tool_here('visualization/browse_dataset.py', coco / 'own.py', '--split', 'val', cwd=coco)
+    fails_cleanly(looked, 'annotations/val.json', 'check_dataset.py')
 
 
 def test_classifier_with_too_few_classes(tmp_path):

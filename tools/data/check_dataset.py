@@ -8,9 +8,10 @@ of images can be decoded and loaded as in training. COCO, ImageNet and ADE20K la
 in detail, any other data set of the toolboxes by building and loading it. Nothing is changed or
 downloaded.
 
-The exit status is 0 if a training can start; otherwise it is 1, and all problems are listed with
-what to do. Notes are things to know: a subset of the images, or a few boxes that the toolboxes
-pass over. COCO's own files have some of those, so one in 10,000 is a note, more are a problem.
+The exit status is 0 if the data are sound; otherwise it is 1, and all problems are listed with what
+to do. With some of them a training cannot start, with others it would learn from faulty labels.
+Notes are things to know: a subset of the images, or a few boxes that the toolboxes pass over.
+COCO's own files have some of those, so one in 10,000 is a note, more are a problem.
 """
 
 import argparse
@@ -28,8 +29,9 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from PIL import Image
+from torch import nn
 
-from scopevit.engine.checks import class_heads
+from scopevit.engine.checks import class_heads, classes_of, joint_channels, joints_of
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.inference import forget_pretrained, read_image
 from scopevit.engine.launch import load_config
@@ -97,12 +99,15 @@ class Report:
     def problem(self, text: str) -> None:
         self.problems.append(text)
 
-    def some(self, where: str, faulty: List[str], total: int, what: str, remedy: str) -> None:
-        """Report faulty items, if any: a note if they are as few as in COCO's own files."""
+    def some(self, where: str, faulty: List[str], total: int, what: str, remedy: str, passed_over: bool = True) -> None:
+        """Report faulty items, if any.
+
+        Those that the toolboxes pass over are a note, if they are as few as in COCO's own files.
+        """
         if not faulty:
             return
         text = f'{where}: {len(faulty)} of {total} {what} ({_first(faulty)})'
-        if len(faulty) <= TOLERATED * total:
+        if passed_over and len(faulty) <= TOLERATED * total:
             self.note(f'{text}; they are passed over in training')
         else:
             self.problem(f'{text}: {remedy}')
@@ -122,7 +127,7 @@ class Checker:
         self.random = random.Random(seed)
         self.report = Report()
         self.heads: Dict[str, int] = {}
-        self.num_joints: Optional[int] = None
+        self.head: Optional[nn.Module] = None  # of a classifier or a pose model
         self.class_folders: Dict[str, List[str]] = {}
         self.expected = set()  # paths that data are read from
         self.compared = set()  # splits whose classes were compared with the heads
@@ -162,7 +167,7 @@ class Checker:
             self.report.problem(f'the model cannot be built: {_described(error)}; mend the config')
             return
         self.heads = class_heads(model)
-        self.num_joints = getattr(getattr(model, 'head', None), 'out_channels', None)
+        self.head = getattr(model, 'head', None)
         preprocessor = settings.get('data_preprocessor') or {}
         if preprocessor.get('num_classes') and self.heads:
             self.heads['data_preprocessor'] = preprocessor['num_classes']
@@ -170,28 +175,28 @@ class Checker:
     def check_split(self, split: str, settings: dict) -> None:
         self.report.say(f'{split}:')
         before = len(self.report.problems)
-        for name, part in _parts(split, settings):
-            self.check_part(name, part)
+        for name, key, part in _parts(split, f'{split}_dataloader.dataset', settings):
+            self.check_part(name, key, part)
         if len(self.report.problems) > before:
             found = len(self.report.problems) - before
             self.report.say(f'  {found} to mend, see the end; not loaded as in training before that')
             return
         self.check_loading(split, settings)
 
-    def check_part(self, where: str, settings: dict) -> None:
-        """Check one data set, before it is built in full."""
+    def check_part(self, where: str, key: str, settings: dict) -> None:
+        """Check one data set, before it is built in full; ``key`` leads to its settings in the config."""
         try:
             dataset = self.build(settings, lazy_init=True)
         except Exception as error:
             self.report.problem(f'{where}: the data set {settings.get("type")} cannot be built: {_described(error)}')
             return
-        if not self.check_paths(where, dataset, settings):
+        if not self.check_paths(where, key, dataset, settings):
             return
         if _is_a(dataset, 'BaseCocoStyleDataset', 'load_data_list', 'parse_data_info'):
             self.check_coco(where, dataset, joints=True)
         elif _is_a(dataset, 'CocoDataset', 'load_data_list', 'parse_data_info'):
             self.check_coco(where, dataset)
-            self.check_class_count(where, dataset.metainfo.get('classes'))
+            self.check_class_count(where, classes_of(dataset))
         elif _is_a(dataset, 'BaseSegDataset', 'load_data_list'):
             self.check_segmentation(where, dataset)
             self.check_class_count(where, dataset.metainfo.get('classes'))
@@ -211,7 +216,7 @@ class Checker:
             with DefaultScope.overwrite_default_scope(self.scope):
                 return registry.build(settings)
 
-    def check_paths(self, where: str, dataset: BaseDataset, settings: dict) -> bool:
+    def check_paths(self, where: str, key: str, dataset: BaseDataset, settings: dict) -> bool:
         """Whether the files and folders that a data set is read from exist."""
         paths = {key: getattr(dataset, key, None) for key in ('ann_file', 'bbox_file', 'proposal_file')}
         prefix = getattr(dataset, 'data_prefix', None) or {}
@@ -224,8 +229,7 @@ class Checker:
             self.report.problem(
                 f'{where}: {path} does not exist; '
                 + (f'download {source}' if source else 'put it there')
-                + f', or set --cfg-options {where.split("[")[0]}_dataloader.dataset.data_root=FOLDER '
-                f'(now {settings.get("data_root") or "not set"})'
+                + f', or set --cfg-options {key}.data_root=FOLDER (now {settings.get("data_root") or "not set"})'
             )
         return not missing
 
@@ -292,6 +296,8 @@ class Checker:
         if not joints:
             self.check_categories(where, dataset, annotations, categories)
         self.check_annotations(where, path, annotations, sizes, names)
+        if not joints:
+            self.check_objects(where, annotations)
         if joints:
             self.check_joints(where, dataset, annotations, sizes)
             if getattr(dataset, 'bbox_file', None):
@@ -318,7 +324,11 @@ class Checker:
     def check_categories(
         self, where: str, dataset: BaseDataset, annotations: List[dict], categories: List[dict]
     ) -> None:
-        classes = list(dataset.metainfo.get('classes') or [])
+        classes = dataset.metainfo.get('classes') or []
+        if isinstance(classes, str):
+            self.report.problem(f'{where}: classes is a text: write classes=({classes!r},), with a comma')
+            return
+        classes = list(classes)
         in_file = [category['name'] for category in categories]
         # mmdet numbers the labels in the order of the file, whatever the order of the classes.
         labels = [name for name in in_file if name in classes]
@@ -359,7 +369,7 @@ class Checker:
             if annotation.get('category_id') not in names:
                 unknown.append(f'{name}: category {annotation.get("category_id")}')
             box = annotation.get('bbox')
-            if not _is_numbers(box, 4) or min(box[2:]) <= 0 or not _is_numbers([annotation.get('area', 1)], 1):
+            if not _is_numbers(box, 4) or min(box[2:]) <= 0:
                 broken.append(f'{name}: bbox {box}')
                 continue
             (x, y, w, h), (width, height) = box, sizes[annotation['image_id']]
@@ -379,16 +389,40 @@ class Checker:
             where, outside, total, 'boxes reach outside the image', 'cut them off at the edges (are they x, y, x, y?)'
         )
 
-    def check_masks(self, where: str, annotations: List[dict]) -> None:
-        def is_empty(mask: object) -> bool:
-            if isinstance(mask, list):  # mmdet takes no polygon of fewer than three points
-                return not any(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in mask)
-            return not (isinstance(mask, dict) and mask.get('counts') and mask.get('size'))
-
-        empty = [f'annotation {a.get("id")}' for a in annotations if is_empty(a.get('segmentation'))]
+    def check_objects(self, where: str, annotations: List[dict]) -> None:
+        """mmdet needs the area of each object, and drops those without any, or thinner than a pixel."""
+        lacking, dropped, sides = [], [], []
+        for annotation in annotations:
+            name, area, box = f'annotation {annotation.get("id")}', annotation.get('area'), annotation.get('bbox')
+            if not _is_numbers([area], 1):
+                lacking.append(f'{name}: area {area}')
+            elif _is_numbers(box, 4) and min(box[2:]) > 0 and (area <= 0 or min(box[2:]) < 1):
+                dropped.append(f'{name}: area {area}, bbox {box}')
+                sides += box[2:]
+        total = len(annotations)
         self.report.some(
-            where, empty, len(annotations), 'masks are empty', 'the model learns masks: draw or remove those objects'
+            where, lacking, total, 'objects have no area', 'set area to width x height of the box', passed_over=False
         )
+        hint = ' (boxes are in pixels, not in fractions of the image)' if sides and max(sides) <= 1 else ''
+        self.report.some(
+            where, dropped, total, 'objects have an area of 0 or are thinner than a pixel', f'correct them{hint}'
+        )
+
+    def check_masks(self, where: str, annotations: List[dict]) -> None:
+        def is_missing(mask: object) -> bool:
+            return not (mask.get('counts') and mask.get('size') if isinstance(mask, dict) else mask)
+
+        def is_line(mask: object) -> bool:  # mmdet takes no polygon of fewer than three points
+            return isinstance(mask, list) and not any(
+                isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in mask
+            )
+
+        masks = {f'annotation {a.get("id")}': a.get('segmentation') for a in annotations}
+        missing = [name for name, mask in masks.items() if is_missing(mask)]
+        lines = [name for name, mask in masks.items() if is_line(mask) and not is_missing(mask)]
+        remedy = 'the model learns masks: draw or remove those objects'
+        self.report.some(where, missing, len(masks), 'masks are missing', remedy, passed_over=False)
+        self.report.some(where, lines, len(masks), 'masks have fewer than three points', remedy)
 
     def check_mask_pixels(self, where: str, annotations: List[dict], width: int, height: int) -> None:
         """Draw an image's masks: they must have pixels, inside their image."""
@@ -409,12 +443,11 @@ class Checker:
                 )
 
     def check_joints(self, where: str, dataset: BaseDataset, annotations: List[dict], sizes: Dict) -> None:
-        number = dataset.metainfo['num_keypoints']
-        joints_of_head = self.num_joints if dataset.data_mode == 'topdown' else None
-        if isinstance(joints_of_head, int) and joints_of_head != number:
+        number, learnt = dataset.metainfo['num_keypoints'], joints_of(dataset)
+        channels, wanted = joint_channels(self.head, learnt) or (None, None)
+        if dataset.data_mode == 'topdown' and channels != wanted:
             self.report.problem(
-                f'{where}: the data have {number} joints, but model.head.out_channels is {joints_of_head}: set it to '
-                f'{number}'
+                f'{where}: the data have {learnt} joints, but model.head.out_channels is {channels}: set it to {wanted}'
             )
         people = [a for a in annotations if 'keypoints' in a]
         if not people:
@@ -438,7 +471,12 @@ class Checker:
                 outside.append(name)
         total = len(people)
         self.report.some(
-            where, wrong, total, f'lists of keypoints are not {number} times x, y, visibility', 'correct or remove them'
+            where,
+            wrong,
+            total,
+            f'lists of keypoints are not {number} times x, y, visibility',
+            'correct or remove them',
+            passed_over=False,
         )
         self.report.some(where, miscounted, total, 'num_keypoints are not the number of visible joints', 'correct them')
         self.report.some(where, outside, total, 'people have joints outside the image', 'mark those as not visible (0)')
@@ -613,7 +651,7 @@ class Checker:
             return
         self.report.say(f'  {count:,} items')
         infos = hasattr(dataset, 'get_data_info')
-        classes = dataset.metainfo.get('classes')
+        classes = classes_of(dataset)
         if split not in self.compared and isinstance(classes, (list, tuple)):
             self.check_class_count(split, classes)
         failures: Dict[str, List[str]] = {}
@@ -657,15 +695,15 @@ class Checker:
         return None
 
 
-def _parts(where: str, settings: dict) -> Iterator[Tuple[str, dict]]:
-    """The data sets that others wrap or join, with names."""
+def _parts(where: str, key: str, settings: dict) -> Iterator[Tuple[str, str, dict]]:
+    """The data sets that others wrap or join, with names and their keys in the config."""
     if settings.get('datasets'):
         for i, part in enumerate(settings['datasets']):
-            yield from _parts(f'{where}[{i}]', part)
+            yield from _parts(f'{where}[{i}]', f'{key}.datasets.{i}', part)
     elif isinstance(settings.get('dataset'), dict):
-        yield from _parts(where, settings['dataset'])
+        yield from _parts(where, f'{key}.dataset', settings['dataset'])
     else:
-        yield where, settings
+        yield where, key, settings
 
 
 def _is_a(dataset: object, base: str, *same: str) -> bool:
@@ -730,7 +768,7 @@ def main() -> None:
         report = Checker(cfg, args.sample, args.seed).run()
         if report.problems:
             listed = '\n'.join(f'  {i}. {text}' for i, text in enumerate(report.problems, 1))
-            raise UserError(f'a training cannot start yet, {len(report.problems)} to mend:\n{listed}')
+            raise UserError(f'not yet ready for a training, {len(report.problems)} to mend:\n{listed}')
         notes = f' Read the notes above first ({report.notes}).' if report.notes else ''
         print(f'The data fit the config: a training can start.{notes}')
 

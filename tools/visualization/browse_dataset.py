@@ -9,8 +9,9 @@ import argparse
 import random
 
 from mmengine.config import DictAction
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 
+from scopevit.engine.checks import build_dataset
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import load_config, name_broken_images
 from scopevit.visualization import Painter, check_picture, save_grid
@@ -18,18 +19,12 @@ from scopevit.visualization import Painter, check_picture, save_grid
 
 def browse(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    loader = cfg.get(f'{args.split}_dataloader')
-    if loader is None:
+    if cfg.get(f'{args.split}_dataloader') is None:
         raise UserError(f'config {args.config} has no {args.split}_dataloader')
     check_picture(args.out)
     name_broken_images()
     init_default_scope(cfg.get('default_scope'))
-    try:
-        dataset = DATASETS.build(loader.dataset)
-    except FileNotFoundError as error:
-        raise UserError(
-            f'{error}; is the data set in place? python tools/data/check_dataset.py {args.config} tells'
-        ) from None
+    dataset = build_dataset(cfg, args.split, args.config)
     painter = Painter(cfg, dataset)
     chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(args.number, len(dataset))))
     save_grid([painter.sample(i) for i in chosen], args.cols, args.out)

@@ -17,8 +17,9 @@ import matplotlib.pyplot as plt
 import mmcv
 import mmengine
 import numpy as np
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 
+from scopevit.engine.checks import build_dataset
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import load_config, name_broken_images
 from scopevit.visualization import Painter, check_picture, save_grid
@@ -55,12 +56,7 @@ def draw(args: argparse.Namespace) -> None:
     name_broken_images()
     results = mmengine.load(args.predictions)
     init_default_scope(cfg.get('default_scope'))
-    try:
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    except FileNotFoundError as error:
-        raise UserError(
-            f'{error}; is the data set in place? python tools/data/check_dataset.py {args.config} tells'
-        ) from None
+    dataset = build_dataset(cfg, 'test', args.config)
     if len(results) != len(dataset):
         raise UserError(
             f'{args.predictions} holds predictions for {len(results)} images, but the test set of {args.config} has '

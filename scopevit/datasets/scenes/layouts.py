@@ -73,6 +73,12 @@ def new_folder(path: str, content: dict) -> Iterator[str]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _write(path: str, image: np.ndarray, options: Sequence[int] = ()) -> None:
+    """Write an image; OpenCV would say nothing of a full disk."""
+    if not cv2.imwrite(path, image, options):
+        raise UserError(f'cannot write {path}; is there room on the disk?')
+
+
 def _run(make: Callable, jobs: Sequence) -> list:
     """Make the images, many of them in several processes; results in the order of the jobs."""
     if len(jobs) <= 64:  # less work than to start processes
@@ -117,7 +123,7 @@ def _write_object_image(folder: str, seed: int, split: str, enlarge: int, index:
     image = enlarged(make_object_image(generator(seed, 'imagenet', split, index), category), enlarge)
     wnid = f'n{IMAGENET_INDEX[category]:08d}'
     name = f'{wnid}/{wnid}_{index}.JPEG'
-    cv2.imwrite(os.path.join(folder, split, name), image, QUALITY)
+    _write(os.path.join(folder, split, name), image, QUALITY)
     return name
 
 
@@ -182,7 +188,7 @@ def _write_coco_image(folder: str, seed: int, split: str, enlarge: int, ids: dic
     image = scene.image
     if index % 40 == 39:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    cv2.imwrite(os.path.join(folder, f'{split}2017', name), image, QUALITY)
+    _write(os.path.join(folder, f'{split}2017', name), image, QUALITY)
     height, width = image.shape[:2]
     annotations = [annotate(thing, image_id=number, category_id=ids[thing.category]) for thing in scene.things]
     return dict(id=number, file_name=name, height=height, width=width), annotations
@@ -282,9 +288,9 @@ _ADE_SPLITS = dict(train='training', val='validation')
 def _write_ade20k_image(folder: str, seed: int, split: str, enlarge: int, numbers: dict, index: int) -> None:
     scene = make_scene(generator(seed, 'ade20k', split, index)).enlarged(enlarge)
     name = f'ADE_{split}_{index + 1:08d}'
-    cv2.imwrite(os.path.join(folder, 'images', _ADE_SPLITS[split], f'{name}.jpg'), scene.image, QUALITY)
+    _write(os.path.join(folder, 'images', _ADE_SPLITS[split], f'{name}.jpg'), scene.image, QUALITY)
     label = label_map(scene, numbers)
-    cv2.imwrite(os.path.join(folder, 'annotations', _ADE_SPLITS[split], f'{name}.png'), label)
+    _write(os.path.join(folder, 'annotations', _ADE_SPLITS[split], f'{name}.png'), label)
 
 
 def label_map(scene: Scene, numbers: dict) -> np.ndarray:
