@@ -112,7 +112,7 @@ def explain(rows: list) -> str:
     return f"""# The table, measured
 
 Parameters in millions and multiply-accumulates in billions as the table states them, and as measured with the
-difference in brackets; other differences are rounding. Counted are {CONVENTION}.
+difference in brackets; differences without a note below are rounding. Counted are {CONVENTION}.
 **The accuracies are the papers' own; nothing here was trained on ImageNet.**
 
     python projects/imagenet_table/make_table.py

@@ -3,45 +3,69 @@
     python tools/data/fashion_mnist.py unpack
     python projects/imagenet_table/train_all.py --out projects/imagenet_table/comparison
 
-First every row is timed and the whole estimated. Each training is one of tools/train.py, tested
-by tools/test.py. With seed 0 a row is trained with every learning rate; the one best on held-out
-training images is the row's for the other seeds too. Run the command again after an interruption:
-finished trainings are kept, a broken one goes on after its last validated epoch. Tables are
-written after each seed.
+First every row is timed and the whole estimated (--estimate ends there). Each training is one of
+tools/train.py, tested by tools/test.py. With seed 0 a row is trained with every learning rate; the
+one best on held-out training images is the row's for the other seeds too. Run the command again
+after an interruption: finished trainings are kept, a broken one goes on after its last validated
+epoch. Tables are written after each seed.
 
 Data, augmentation, loss, optimizer and schedule are those of the repository's Fashion-MNIST config,
 in one process; learning rate, batch, epochs and sizes are the options here. A row brings its model
-with the hooks it needs, and which of its weights do not decay; layer scale learns faster.
+with the hooks it needs, and which of its weights do not decay; layer scale learns ten times as fast
+(not with --common-rates).
 """
 
 import argparse
+import fcntl
 import json
+import math
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, Iterator, List, NamedTuple, Optional
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import the project's models
 
 from projects.imagenet_table.page import summarise, table, write_page  # noqa: E402
-from projects.imagenet_table.rows import ROOT, Row, choose_rows  # noqa: E402
+from projects.imagenet_table.rows import ROOT, ROWS, Row, choose_rows  # noqa: E402
 from projects.imagenet_table.small import count_held_out, count_images, small_config  # noqa: E402
 from scopevit.analysis import Entry, Settings, compare  # noqa: E402
 from scopevit.analysis.benchmark import describe_machine  # noqa: E402
 from scopevit.analysis.networks import load_network  # noqa: E402
 from scopevit.engine.errors import UserError, user_errors  # noqa: E402
 
-SETTINGS = ('data', 'size', 'images', 'epochs', 'batch', 'lr', 'amp')
+SETTINGS = ('data', 'size', 'images', 'epochs', 'batch', 'lr', 'amp', 'common_rates')
 START_UP = 20.0  # seconds, of training and test together
 
 
-def claim(args: argparse.Namespace) -> None:
+@contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Let one process at a time train in a folder.
+
+    Raises:
+        UserError: If another one does, or a training that a killed one has left behind.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, 'lock'), 'w') as file:
+        os.set_inheritable(file.fileno(), True)  # a training holds it until it ends
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f'a training in {folder} still runs; wait for it or end it, or give another --folder'
+            ) from None
+        yield
+
+
+def claim(args: argparse.Namespace, write: bool = True) -> None:
     """Write a folder's settings down; in a folder with others nothing is mixed."""
     settings = {name: getattr(args, name) for name in SETTINGS}
     settings['data'] = os.path.abspath(args.data)
@@ -50,12 +74,14 @@ def claim(args: argparse.Namespace) -> None:
     if begun != settings:
         others = ', '.join(f'{name} {begun.get(name)}' for name in SETTINGS if begun.get(name) != settings[name])
         raise UserError(f'{args.folder} was begun with other settings ({others}); give those, or another --folder')
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=1) + '\n')
+    if write:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings, indent=1) + '\n')
 
 
 def write_config(row: Row, args: argparse.Namespace) -> Path:
     path = Path(args.folder) / f'{_stem(row)}.py'
+    path.parent.mkdir(parents=True, exist_ok=True)
     small_config(row, args).dump(path)
     return path
 
@@ -92,14 +118,19 @@ def estimate(rows: List[Row], args: argparse.Namespace) -> None:
     images = args.epochs * (args.images + count_held_out(args.data) / 3) + count_images(args.data, 't10k') / 3
     total = 0.0
     for result in compare(entries, settings).results:
+        if result.error:
+            print(f'{result.label}: {result.error}')
+            continue
         seconds = left[result.label] * (images / result.images_per_second + START_UP)
         total += seconds
         print(f'{result.label}: {result.images_per_second:.0f} images/s, about {seconds / 60:.0f} min')
     print(f'{sum(left.values())} trainings, about {total / 3600:.1f} h in all', flush=True)
+    del entries
+    torch.cuda.empty_cache()  # the trainings are other processes
 
 
 class Log(NamedTuple):
-    """What a training wrote: by epoch, and seconds of iterations."""
+    """What a training wrote: accuracy by epoch, loss by iteration, and seconds of iterations."""
 
     held_out: Dict[int, float]
     losses: Dict[int, float]
@@ -116,7 +147,8 @@ def read_log(work_dir: Path) -> Log:
             if 'accuracy/top1' in entry:
                 log.held_out[entry['step']] = round(entry['accuracy/top1'], 3)
             elif 'loss' in entry:
-                log.losses[entry['epoch']] = round(entry['loss'], 4)
+                # JSON has no word for a loss that is not finite.
+                log.losses[entry['iter']] = round(entry['loss'], 4) if math.isfinite(entry['loss']) else None
                 log.times.append(entry['time'])
                 log.data_times.append(entry['data_time'])
     return log
@@ -144,6 +176,7 @@ def train(row: Row, lr: float, seed: int, args: argparse.Namespace) -> dict:
     work_dir = folder_of(row, lr, seed, args)
     file = work_dir / 'result.json'
     if file.exists():
+        remove_checkpoints(work_dir)
         return json.loads(file.read_text())
     print(f'{row.name}, learning rate {lr:g}, seed {seed} ...', end=' ', flush=True)
     rewind(work_dir)
@@ -161,7 +194,7 @@ def train(row: Row, lr: float, seed: int, args: argparse.Namespace) -> dict:
     seconds = statistics.median(log.times)
     result = dict(row=row.name, lr=lr, seed=seed, accuracy=round(accuracy, 3))
     result.update(held_out=[log.held_out[epoch] for epoch in sorted(log.held_out)])
-    result.update(losses=[log.losses[epoch] for epoch in sorted(log.losses)])
+    result.update(losses=sorted(log.losses.items()))
     result.update(
         images_per_second=round(args.batch / seconds, 2),
         seconds_per_epoch=round(-(-args.images // args.batch) * seconds, 3),
@@ -171,10 +204,14 @@ def train(row: Row, lr: float, seed: int, args: argparse.Namespace) -> dict:
     unfinished = file.with_suffix('.tmp')
     unfinished.write_text(json.dumps(result) + '\n')
     unfinished.replace(file)
-    for path in (*work_dir.glob('*.pth'), work_dir / 'last_checkpoint'):
-        path.unlink()
+    remove_checkpoints(work_dir)
     print(f'{accuracy:.1f} %, {result["images_per_second"]:.0f} images/s', flush=True)
     return result
+
+
+def remove_checkpoints(work_dir: Path) -> None:
+    for path in (*work_dir.glob('*.pth'), work_dir / 'last_checkpoint'):
+        path.unlink(missing_ok=True)
 
 
 def _tool(name: str, *words: object, log: Path) -> None:
@@ -183,7 +220,8 @@ def _tool(name: str, *words: object, log: Path) -> None:
     command = [sys.executable, str(ROOT / 'tools' / name), *map(str, words)]
     with log.open('a') as file:
         environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        # close_fds=False: it inherits the folder's lock, and nothing else.
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, close_fds=False)
     if done.returncode:
         print('failed', flush=True)
         raise UserError(f'{name} failed; see {log}')
@@ -207,6 +245,7 @@ def report(rows: List[Row], results: List[dict], trials: List[dict], args: argpa
     print(table(lines))
     if args.out:
         facts = {name: getattr(args, name) for name in (*SETTINGS, 'seeds', 'workers')}
+        facts.update(data=os.path.relpath(args.data, ROOT))
         facts.update(held_out=count_held_out(args.data), test=count_images(args.data, 't10k'))
         write_page(Path(args.out), lines, of_row, facts, missing, trials)
 
@@ -218,8 +257,23 @@ def train_all(args: argparse.Namespace) -> None:
     if args.size % 32 or args.size <= 0:
         raise UserError(f'--size must be a multiple of 32, the stride of the rows, but is {args.size}')
     rows = choose_rows(args.rows)
-    claim(args)
+    if args.out and len(rows) < len(ROWS):
+        raise UserError('--out writes the page of all rows; leave --rows out, or --out')
+    claim(args, write=False)
     estimate(rows, args)
+    if args.estimate:
+        return
+    with locked(args.folder):
+        claim(args)
+        train_rows(rows, args)
+
+
+def train_rows(rows: List[Row], args: argparse.Namespace) -> None:
+    """Do all trainings, seed by seed.
+
+    Raises:
+        UserError: At the end, if some failed.
+    """
     results, trials, rates, failures = [], [], {}, []
     for seed in range(args.seeds):
         for row in rows:
@@ -244,19 +298,21 @@ def parse_args(words: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these')
     parser.add_argument('--seeds', type=int, default=3, help='how many, from 0 (default: %(default)s)')
     parser.add_argument('--size', type=int, default=64, help='height and width of the images (default: %(default)s)')
-    parser.add_argument('--images', type=int, default=2000, help='to train on (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=1500, help='to train on (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=3, help='at least 2 (default: %(default)s)')
-    parser.add_argument('--batch', type=int, default=32, help='images in a batch (default: %(default)s)')
+    parser.add_argument('--batch', type=int, default=16, help='images in a batch (default: %(default)s)')
     parser.add_argument(
         '--lr', nargs='+', type=float, default=[5e-4, 2e-3], help='learning rates to choose from (default: %(default)s)'
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--common-rates', action='store_true', help='layer scale learns no faster than other weights')
     parser.add_argument('--workers', type=int, default=1, help='processes that load data (default: %(default)s)')
     parser.add_argument(
         '--data', default='data/fashion_mnist_subset', help='unpacked Fashion-MNIST (default: %(default)s)'
     )
     parser.add_argument('--folder', default='work_dirs/imagenet_table', help='of trainings (default: %(default)s)')
     parser.add_argument('--out', metavar='NAME', help='write NAME.md, NAME.json and NAME.png')
+    parser.add_argument('--estimate', action='store_true', help='only say how long it will take')
     args = parser.parse_args(words)
     for name, least in (('seeds', 1), ('epochs', 2), ('batch', 1), ('workers', 0)):
         if getattr(args, name) < least:
@@ -265,6 +321,7 @@ def parse_args(words: Optional[List[str]] = None) -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and with this process the training that it runs
     with user_errors():
         train_all(parse_args())
 

@@ -4,7 +4,7 @@ Paper: "MPViT: Multi-Path Vision Transformer for Dense Prediction".
 Shape legend: see layers.py; encoders work on tokens (B, H, W, C), d is the width of a head.
 """
 
-from typing import Iterator, Sequence
+from typing import Iterator, Sequence, Union
 
 import torch
 from mmengine.registry import MODELS
@@ -135,7 +135,8 @@ class MPViT(Pyramid):
     """The MPViT backbone, of "MPViT: Multi-Path Vision Transformer for Dense Prediction".
 
     A stage's map has the width of the next stage. Any H, W >= 1 will do. Its options are those of
-    :class:`Pyramid`; an arch's ``embed_dims`` are multiples of 8, the number of heads.
+    :class:`Pyramid`; an arch's ``embed_dims`` are multiples of 8, the number of heads. The convolutions
+    that encode positions, which several layers share, begin as PyTorch makes them: less loud than the others.
 
     Raises:
         ValueError: Also for a width that is no such multiple.
@@ -146,6 +147,13 @@ class MPViT(Pyramid):
             embed_dims=(64, 128, 192, 256), num_paths=(2, 3, 3, 3), depths=(1, 2, 4, 1), mlp_ratios=(4, 4, 4, 4)
         )
     }
+
+    def __init__(self, arch: Union[str, dict], **options: object) -> None:
+        super().__init__(arch, **options)
+        for module in self.modules():
+            if isinstance(module, Encoder):
+                for conv in (module.conditional, *module.relative.convs):
+                    conv.reset_parameters()
 
     def _stage_channels(self) -> tuple:
         dims = self.arch['embed_dims']

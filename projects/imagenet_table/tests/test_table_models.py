@@ -1,6 +1,7 @@
 """The four backbones written here: the counts of their papers, sizes, gradients, and plain formulas of attention."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -132,6 +133,8 @@ def test_every_parameter_gets_a_gradient(kind):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+        # The bias of a key does not change a softmax.
+        assert parameter.grad.any() or re.search('(qkv|kv|k).bias', name), name
 
 
 @pytest.mark.parametrize('fuse', [True, False])
@@ -141,6 +144,23 @@ def test_every_parameter_of_evit_gets_a_gradient(fuse):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+        # The bias of a key does not change a softmax.
+        assert parameter.grad.any() or re.search('(qkv|kv|k).bias', name), name
+
+
+@pyramids
+def test_weights_begin_as_documented(kind):
+    torch.manual_seed(0)
+    model = kind(next(iter(kind.arch_settings)), out_indices=ALL)
+    weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    assert torch.cat([weight.flatten() for weight in weights]).std() == pytest.approx(0.02, rel=0.02)
+    assert not any(module.bias.any() for module in model.modules() if isinstance(module, nn.Linear))
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    assert {norm.eps for norm in norms} <= {1e-6, 1e-5}
+    if kind is MPViT:  # uniform up to 1/3, for 3x3
+        shared = [name for name, _ in model.named_parameters() if name.endswith('conditional.weight')]
+        largest = max(model.get_parameter(name).abs().max() for name in shared)
+        assert 0.3 < largest <= 1 / 3
 
 
 @pyramids
@@ -167,6 +187,11 @@ def test_evit_at_other_sizes():
         # A constant position stays constant on any grid.
         model.pos_embed[:, 1:] = 0.5
         assert model._position((3, 7))[:, 1:] == pytest.approx(torch.full((1, 21, 12), 0.5), abs=1e-6)
+        # One that grows from row to row still does, and is the same along each.
+        model.pos_embed[:, 1:] = torch.arange(4.0).repeat_interleave(4)[:, None]
+        grid = model._position((8, 3))[:, 1:].unflatten(1, (8, 3))
+        assert (grid.diff(dim=1) > 0).all()
+        assert grid.diff(dim=2).abs().max() < 1e-6
     with pytest.raises(ValueError, match='one patch'):
         model(torch.rand(1, 3, 15, 64))
 

@@ -1,7 +1,12 @@
 """The comparison on small images: one recipe for all, models of the right kind, trainings that go on."""
 
 import json
+import math
 import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +20,16 @@ from projects.imagenet_table import train_all
 from projects.imagenet_table.page import evit_tokens, limits
 from projects.imagenet_table.rows import ROOT, ROWS
 from projects.imagenet_table.small import small_config, swin_windows
-from projects.imagenet_table.train_all import claim, folder_of, parse_args, read_log, report, rewind, write_config
+from projects.imagenet_table.train_all import (
+    claim,
+    folder_of,
+    locked,
+    parse_args,
+    read_log,
+    report,
+    rewind,
+    write_config,
+)
 from scopevit.analysis import count
 from scopevit.analysis.networks import Network, build_model
 from scopevit.engine.errors import UserError
@@ -89,6 +103,8 @@ def test_all_rows_have_the_same_recipe(parse):
         assert cfg.optim_wrapper.paramwise_cfg.custom_keys['.ls1.gamma'].lr_mult == 10
     assert (first.train_dataloader.batch_size, first.train_cfg.max_epochs) == (4, 36)
     assert [(step.get('begin', 0), step.end) for step in first.param_scheduler] == [(0, 4), (4, 36)]
+    warm_up, _ = small_config(BY_NAME['DeiT-S'], parse('--epochs', 3)).param_scheduler
+    assert warm_up.end == pytest.approx(1 / 3)
     for loader in (first.train_dataloader, first.val_dataloader):
         assert loader.dataset.pipeline[0].scale == 64
     assert first.train_dataloader.dataset.pipeline[1].crop_size == 64
@@ -103,6 +119,9 @@ def test_layer_scale_alone_learns_faster(parse):
         fast = {key for key, p in model.named_parameters() if rates[id(p)] > 2 * wrapper.optimizer.defaults['lr']}
         assert fast == {key for key, _ in model.named_parameters() if key.endswith(('.ls1.gamma', '.ls2.gamma'))}
         assert bool(fast) == (name == 'ScopeViT-T')
+        cfg = small_config(BY_NAME[name], parse('--common-rates'))
+        wrapper = build_optim_wrapper(build(cfg), cfg.optim_wrapper)
+        assert {group['lr'] for group in wrapper.param_groups} == {wrapper.optimizer.defaults['lr']}
 
 
 def test_training_held_out_and_test_images_are_others(parse):
@@ -118,6 +137,8 @@ def test_training_held_out_and_test_images_are_others(parse):
 def test_folders_are_not_mixed(parse):
     claim(parse())
     claim(parse('--seeds', 5, '--rows', 'P2T-T', '--workers', 2))
+    claim(parse('--images', 8, '--folder', parse().folder + '2'), write=False)
+    assert not Path(parse().folder + '2').exists()
     for words in (['--amp'], ['--lr', 0.1], ['--images', 8], ['--epochs', 4]):
         with pytest.raises(UserError, match=f'other settings.*{words[0][2:]}'):
             claim(parse(*words))
@@ -128,6 +149,46 @@ def test_refuses_what_cannot_be_trained(tmp_path, data):
     fails_cleanly(tool_here(TRAIN_ALL, '--data', data, '--images', 12, '--size', 48), 'multiple of 32')
     fails_cleanly(tool_here(TRAIN_ALL, '--data', data, '--images', 21), 'from 1 to 20')
     fails_cleanly(tool_here(TRAIN_ALL, '--epochs', 1), '--epochs must be at least 2')
+    words = (
+        '--data',
+        data,
+        '--images',
+        12,
+        '--rows',
+        'P2T-T',
+        '--folder',
+        tmp_path / 'runs',
+        '--out',
+        tmp_path / 'page',
+    )
+    fails_cleanly(tool_here(TRAIN_ALL, *words), 'page of all rows')
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
+    with locked(str(tmp_path)):
+        with pytest.raises(UserError, match='still runs'), locked(str(tmp_path)):
+            pass
+        # Who trains there holds the lock, even if it outlives the process that started it.
+        left = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, close_fds=False)
+    with pytest.raises(UserError, match='still runs'), locked(str(tmp_path)):
+        pass
+    left.communicate(b'\n')
+    with locked(str(tmp_path)):
+        pass
+
+
+def test_estimate_goes_on_after_a_row_that_fails(parse, monkeypatch, capsys):
+    failing = SimpleNamespace(label='P2T-T', error='RuntimeError: out of luck')
+    timed = SimpleNamespace(label='ScopeViT-T', error=None, images_per_second=10.0)
+    monkeypatch.setattr(train_all, 'compare', lambda entries, settings: SimpleNamespace(results=[failing, timed]))
+    monkeypatch.setattr(train_all, 'train', lambda *args: pytest.fail('trained'))
+    args = parse('--rows', 'P2T-T', 'ScopeViT-T', '--estimate')
+    train_all.train_all(args)
+    printed = capsys.readouterr().out
+    assert 'P2T-T: RuntimeError: out of luck' in printed
+    assert 'ScopeViT-T: 10 images/s' in printed
+    claim(parse('--images', 8))  # nothing was settled
 
 
 # What trainings wrote
@@ -139,8 +200,8 @@ def write_scalars(work_dir, start, *entries, end='\n'):
     file.write_text('\n'.join(map(json.dumps, entries)) + end)
 
 
-def training(epoch, loss):
-    return dict(loss=loss, epoch=epoch, time=0.5, data_time=0.1)
+def training(iteration, loss):
+    return dict(loss=loss, epoch=1, iter=iteration, time=0.5, data_time=0.1)
 
 
 def validation(epoch, accuracy):
@@ -148,11 +209,11 @@ def validation(epoch, accuracy):
 
 
 def test_log_of_a_broken_training(tmp_path):
-    write_scalars(tmp_path, '1', training(1, 2.0), validation(1, 30.0), training(2, 1.5), end='\n{"accuracy/to')
+    write_scalars(tmp_path, '1', training(1, 2.0), validation(1, 30.0), training(2, math.nan), end='\n{"accuracy/to')
     write_scalars(tmp_path, '2', training(3, 1.0), validation(3, 50.0))
     log = read_log(tmp_path)
     assert log.held_out == {1: 30.0, 3: 50.0}
-    assert log.losses == {1: 2.0, 2: 1.5, 3: 1.0}
+    assert log.losses == {1: 2.0, 2: None, 3: 1.0}
     assert (log.times, log.data_times) == ([0.5] * 3, [0.1] * 3)
 
 
@@ -175,7 +236,7 @@ def test_goes_back_to_the_last_validated_epoch(tmp_path):
 def result_of(row, lr, seed, accuracy=70.0):
     machine = dict(device='CPU', cpu='X', threads=2, cores=2, torch='2', date='2026-11-23', load=0.0, capability='none')
     speed = dict(images_per_second=10.0, seconds_per_epoch=1.2, part_waiting_for_data=0.1)
-    numbers = dict(accuracy=accuracy, held_out=[50.0, accuracy], losses=[2.0, 1.0])
+    numbers = dict(accuracy=accuracy, held_out=[50.0, accuracy], losses=[[10, 2.0], [20, None], [30, 1.0]])
     return dict(row=row.name, lr=lr, seed=seed, **numbers, **speed, machine=machine)
 
 
@@ -235,7 +296,7 @@ def test_page_says_where_a_size_is_too_small():
 
 @pytest.mark.slow
 def test_a_training_goes_on_after_an_interruption(data, tmp_path):
-    words = ['--data', data, '--folder', tmp_path / 'runs', '--out', tmp_path / 'page', '--rows', 'P2T-T']
+    words = ['--data', data, '--folder', tmp_path / 'runs', '--rows', 'P2T-T']
     words += ['--size', 32, '--images', 12, '--batch', 4, '--epochs', 2, '--seeds', 1, '--lr', 0.001]
     row, args = BY_NAME['P2T-T'], parse_args(list(map(str, words)))
     claim(args)
@@ -250,11 +311,11 @@ def test_a_training_goes_on_after_an_interruption(data, tmp_path):
     assert '1 trainings, about' in result.stdout
     log = work_dir.with_name(f'{work_dir.name}.log').read_text()
     assert 'resumed epoch: 1' in log
-    facts = json.loads((tmp_path / 'page.json').read_text())
-    (measured,) = facts['trainings']
-    assert len(measured['held_out']) == len(measured['losses']) == 2
+    measured = json.loads((work_dir / 'result.json').read_text())
+    assert len(measured['held_out']) == 2
+    assert [step for step, _ in measured['losses']] == [3, 6]
     assert measured['images_per_second'] > 0
-    assert 'No row and no seed is missing' in (tmp_path / 'page.md').read_text()
+    assert '| P2T-T |' in result.stdout
     assert not list(work_dir.rglob('*.pth'))
     assert not (work_dir / 'last_checkpoint').exists()
 
