@@ -85,7 +85,8 @@ def small_config(row: Row, args: argparse.Namespace) -> Config:
         paramwise.setdefault('custom_keys', {}).update(LAYER_SCALE)
     cfg.optim_wrapper.paramwise_cfg = paramwise
     warm_up, cosine = cfg.param_scheduler
-    warm_up.end = cosine.begin = args.epochs / 9  # converted to iterations
+    ninth = args.epochs / 9  # converted to iterations, of which there must be one
+    warm_up.end = cosine.begin = ninth if ninth * args.images >= args.batch else 1
     cosine.end = cfg.train_cfg.max_epochs = args.epochs
     return cfg
 

@@ -341,7 +341,7 @@ def test_joints_are_counted_as_the_model_learns_them(coco):
     converter = "dict(type='KeypointConverter', num_keypoints=5, mapping=[(k, k) for k in range(5)])"
     offsets = "dict(type='UDPHeatmap', input_size=(192, 256), heatmap_size=(48, 64), sigma=2, heatmap_type='combined')"
     for name, change, channels in (
-        ('converted', f'pipeline.insert(2, {converter})', 5),
+        ('converted', f'pipeline[:] = [{converter} if s.type == "RandomHalfBody" else s for s in pipeline]', 5),
         ('combined', f'pipeline[-2].encoder = {offsets}\nmodel = dict(head=dict(decoder={offsets}))', 51),
     ):
         config = coco / f'{name}.py'

@@ -152,8 +152,8 @@ def test_every_parameter_of_evit_gets_a_gradient(fuse):
 def test_weights_begin_as_documented(kind):
     torch.manual_seed(0)
     model = kind(next(iter(kind.arch_settings)), out_indices=ALL)
-    weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
-    assert torch.cat([weight.flatten() for weight in weights]).std() == pytest.approx(0.02, rel=0.02)
+    weights = [module.weight.detach() for module in model.modules() if isinstance(module, nn.Linear)]
+    assert torch.cat([weight.flatten() for weight in weights]).std().item() == pytest.approx(0.02, rel=0.02)
     assert not any(module.bias.any() for module in model.modules() if isinstance(module, nn.Linear))
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     assert {norm.eps for norm in norms} <= {1e-6, 1e-5}
@@ -191,7 +191,7 @@ def test_evit_at_other_sizes():
         model.pos_embed[:, 1:] = torch.arange(4.0).repeat_interleave(4)[:, None]
         grid = model._position((8, 3))[:, 1:].unflatten(1, (8, 3))
         assert (grid.diff(dim=1) > 0).all()
-        assert grid.diff(dim=2).abs().max() < 1e-6
+        assert grid.diff(dim=2).abs().max() < 1e-5
     with pytest.raises(ValueError, match='one patch'):
         model(torch.rand(1, 3, 15, 64))
 

@@ -103,8 +103,9 @@ def test_all_rows_have_the_same_recipe(parse):
         assert cfg.optim_wrapper.paramwise_cfg.custom_keys['.ls1.gamma'].lr_mult == 10
     assert (first.train_dataloader.batch_size, first.train_cfg.max_epochs) == (4, 36)
     assert [(step.get('begin', 0), step.end) for step in first.param_scheduler] == [(0, 4), (4, 36)]
-    warm_up, _ = small_config(BY_NAME['DeiT-S'], parse('--epochs', 3)).param_scheduler
-    assert warm_up.end == pytest.approx(1 / 3)
+    for batch, end in ((4, 1 / 3), (8, 1)):  # of 12 images
+        warm_up, cosine = small_config(BY_NAME['DeiT-S'], parse('--epochs', 3, '--batch', batch)).param_scheduler
+        assert warm_up.end == cosine.begin == pytest.approx(end)
     for loader in (first.train_dataloader, first.val_dataloader):
         assert loader.dataset.pipeline[0].scale == 64
     assert first.train_dataloader.dataset.pipeline[1].crop_size == 64
