@@ -1,5 +1,8 @@
 """The controls beside the quick start's results: what is trained, and what counts as too close."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config, DictAction
@@ -52,6 +55,31 @@ def test_metrics_that_a_random_backbone_reaches_are_named(controls):
     assert not controls.too_close(dict(ours=ours, frozen=dict(a={'coco/AP': 0.4}, b={'mIoU': 44.0, 'aAcc': 79.0})))
     close = controls.too_close(dict(ours=ours, frozen=dict(a={'coco/AP': 0.5}, b={'mIoU': 50.0})))
     assert close == ['a: keypoint AP', 'b: mIoU']
+
+
+def test_table_of_what_is_finished(controls, tmp_path, monkeypatch):
+    def write(folder, metrics):
+        folder.mkdir(parents=True)
+        (folder / 'metrics.json').write_text(json.dumps(metrics))
+
+    metrics = {key: 1 / scale for key, (_, scale) in controls.METRICS.items()}
+    names = [Path(config).stem for config in controls.configs()]
+    for name in names:
+        write(tmp_path / 'run' / ('pretraining' if name == names[0] else name), metrics)
+    write(tmp_path / 'controls' / 'frozen' / names[1], {'coco/bbox_mAP_50': 0.25})
+    table = tmp_path / 'table.md'
+    monkeypatch.setattr(controls, 'histograms_of', lambda folder: folder)
+    monkeypatch.setattr(controls, 'accuracy_by_colour', lambda train, val: 0.42)
+    words = ['--folder', tmp_path / 'controls', '--table', table, '--finished']
+    monkeypatch.setattr('sys.argv', ['scenes_controls.py', str(tmp_path / 'run'), *map(str, words)])
+    controls.main()
+    text = table.read_text()
+    assert f'| {names[1]} | box AP50 | 1.000 | 0.250 |  |' in text
+    assert 'Empty cells were not trained yet.' in text
+    assert 'colour histograms: top-1 accuracy 0.420' in text
+    write(tmp_path / 'controls' / 'frozen' / names[2], {'coco/segm_mAP_50': 0.9})
+    with pytest.raises(SystemExit):
+        controls.main()
 
 
 def test_unfinished_quick_start_is_refused(tmp_path):

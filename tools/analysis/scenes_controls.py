@@ -87,8 +87,8 @@ def train_and_test(config: Path, work_dir: Path, *words: str) -> dict:
     return json.loads(metrics.read_text())
 
 
-def control(kind: str, folder: Path) -> dict:
-    """All metrics of one kind of control, by config."""
+def control(kind: str, folder: Path, finished: bool) -> dict:
+    """All metrics of one kind of control, by config; of those that are ``finished`` alone, or of all."""
     results = {}
     pretrained = ''
     for config in configs():
@@ -96,13 +96,16 @@ def control(kind: str, folder: Path) -> dict:
         if kind == 'frozen' and 'classification' in config:
             continue
         work_dir = folder / kind / name
+        if finished and not (work_dir / 'metrics.json').exists():
+            continue
         work_dir.mkdir(parents=True, exist_ok=True)
         if kind == 'frozen':
             results[name] = train_and_test(ROOT / config, work_dir, '--cfg-options', RANDOM_BACKBONE)
             continue
         words = ['--pretrained', pretrained] if pretrained else []
         results[name] = train_and_test(resnet18(config, folder), work_dir, *words)
-        pretrained = pretrained or (work_dir / 'last_checkpoint').read_text()
+        if not pretrained and not finished:
+            pretrained = (work_dir / 'last_checkpoint').read_text()
     return results
 
 
@@ -172,6 +175,8 @@ def write_table(found: dict, path: str) -> None:
                 values = [found[kind].get(name, {}).get(key) for kind in titles]
                 cells = ['' if value is None else f'{value * scale:.3f}' for value in values]
                 lines.append(f'| {name} | {metric} | {" | ".join(cells)} |')
+    if any(len(found[kind]) < len(found['ours']) - (kind == 'frozen') for kind in titles):
+        lines += ['', 'Empty cells were not trained yet.']
     lines += ['', f'Softmax regression on colour histograms: top-1 accuracy {found["colour"]:.3f}.']
     Path(path).write_text('\n'.join(lines) + '\n')
 
@@ -181,6 +186,7 @@ def main() -> None:
     parser.add_argument('quickstart', type=Path, help="folder of a finished 'tools/quickstart.sh --task all'")
     parser.add_argument('--folder', type=Path, default='work_dirs/scenes_controls', help='where the controls train')
     parser.add_argument('--table', default='scenes_controls.md', help='Markdown file to write (default: %(default)s)')
+    parser.add_argument('--finished', action='store_true', help='train nothing, write the table of what is there')
     args = parser.parse_args()
     with user_errors():
         ours = {}
@@ -192,7 +198,8 @@ def main() -> None:
             ours[name] = json.loads(metrics.read_text())
         folder = args.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        found = dict(ours=ours, frozen=control('frozen', folder), resnet18=control('resnet18', folder))
+        found = {kind: control(kind, folder, args.finished) for kind in ('frozen', 'resnet18')}
+        found['ours'] = ours
         images = ROOT / 'data' / 'scenes' / 'imagenet'
         found['colour'] = accuracy_by_colour(histograms_of(images / 'train'), histograms_of(images / 'val'))
         write_table(found, args.table)
