@@ -1,10 +1,13 @@
 """Does a training wait for its data? On small ones, with and without loader processes."""
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 
-from helpers import ROOT, TOY, fails_cleanly, tool_here
+from helpers import ROOT, TOY, fails_cleanly, load_tool, tool_here
 
 SEGMENTATION = ROOT / 'configs' / 'segmentation' / 'scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
 
@@ -34,6 +37,27 @@ def test_table(toy_options, tmp_path):
     assert 'before and' in result.stdout  # the load average
     assert page.read_text() == result.stdout.removesuffix('\n')
     assert sorted(tmp_path.iterdir()) == [out, page]
+
+
+class Bursts:
+    """Batches that five workers have ready at the same time, every 20 ms."""
+
+    batch_size, num_workers, prefetch_factor = 8, 5, 2
+    persistent_workers = pin_memory = False
+
+    def __iter__(self):
+        for i in range(1000):
+            if i % 5 == 0:
+                time.sleep(0.02)
+            yield i
+
+
+def test_a_burst_of_batches_does_not_pass_for_the_rate_of_the_loader():
+    model = SimpleNamespace(train_step=lambda batch, optim_wrapper: None)
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(pipeline=[]))))
+    runner = SimpleNamespace(train_dataloader=Bursts(), model=model, optim_wrapper=None, cfg=cfg)
+    row = load_tool('analysis/data_time.py').measure(runner, iters=4, warmup=1)
+    assert row['loader_alone'] >= 0.004  # of a batch; the four after the first ten are there at once
 
 
 def test_bad_input(tmp_path):

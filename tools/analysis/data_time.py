@@ -27,6 +27,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from scopevit.analysis.benchmark import number
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
 from scopevit.analysis.reporting import check_file, markdown, summary, write_json
 from scopevit.engine.checks import check_data, failures_explained
@@ -80,7 +81,7 @@ def endless(loader: DataLoader) -> Iterator[object]:
 
 
 def measure(runner: Runner, iters: int, warmup: int) -> dict:
-    """Seconds of waiting and of the model in each iteration, and of the loader alone for as many batches."""
+    """Seconds of waiting and of the model in each iteration, and of the loader alone for a batch."""
     loader = runner.train_dataloader
     batches = endless(loader)
     start = time.perf_counter()
@@ -89,10 +90,12 @@ def measure(runner: Runner, iters: int, warmup: int) -> dict:
     ahead = loader.num_workers * (loader.prefetch_factor or 0)  # what workers may have ready before it is asked for
     for _ in islice(batches, max(warmup, ahead)):
         pass
+    # Workers that began together end together: a few batches could all have been ready.
+    many = max(iters, 4 * ahead)
     start = time.perf_counter()
-    for _ in islice(batches, iters):
+    for _ in islice(batches, many):
         pass
-    alone = time.perf_counter() - start
+    alone = (time.perf_counter() - start) / many
     batches.close()
 
     waiting, model = [], []
@@ -145,8 +148,8 @@ def table(rows: List[dict]) -> str:
                 spread(row['waiting']),
                 spread(row['model']),
                 f'{waiting / (waiting + model):.1%}',
-                f'{images / (waiting + model):.3g}',
-                f'{images / row["loader_alone"]:.3g}',
+                number(images / (waiting + model), 3),
+                number(row['batch'] / row['loader_alone'], 3),
             )
         )
         keys = ('persistent_workers', 'prefetch_factor', 'pin_memory', 'decoder', 'opencv_threads')
@@ -160,7 +163,8 @@ def table(rows: List[dict]) -> str:
 def spread(seconds: List[float]) -> str:
     """Median and quartiles in milliseconds."""
     quartiles = summary([1e3 * value for value in seconds])
-    return '{median:.3g} ({quartile1:.3g} to {quartile3:.3g})'.format(**quartiles)
+    median, slow, fast = (number(quartiles[key], 3) for key in ('median', 'quartile1', 'quartile3'))
+    return f'{median} ({slow} to {fast})'
 
 
 def data_time(args: argparse.Namespace) -> None:
