@@ -39,6 +39,22 @@ def test_table(toy_options, tmp_path):
     assert sorted(tmp_path.iterdir()) == [out, page]
 
 
+@pytest.mark.slow
+def test_a_loop_of_iterations_with_an_infinite_sampler(toy_options, tmp_path):
+    config = tmp_path / 'iterations.py'
+    config.write_text(f"""
+_base_ = {str(TOY)!r}
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=20)
+train_dataloader = dict(num_workers=2, persistent_workers=True, sampler=dict(type='InfiniteSampler'))
+""")
+    out = tmp_path / 'times.json'
+    result = data_time(config, '--json', out, *toy_options)
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(out.read_text())['results']
+    assert len(row['model']) == 3
+    assert row['workers'] == 2
+
+
 class Bursts:
     """Batches that five workers have ready at the same time, every 20 ms."""
 
@@ -55,7 +71,8 @@ class Bursts:
 def test_a_burst_of_batches_does_not_pass_for_the_rate_of_the_loader():
     model = SimpleNamespace(train_step=lambda batch, optim_wrapper: None)
     cfg = Config(dict(train_dataloader=dict(dataset=dict(pipeline=[]))))
-    runner = SimpleNamespace(train_dataloader=Bursts(), model=model, optim_wrapper=None, cfg=cfg)
+    loop = SimpleNamespace()
+    runner = SimpleNamespace(train_dataloader=Bursts(), train_loop=loop, model=model, optim_wrapper=None, cfg=cfg)
     row = load_tool('analysis/data_time.py').measure(runner, iters=4, warmup=1)
     assert row['loader_alone'] >= 0.004  # of a batch; the four after the first ten are there at once
 

@@ -25,7 +25,6 @@ from typing import Iterator, List, Optional
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from scopevit.analysis.benchmark import number
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
@@ -74,19 +73,19 @@ def training(config: str, cfg_options: Optional[dict], workers: Optional[int], f
     return runner
 
 
-def endless(loader: DataLoader) -> Iterator[object]:
+def endless(runner: Runner) -> Iterator[object]:
     """Batches of one epoch after the other."""
+    # A loop that counts iterations has begun to draw; beginning anew would end an infinite sampler.
+    begun = getattr(runner.train_loop, 'dataloader_iterator', ())
+    yield from begun
     while True:
-        yield from loader
+        yield from runner.train_dataloader
 
 
 def measure(runner: Runner, iters: int, warmup: int) -> dict:
     """Seconds of waiting and of the model in each iteration, and of the loader alone for a batch."""
     loader = runner.train_dataloader
-    batches = endless(loader)
-    start = time.perf_counter()
-    next(batches)
-    first_batch = time.perf_counter() - start
+    batches = endless(runner)
     ahead = loader.num_workers * (loader.prefetch_factor or 0)  # what workers may have ready before it is asked for
     for _ in islice(batches, max(warmup, ahead)):
         pass
@@ -96,10 +95,8 @@ def measure(runner: Runner, iters: int, warmup: int) -> dict:
     for _ in islice(batches, many):
         pass
     alone = (time.perf_counter() - start) / many
-    batches.close()
 
     waiting, model = [], []
-    batches = endless(loader)
     for _ in range(warmup + iters):
         start = time.perf_counter()
         batch = next(batches)
@@ -111,7 +108,6 @@ def measure(runner: Runner, iters: int, warmup: int) -> dict:
         model.append(time.perf_counter() - ready)
     batches.close()
     return dict(
-        first_batch=first_batch,
         waiting=waiting[warmup:],
         model=model[warmup:],
         loader_alone=alone,
@@ -154,9 +150,7 @@ def table(rows: List[dict]) -> str:
         )
         keys = ('persistent_workers', 'prefetch_factor', 'pin_memory', 'decoder', 'opencv_threads')
         settings = ', '.join(f'{key}={row[key]}' for key in keys)
-        notes.append(
-            f'- {row["config"]}, {row["workers"]} workers: {settings}; first batch after {row["first_batch"]:.1f} s'
-        )
+        notes.append(f'- {row["config"]}, {row["workers"]} workers: {settings}')
     return '\n'.join([markdown(lines), '', *notes])
 
 
