@@ -25,8 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import t
 from projects.imagenet_table.rows import PROJECT, ROOT, ROWS, Row, choose_rows  # noqa: E402
 from scopevit.analysis import CONVENTION, Count, count  # noqa: E402
 from scopevit.analysis.benchmark import Entry, Settings, compare, markdown  # noqa: E402
+from scopevit.analysis.machine import check_device  # noqa: E402
 from scopevit.analysis.networks import Network, build_model, load_network  # noqa: E402
 from scopevit.engine.errors import UserError, user_errors  # noqa: E402
+from scopevit.engine.launch import positive  # noqa: E402
 
 HALF_A_DIGIT = 0.05  # numbers of the table have one decimal
 TOLERANCE = 1e-3  # of multiply-accumulates, where libraries may pad or resize otherwise
@@ -40,7 +42,7 @@ def measure(row: Row) -> dict:
         UserError: If something cannot be counted, is not what it should be, or differs from the table without a reason.
     """
     network, counted = _count(row, {})
-    facts = dict(name=row.name, config=row.config, source=row.source, input=row.size)
+    facts = dict(name=row.name, config=row.config, source=f'{row.library}: {row.model}', input=row.size)
     if counted.parameters != row.counted_parameters:
         raise UserError(f'{row.name}: {counted.parameters:,} parameters, but it should have {row.counted_parameters:,}')
     if abs(counted.macs / row.counted_macs - 1) > TOLERANCE:
@@ -131,6 +133,7 @@ def write(name: str, page: str, facts: dict) -> None:
 
 def make_table(args: argparse.Namespace) -> None:
     chosen = choose_rows(args.rows)
+    check_device(args.device)
     rows = []
     for row in chosen:
         print(f'{row.name} ...', file=sys.stderr)
@@ -162,9 +165,9 @@ def main() -> None:
     parser.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these, and write no files')
     parser.add_argument('--speed', action='store_true', help='also measure speed and memory, alternately')
     parser.add_argument('--train', action='store_true', help='speed of training steps, into speed-train.*')
-    parser.add_argument('--batch', type=int, default=8, help='images in a batch (default: %(default)s)')
-    parser.add_argument('--rounds', type=int, default=20, help='measurements of a row (default: %(default)s)')
-    parser.add_argument('--threads', type=int, help="threads of a CPU (default: torch's choice)")
+    parser.add_argument('--batch', type=positive, default=8, help='images in a batch (default: %(default)s)')
+    parser.add_argument('--rounds', type=positive, default=20, help='measurements of a row (default: %(default)s)')
+    parser.add_argument('--threads', type=positive, help="threads of a CPU (default: torch's choice)")
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where (default: %(default)s)'
     )

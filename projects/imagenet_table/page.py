@@ -7,7 +7,7 @@ import statistics
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import matplotlib
 import torch
@@ -16,6 +16,7 @@ matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt  # noqa: E402
 
+from projects.imagenet_table.models import P2T  # noqa: E402
 from projects.imagenet_table.rows import ROWS, Row  # noqa: E402
 from projects.imagenet_table.small import CHANNELS, crossvit_sides, swin_windows  # noqa: E402
 from scopevit.analysis import count  # noqa: E402
@@ -99,28 +100,34 @@ def evit_tokens(size: int, keep_rate: float) -> List[int]:
     return tokens
 
 
+def p2t_grids(size: int) -> List[Tuple[int, ...]]:
+    """Sides of the grids to which P2T-T pools keys and values, stage by stage."""
+    ratios = P2T.arch_settings['tiny']['pool_ratios']
+    return [tuple(max(1, round(size // 2 ** (i + 2) / ratio)) for ratio in own) for i, own in enumerate(ratios)]
+
+
 def limits(size: int, common_rates: bool = False) -> str:
     """What the image size makes of the rows, and the rule that one of them has."""
     (evit,) = [row for row in ROWS if row.name == 'EViT-S']
     tokens = evit_tokens(size, evit.load().model.backbone.keep_rate)
-    last, sides = size // 32, crossvit_sides(size)
+    last, sides, grids = size // 32, crossvit_sides(size), p2t_grids(size)
+    alike = [str(i) for i, own in enumerate(grids, 1) if set(own) == {1}]
+    trivial = {1: ': attention in them is trivial', 2: ', where attention has little to do'}
     lines = [
         f'Patches of 16 pixels leave DeiT-S and EViT-S {(size // 16) ** 2} tokens, not 196 and 256.',
         f'EViT-S has {", ".join(map(str, tokens))} tokens, the class token and the fused one among them'
-        + (', and so never fewer: it is DeiT-S with tokens in another order.' if tokens[0] == tokens[-1] else '.')
+        + (', and so never fewer: the fused one replaces the one it is made of.' if tokens[0] == tokens[-1] else '.')
         + ' In training its keep rate falls from 1 between one thirtieth and one third of the iterations.',
-        f'The last maps of the pyramids have {last}x{last} cells'
-        + (': attention in them is trivial.' if last == 1 else ', where attention has little to do.'),
+        f'The last maps of the pyramids have {last}x{last} cells{trivial.get(last, "")}.',
+        f'P2T-T pools keys to grids of sides {"; ".join(", ".join(map(str, own)) for own in grids)} in its stages'
+        + (f': in stages {", ".join(alike)} all are the mean of the map, and not several scales.' if alike else '.'),
         f'Windows of Swin-2G have sides {", ".join(map(str, swin_windows(size)))} in its stages where the original has '
         '7, so that they divide the maps; its tables of relative positions are smaller for it.',
         f'CrossViT-S resizes images to {sides[0]} and {sides[1]} pixels for its branches, for whole patches of 12 and '
         '16.',
-        'MobileViTv2-1.5 looks at patches of 2x2 cells. '
-        + (
-            'They do not fill its last map, which is interpolated for them.'
-            if last % 2
-            else 'They fill all of its maps.'
-        ),
+        f'MobileViTv2-1.5 attends between patches of 2x2 cells, {max(1, last // 2) ** 2} of them in its last map'
+        + (', where attention has nothing to choose from' if last < 4 else '')
+        + (', which is interpolated for them.' if last % 2 else '.'),
     ]
     if not common_rates:
         lines.append(
@@ -129,6 +136,19 @@ def limits(size: int, common_rates: bool = False) -> str:
             'a rule of its own but for which weights do not decay.'
         )
     return '\n'.join(f'- {line}' for line in lines)
+
+
+def _machines(trainings: List[dict]) -> str:
+    """A sentence for each machine, with the days and commits of the trainings on it."""
+    keys, sentences = ('device', 'cpu', 'cores', 'threads', 'torch'), []
+    machines = [training['machine'] for training in trainings]
+    for own in dict.fromkeys(tuple(machine[key] for key in keys) for machine in machines):
+        same = [machine for machine in machines if tuple(machine[key] for key in keys) == own]
+        days, commits = (sorted({machine[key] for machine in same if machine.get(key)}) for key in ('date', 'commit'))
+        words = dict(same[0], date=' to '.join(dict.fromkeys((days[0], days[-1]))), commit=', '.join(commits))
+        del words['load']
+        sentences.append(machine_in_words(words))
+    return '\n'.join(sentences)
 
 
 def write_page(
@@ -148,19 +168,21 @@ def write_page(
     others = [result for result in trials if result not in chosen]
     content = dict(date=str(date.today()), **facts, missing=missing, rows=lines, trainings=chosen, other_rates=others)
     paths['json'].write_text(json.dumps(content, indent=1) + '\n')
-    machines = {
-        tuple(result['machine'][key] for key in ('device', 'cpu', 'threads', 'torch')): result for result in chosen
-    }
     rates = ' and '.join(f'{lr:g}' for lr in facts['lr'])
     choice = f'the better of {rates} on the held-out images with seed 0' if len(facts['lr']) > 1 else rates
     size = facts['size']
-    error = 100 * math.sqrt(0.8 * 0.2 / facts['test'])
+    epochs, batch = facts['epochs'], facts['batch']
+    steps = epochs * math.ceil(facts['images'] / batch)
+    typical = statistics.median(line['mean'] for line in lines)
+    error = math.sqrt(typical * (100 - typical) / facts['test'])
+    exception = '' if facts['common_rates'] else ", but for the rate of ScopeViT's layer scale (see below)"
     command = shlex.join(['python', 'projects/imagenet_table/train_all.py', *sys.argv[1:]])
     page = f"""# All rows trained on small images
 
 From scratch on {facts['images']:,} grey images of clothing (Fashion-MNIST) at {size}x{size},
-{facts['epochs']} epochs in batches of {facts['batch']} with AdamW, one recipe for all: that which the repository has
-for ScopeViT-xtiny and these images. Learning rate: {choice}.
+{epochs} epochs in batches of {batch}, which are {steps:,} steps of AdamW. The recipe is that which the repository
+has for ScopeViT-xtiny and these images, one recipe for all{exception}.
+Learning rate: {choice}.
 {facts['held_out']:,} other training images are held out for the choice of the rate and for the curves. Accuracy is
 that on {facts['test']:,} test images, by which nothing was chosen, after the last epoch: mean ± standard deviation
 over seeds.
@@ -176,14 +198,15 @@ over seeds.
 Images/s are those of training steps in {'mixed precision' if facts['amp'] else 'float32'}, waiting for data included
 (its part is in the last column); s/epoch is that speed over the training images, without validation and start-up.
 Rows were trained one after another, so their speeds may differ by what else the machine did.
-{chr(10).join(machine_in_words(result['machine']) for result in machines.values())}
+{_machines(chosen)}
 
 ## What this shows, and what not
 
-Every row learns under one harness; the table says how far each gets in this budget and how fast. It does not say
+Every row is trained under one harness; the table says how far each gets in this budget and how fast. It does not say
 which row is best when trained to the end, or on photographs: images are small, grey and few, all models have many
 times more weights than there are images, and one recipe suits some models more than others. The choice of test images
-alone gives a number near 80 % a standard error of {error:.1f} points; rows closer than that are not told apart.
+gives an accuracy of {typical:.0f} % a standard error of {error:.1f} points, besides the spread over seeds; differences
+of a few points are not to be relied on.
 
 {limits(size, facts['common_rates'])}
 """

@@ -20,7 +20,8 @@ class Row:
 
     Attributes:
         config: Its ImageNet config, relative to the repository.
-        source: What builds the model; the library comes first.
+        library: Which one ships the model; 'here' for this project.
+        model: Its name there.
         parameters: Millions of parameters, as the table states them.
         macs: Billions of multiply-accumulates for one image, as the table states them.
         top1: ImageNet-1K accuracy in percent; the paper's, not measured here.
@@ -36,7 +37,8 @@ class Row:
 
     name: str
     config: str
-    source: str
+    library: str
+    model: str
     parameters: float
     macs: float
     top1: float
@@ -56,24 +58,24 @@ class Row:
     @property
     def missing_library(self) -> Optional[str]:
         """What must be installed beside the repository's own libraries, and is not."""
-        library = self.source.split(':')[0]
-        optional = library in ('timm', 'transformers')
-        return library if optional and importlib.util.find_spec(library) is None else None
+        optional = self.library in ('timm', 'transformers')
+        return self.library if optional and importlib.util.find_spec(self.library) is None else None
 
     def load(self) -> Config:
         return Config.fromfile(ROOT / self.config)
 
 
-def _config(stem: str) -> str:
-    return f'projects/imagenet_table/configs/{stem}px.py'
+def _config(name: str) -> str:
+    return f'projects/imagenet_table/configs/{name}'
 
 
 CUT_OFF = 'the table cuts digits off where it should round'
 ROWS = (
     Row(
         name='Swin-2G',
-        config=_config('swin-2g_8xb128-300e_in1k-224'),
-        source='mmpretrain: SwinTransformer of width 64',
+        config=_config('swin-2g_8xb128-300e_in1k-224px.py'),
+        library='mmpretrain',
+        model='SwinTransformer of width 64',
         parameters=12.8,
         macs=2.0,
         top1=79.2,
@@ -82,8 +84,9 @@ ROWS = (
     ),
     Row(
         name='DeiT-S',
-        config=_config('deit-small_8xb128-300e_in1k-224'),
-        source='mmpretrain: VisionTransformer, deit-small',
+        config=_config('deit-small_8xb128-300e_in1k-224px.py'),
+        library='mmpretrain',
+        model='VisionTransformer, deit-small',
         parameters=22.1,
         macs=4.6,
         top1=79.8,
@@ -92,8 +95,9 @@ ROWS = (
     ),
     Row(
         name='PVT-Small',
-        config=_config('pvt-small_8xb128-300e_in1k-224'),
-        source='transformers: PvtForImageClassification',
+        config=_config('pvt-small_8xb128-300e_in1k-224px.py'),
+        library='transformers',
+        model='PvtForImageClassification',
         parameters=24.5,
         macs=3.8,
         top1=79.8,
@@ -102,8 +106,9 @@ ROWS = (
     ),
     Row(
         name='P2T-T',
-        config=_config('p2t-tiny_8xb128-300e_in1k-224'),
-        source='here: P2T',
+        config=_config('p2t-tiny_8xb128-300e_in1k-224px.py'),
+        library='here',
+        model='P2T',
         parameters=11.6,
         macs=1.8,
         top1=79.8,
@@ -112,8 +117,9 @@ ROWS = (
     ),
     Row(
         name='Shunted-T',
-        config=_config('shunted-tiny_8xb128-300e_in1k-224'),
-        source='here: Shunted',
+        config=_config('shunted-tiny_8xb128-300e_in1k-224px.py'),
+        library='here',
+        model='Shunted',
         parameters=11.5,
         macs=2.1,
         top1=79.8,
@@ -123,8 +129,9 @@ ROWS = (
     ),
     Row(
         name='EViT-S',
-        config=_config('evit-small_8xb128-300e_in1k-256'),
-        source='here: EViT, keep rate 0.6',
+        config=_config('evit-small_8xb128-300e_in1k-256px.py'),
+        library='here',
+        model='EViT, keep rate 0.6',
         parameters=22.1,
         macs=3.5,
         top1=80.0,
@@ -134,8 +141,9 @@ ROWS = (
     ),
     Row(
         name='ConvNeXt V2-P',
-        config=_config('convnext-v2-pico_8xb128-300e_in1k-224'),
-        source='mmpretrain: ConvNeXt, pico with GRN',
+        config=_config('convnext-v2-pico_8xb128-300e_in1k-224px.py'),
+        library='mmpretrain',
+        model='ConvNeXt, pico with GRN',
         parameters=9.1,
         macs=1.4,
         top1=80.3,
@@ -145,8 +153,9 @@ ROWS = (
     ),
     Row(
         name='MobileViTv2-1.5',
-        config=_config('mobilevit-v2-150_8xb128-300e_in1k-256'),
-        source='timm: mobilevitv2_150',
+        config=_config('mobilevit-v2-150_8xb128-300e_in1k-256px.py'),
+        library='timm',
+        model='mobilevitv2_150',
         parameters=10.6,
         macs=4.0,
         top1=80.4,
@@ -155,8 +164,9 @@ ROWS = (
     ),
     Row(
         name='CoaT Mini',
-        config=_config('coat-mini_8xb128-300e_in1k-224'),
-        source='timm: coat_mini',
+        config=_config('coat-mini_8xb128-300e_in1k-224px.py'),
+        library='timm',
+        model='coat_mini',
         parameters=10.0,
         macs=6.8,
         top1=80.8,
@@ -166,8 +176,9 @@ ROWS = (
     ),
     Row(
         name='MPViT-XS',
-        config=_config('mpvit-xsmall_8xb128-300e_in1k-224'),
-        source='here: MPViT',
+        config=_config('mpvit-xsmall_8xb128-300e_in1k-224px.py'),
+        library='here',
+        model='MPViT',
         parameters=10.5,
         macs=2.9,
         top1=80.9,
@@ -178,8 +189,9 @@ ROWS = (
     ),
     Row(
         name='CrossViT-S',
-        config=_config('crossvit-small_8xb128-300e_in1k-224'),
-        source='timm: crossvit_small_240',
+        config=_config('crossvit-small_8xb128-300e_in1k-224px.py'),
+        library='timm',
+        model='crossvit_small_240',
         parameters=26.7,
         macs=5.6,
         top1=81.0,
@@ -191,7 +203,8 @@ ROWS = (
     Row(
         name='ScopeViT-T',
         config='configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py',
-        source='scopevit: ScopeViT, tiny',
+        library='scopevit',
+        model='ScopeViT, tiny',
         parameters=7.4,
         macs=2.0,
         top1=81.1,

@@ -259,12 +259,13 @@ def train_all(args: argparse.Namespace) -> None:
     rows = choose_rows(args.rows)
     if args.out and len(rows) < len(ROWS):
         raise UserError('--out writes the page of all rows; leave --rows out, or --out')
-    claim(args, write=False)
-    estimate(rows, args)
     if args.estimate:
+        claim(args, write=False)
+        estimate(rows, args)
         return
     with locked(args.folder):
         claim(args)
+        estimate(rows, args)
         train_rows(rows, args)
 
 

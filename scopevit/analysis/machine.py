@@ -2,11 +2,14 @@
 
 import os
 import platform
+import re
 import subprocess
 from datetime import date
 from typing import Dict, Optional
 
 import torch
+
+from ..engine.errors import UserError
 
 
 def describe_machine(device: str) -> Dict[str, object]:
@@ -30,15 +33,33 @@ def describe_machine(device: str) -> Dict[str, object]:
 
 
 def machine_in_words(machine: Dict[str, object]) -> str:
-    """A sentence on what :func:`describe_machine` found, and on ``load_after``, if that is in it."""
+    """A sentence on what :func:`describe_machine` found, and on ``load_after``, if that is in it.
+
+    Memory, commit and load may be missing.
+    """
     memory = f', {machine["memory_gib"]} GiB of memory' if machine.get('memory_gib') else ''
-    after = f' and {machine["load_after"]} after' if 'load_after' in machine else ''
+    load = f', load average {machine["load"]} before' if 'load' in machine else ''
+    load += f' and {machine["load_after"]} after' if 'load_after' in machine else ''
     commit = f', commit {machine["commit"]}' if machine.get('commit') else ''
     return (
         f'{machine["date"]}, {machine["device"]}: {machine["threads"]} threads on {machine["cores"]} cores of '
-        f'{machine["cpu"]} ({machine["capability"]}){memory}, load average {machine["load"]} before{after}; '
+        f'{machine["cpu"]} ({machine["capability"]}){memory}{load}; '
         f'torch {machine["torch"]}{commit}.'
     )
+
+
+def check_device(name: str) -> None:
+    """Make sure that models can be measured there.
+
+    Raises:
+        UserError: If not.
+    """
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise UserError(f'--device {name} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {name} cannot be used here: {str(error).splitlines()[0]}') from None
 
 
 def load_average() -> float:

@@ -44,6 +44,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def positive(text: str) -> int:
+    """Type of an option that is a number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError('must be at least 1')
+    return value
+
+
 def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
     """Load a config file, or a config of an installed toolbox (``mmdet::retinanet/...``).
 

@@ -63,3 +63,4 @@ def test_failed_config_is_named(sweep, folder):
     (folder / 'results.jsonl').write_text(json.dumps(row(config, 'failed with 1')) + '\n')
     fails_cleanly(tool_here('analysis/config_sweep.py', '--folder', folder, '--only', config), '1 of 1', config)
     fails_cleanly(tool_here('analysis/config_sweep.py', '--folder', folder, '--only', 'xyz'), "'xyz'")
+    fails_cleanly(tool_here('analysis/config_sweep.py', '--configs', 'configs/none/*.py'), 'configs/none', 'no config')

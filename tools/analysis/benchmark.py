@@ -21,7 +21,6 @@ A model that fails gets a row that says so; the exit status is 1 then.
 import argparse
 import dataclasses
 import os
-import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, Dict, List, Sequence
@@ -29,19 +28,14 @@ from typing import TYPE_CHECKING, Dict, List, Sequence
 import torch
 
 from scopevit.analysis.benchmark import DTYPES, Entry, Report, Result, Settings, compare
+from scopevit.analysis.machine import check_device
 from scopevit.analysis.networks import Size, Spec, load_network, parse_size, switch_to_deploy
 from scopevit.analysis.reporting import check_file, write_json
 from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.launch import positive
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError('must be at least 1')
-    return value
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,12 +82,7 @@ def check(args: argparse.Namespace) -> None:
 
         if os.path.splitext(args.plot)[1][1:].lower() not in FigureCanvasBase.get_supported_filetypes():
             raise UserError(f'--plot {args.plot}: pictures are written as .png, .svg or .pdf')
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', args.device):
-        raise UserError(f'--device {args.device} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {args.device} cannot be used here: {str(error).splitlines()[0]}') from None
+    check_device(args.device)
     if args.autocast and args.dtype == 'float32':
         raise UserError('--autocast computes in --dtype bfloat16 or float16; name one')
     if args.dynamic and not args.compile:

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -96,17 +97,16 @@ def run(config: str, folder: Path) -> dict:
     return row
 
 
-def write_table(rows: list, pattern: str, path: str) -> None:
+def write_table(rows: list, path: str) -> None:
     days = sorted({row['date'] for row in rows})
     when = days[0] if len(days) == 1 else f'{days[0]} to {days[-1]}'
-    chosen = '' if pattern == OUR_CONFIGS else f"--configs '{pattern}' "
     lines = [
         '# Every benchmark config, run for a moment',
         '',
         'Two iterations at full size, validation, a resume, two more iterations and validation, on drawn scenes laid',
         'out as ImageNet, COCO and ADE20K are. Only lengths, numbers of images and loader processes were overridden.',
         '',
-        f'    python tools/analysis/config_sweep.py {chosen}--table {path}',
+        f'    {shlex.join(["python", "tools/analysis/config_sweep.py", *sys.argv[1:]])}',
         '',
         f'{when}, {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}. '
         f'{sum(row["status"] == "works" for row in rows)} of {len(rows)} work.',
@@ -123,6 +123,8 @@ def write_table(rows: list, pattern: str, path: str) -> None:
 def sweep(args: argparse.Namespace) -> None:
     known = benchmarks(args.configs)
     configs = [config for config in known if args.only in config]
+    if not known:
+        raise UserError(f"--configs '{args.configs}' matches no config for ImageNet, COCO or ADE20K in {ROOT}")
     if not configs:
         raise UserError(f"--only '{args.only}' matches none of the {len(known)} benchmark configs in {args.configs}")
     folder = Path(args.folder).resolve()
@@ -143,7 +145,7 @@ def sweep(args: argparse.Namespace) -> None:
         missing = len(set(known) - set(done))
         if missing:
             raise UserError(f'{missing} configs were not run yet; the table is written when all were')
-        write_table([done[config] for config in known], args.configs, args.table)
+        write_table([done[config] for config in known], args.table)
     failed = [config for config in configs if done[config]['status'] != 'works']
     if failed:
         raise UserError(f'{len(failed)} of {len(configs)} do not work: {", ".join(failed)}; see {results}')

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from scopevit.engine.errors import UserError
 from scopevit.models.layers import Mlp
 
-from .layers import Block, attend, init_layer
+from .layers import Block, attend, check_heads, init_layer
 
 
 class Attention(nn.Module):
@@ -26,6 +26,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -196,7 +197,7 @@ class EViTKeepRateHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbone = getattr(model, 'backbone', None)
         if not isinstance(backbone, EViT):
-            raise UserError(f'EViTKeepRateHook needs an EViT backbone, but the model is {type(model).__name__}')
+            raise UserError(f'EViTKeepRateHook needs an EViT backbone, but it is {type(backbone).__name__}')
         done = (runner.iter / runner.max_iters - self.begin) / (self.end - self.begin)
         part = (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2
         backbone.training_keep_rate = backbone.keep_rate + (1 - backbone.keep_rate) * part

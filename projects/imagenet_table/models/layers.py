@@ -13,6 +13,12 @@ from torch.nn import functional as F
 from scopevit.models.layers import DropPath
 
 
+def check_heads(dim: int, num_heads: int) -> None:
+    """Raise ValueError unless heads of equal width fill the channels."""
+    if dim % num_heads:
+        raise ValueError(f'embed_dims must be multiples of their num_heads, but {dim} is none of {num_heads}')
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
     """Softmax attention, heads as contiguous channel groups. (B, N, C), (B, M, C), (B, M, C) -> (B, N, C)."""
     q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
@@ -125,7 +131,7 @@ class Pyramid(BaseModule):
         self.feature_strides = tuple(2 ** (i + 2) for i in indices)
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
         self.stages = nn.ModuleList(self._build_stage(i, in_channels, rates) for i in range(indices[-1] + 1))
-        self.apply(init_layer)
+        self._reset_parameters()
 
     def forward(self, x: Tensor) -> tuple:
         """Image batch (B, in_channels, H, W) -> one map (B, C_i, ~H/2^(i+2), ~W/2^(i+2)) per out index."""
@@ -135,6 +141,9 @@ class Pyramid(BaseModule):
             if i in self.out_indices:
                 features.append(x.contiguous())  # mmcv's operators misread any other layout
         return tuple(features)
+
+    def _reset_parameters(self) -> None:
+        self.apply(init_layer)
 
     def _stage_channels(self) -> tuple:
         return tuple(self.arch['embed_dims'])
@@ -151,7 +160,8 @@ class Pyramid(BaseModule):
                 raise ValueError(f'unknown arch {arch!r} of {cls.__name__}: choose {names}, or give a dict')
             return cls.arch_settings[arch]
         keys = sorted(next(iter(cls.arch_settings.values())))
-        if sorted(arch) != keys or len({len(value) for value in arch.values()}) != 1:
+        lengths = {len(value) if isinstance(value, (list, tuple)) else None for value in arch.values()}
+        if sorted(arch) != keys or len(lengths) != 1 or None in lengths:
             raise ValueError(
                 f'arch dict of {cls.__name__}: it must have {", ".join(keys)}, each with one value for each stage, '
                 f'but is {arch}'

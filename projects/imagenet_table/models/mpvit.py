@@ -4,7 +4,7 @@ Paper: "MPViT: Multi-Path Vision Transformer for Dense Prediction".
 Shape legend: see layers.py; encoders work on tokens (B, H, W, C), d is the width of a head.
 """
 
-from typing import Iterator, Sequence, Union
+from typing import Iterator, Sequence
 
 import torch
 from mmengine.registry import MODELS
@@ -67,9 +67,9 @@ class FactorisedAttention(nn.Module):
     def forward(self, x: Tensor, position: RelativePosition) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         # (B, H, W, C) -> (B, h, N, d)
-        heads = [t.flatten(1, 2).unflatten(-1, (NUM_HEADS, -1)).transpose(1, 2) for t in (q, k, v)]
-        context = heads[1].softmax(dim=2).transpose(2, 3) @ heads[2]
-        attended = (heads[0] @ context).transpose(1, 2).reshape(x.shape)
+        qh, kh, vh = (t.flatten(1, 2).unflatten(-1, (NUM_HEADS, -1)).transpose(1, 2) for t in (q, k, v))
+        context = kh.softmax(dim=2).transpose(2, 3) @ vh
+        attended = (qh @ context).transpose(1, 2).reshape(x.shape)
         return self.proj(self.scale * attended + position(q, v))
 
 
@@ -148,8 +148,8 @@ class MPViT(Pyramid):
         )
     }
 
-    def __init__(self, arch: Union[str, dict], **options: object) -> None:
-        super().__init__(arch, **options)
+    def _reset_parameters(self) -> None:
+        super()._reset_parameters()
         for module in self.modules():
             if isinstance(module, Encoder):
                 for conv in (module.conditional, *module.relative.convs):

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Block, PatchEmbed, Pyramid, attend, depthwise, to_map, to_tokens
+from .layers import Block, PatchEmbed, Pyramid, attend, check_heads, depthwise, to_map, to_tokens
 
 
 class PoolingAttention(nn.Module):
@@ -23,6 +23,7 @@ class PoolingAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, pool_ratios: Sequence[float]) -> None:
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.pool_ratios = pool_ratios
         self.q = nn.Linear(dim, dim)

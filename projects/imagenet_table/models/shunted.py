@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Block, PatchEmbed, Pyramid, attend, depthwise, to_map, to_tokens
+from .layers import Block, PatchEmbed, Pyramid, attend, check_heads, depthwise, to_map, to_tokens
 
 
 class MergedKeys(nn.Module):
@@ -44,6 +44,7 @@ class ShuntedAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, reduction: int) -> None:
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim)
         self.coarse = MergedKeys(dim, reduction)
@@ -63,6 +64,7 @@ class FullAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
+        check_heads(dim, num_heads)
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)

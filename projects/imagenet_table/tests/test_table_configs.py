@@ -21,7 +21,7 @@ from projects.imagenet_table.models import EViTKeepRateHook
 from projects.imagenet_table.rows import PROJECT, ROOT, ROWS
 from scopevit.engine.errors import UserError
 
-HERE = [row for row in ROWS if row.source.startswith(('here', 'mmpretrain'))]
+HERE = [row for row in ROWS if row.library in ('here', 'mmpretrain')]
 DENSE = sorted(path for path in (PROJECT / 'configs').glob('*.py') if 'in1k' not in path.stem)
 STAGE_CHANNELS = dict(p2t=[48, 96, 240, 384], shunted=[64, 128, 256, 512], mpvit=[128, 192, 256, 256])
 OURS = Config.fromfile(ROOT / ROWS[-1].config)
@@ -146,7 +146,7 @@ def test_dense_config_builds_and_channels_agree(path):
 MAKE_TABLE = ROOT / 'projects' / 'imagenet_table' / 'make_table.py'
 
 
-@pytest.mark.parametrize('row', [row for row in HERE if row.source.startswith('mmpretrain')], ids=lambda row: row.name)
+@pytest.mark.parametrize('row', [row for row in HERE if row.library == 'mmpretrain'], ids=lambda row: row.name)
 def test_counts_of_mmpretrain_rows(row):
     facts = measure(row)
     assert facts['parameters']['measured'] == row.counted_parameters
@@ -198,3 +198,9 @@ def test_make_table_refuses_unknown_rows():
 
 def test_make_table_refuses_speed_options_without_speed():
     fails_cleanly(tool_here(MAKE_TABLE, '--train', '--batch', 4), '--train, --batch must come with --speed')
+
+
+def test_make_table_refuses_what_cannot_be_measured_before_it_counts():
+    fails_cleanly(tool_here(MAKE_TABLE, '--speed', '--rounds', 0), '--rounds: must be at least 1')
+    words = ('--rows', 'P2T-T', '--speed', '--device', 'nowhere')
+    fails_cleanly(tool_here(MAKE_TABLE, *words), '--device nowhere cannot be used here')

@@ -204,6 +204,8 @@ def test_bad_options(kind):
         kind(dict(NARROW[kind], depths=(1, 1)))
     with pytest.raises(ValueError, match='one value for each stage'):
         kind(dict(embed_dims=(8, 8, 8, 8)))
+    with pytest.raises(ValueError, match='one value for each stage'):
+        kind(dict(NARROW[kind], embed_dims=8))
     for indices in ((), (4,), (1, 0), (0, 0), (-5,)):
         with pytest.raises(ValueError, match='out_indices'):
             kind(NARROW[kind], out_indices=indices)
@@ -217,6 +219,13 @@ def test_bad_widths_heads_and_reductions():
     for changed in (dict(reductions=(8, 3, 2, 1)), dict(reductions=(8, 4, 0, 1)), dict(num_heads=(2, 1, 4, 3))):
         with pytest.raises(ValueError, match='reduction of Shunted must be 1, or even with an even number of heads'):
             Shunted(dict(NARROW[Shunted], **changed))
+    for build in (
+        lambda: P2T(dict(NARROW[P2T], num_heads=(3, 3, 3, 3))),
+        lambda: Shunted(dict(NARROW[Shunted], num_heads=(6, 6, 6, 6))),
+        lambda: EViT(dict(NARROW_EVIT, num_heads=5), reorganise_at=()),
+    ):
+        with pytest.raises(ValueError, match='multiples of their num_heads'):
+            build()
     with pytest.raises(ValueError, match='multiples of 8, its heads, but one is 12'):
         MPViT(dict(NARROW[MPViT], embed_dims=(8, 12, 16, 24)))
 
@@ -475,4 +484,7 @@ def test_bad_use_of_the_hook():
             EViTKeepRateHook(begin, end)
     runner = SimpleNamespace(model=nn.Linear(1, 1), iter=0, max_iters=1)
     with pytest.raises(UserError, match='EViT backbone'):
+        EViTKeepRateHook(0.1, 0.5).before_train_iter(runner, 0)
+    runner.model = SimpleNamespace(backbone=nn.Identity())
+    with pytest.raises(UserError, match='but it is Identity'):
         EViTKeepRateHook(0.1, 0.5).before_train_iter(runner, 0)

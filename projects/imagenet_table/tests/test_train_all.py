@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from helpers import fails_cleanly, tool, tool_here
 from projects.imagenet_table import train_all
-from projects.imagenet_table.page import evit_tokens, limits
+from projects.imagenet_table.page import evit_tokens, limits, p2t_grids
 from projects.imagenet_table.rows import ROOT, ROWS
 from projects.imagenet_table.small import small_config, swin_windows
 from projects.imagenet_table.train_all import (
@@ -179,6 +179,13 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
         pass
 
 
+def test_a_second_process_does_not_even_time_the_rows(parse, monkeypatch):
+    monkeypatch.setattr(train_all, 'estimate', lambda *_: pytest.fail('timed'))
+    args = parse('--rows', 'P2T-T')
+    with locked(args.folder), pytest.raises(UserError, match='still runs'):
+        train_all.train_all(args)
+
+
 def test_estimate_goes_on_after_a_row_that_fails(parse, monkeypatch, capsys):
     failing = SimpleNamespace(label='P2T-T', error='RuntimeError: out of luck')
     timed = SimpleNamespace(label='ScopeViT-T', error=None, images_per_second=10.0)
@@ -293,6 +300,26 @@ def test_page_says_where_a_size_is_too_small():
     assert 'never fewer' not in limits(64)
     assert 'never fewer' in limits(32)
     assert '1x1 cells: attention in them is trivial' in limits(32)
+    assert '2x2 cells, where attention has little to do' in limits(64)
+    assert 'little to do' not in limits(128)
+    assert p2t_grids(256) == [(5, 4, 3, 3), (5, 4, 3, 3), (5, 4, 3, 3), (8, 4, 3, 2)]
+    assert 'in stages 1, 2, 3 all are the mean of the map' in limits(64)
+    assert 'mean of the map' not in limits(128)
+    assert '1 of them in its last map, where attention has nothing to choose from' in limits(64)
+    assert '4 of them in its last map.' in limits(128)
+
+
+def test_page_tells_days_and_commits_of_all_trainings(parse, tmp_path):
+    row = BY_NAME['P2T-T']
+    results = [result_of(row, 5e-4, seed) for seed in (0, 1)]
+    results[0]['machine'].update(commit='aaa')
+    results[1]['machine'].update(commit='bbb', date='2026-11-25')
+    (tmp_path / 'runs').mkdir()
+    report([row], results, results, parse('--out', tmp_path / 'page'))
+    page = (tmp_path / 'page.md').read_text()
+    assert '2026-11-23 to 2026-11-25, CPU: 2 threads on 2 cores of X (none); torch 2, commit aaa, bbb.' in page
+    assert "one recipe for all, but for the rate of ScopeViT's layer scale" in page
+    assert 'an accuracy of 70 % a standard error of 16.2 points' in page  # of 8 images
 
 
 @pytest.mark.slow
