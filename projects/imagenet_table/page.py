@@ -106,7 +106,7 @@ def p2t_grids(size: int) -> List[Tuple[int, ...]]:
     return [tuple(max(1, round(size // 2 ** (i + 2) / ratio)) for ratio in own) for i, own in enumerate(ratios)]
 
 
-def limits(size: int, common_rates: bool = False) -> str:
+def limits(size: int) -> str:
     """What the image size makes of the rows, and the rule that one of them has."""
     (evit,) = [row for row in ROWS if row.name == 'EViT-S']
     tokens = evit_tokens(size, evit.load().model.backbone.keep_rate)
@@ -129,12 +129,6 @@ def limits(size: int, common_rates: bool = False) -> str:
         + (', where attention has nothing to choose from' if last < 4 else '')
         + (', which is interpolated for them.' if last % 2 else '.'),
     ]
-    if not common_rates:
-        lines.append(
-            'ScopeViT-T alone has layer scale, which begins at 1e-6 and here learns ten times as fast as other '
-            "weights, as in the repository's trainings on drawn scenes; --common-rates does without. No other row has "
-            'a rule of its own but for which weights do not decay.'
-        )
     return '\n'.join(f'- {line}' for line in lines)
 
 
@@ -175,13 +169,12 @@ def write_page(
     steps = epochs * math.ceil(facts['images'] / batch)
     typical = statistics.median(line['mean'] for line in lines)
     error = math.sqrt(typical * (100 - typical) / facts['test'])
-    exception = '' if facts['common_rates'] else ", but for the rate of ScopeViT's layer scale (see below)"
     command = shlex.join(['python', 'projects/imagenet_table/train_all.py', *sys.argv[1:]])
     page = f"""# All rows trained on small images
 
 From scratch on {facts['images']:,} grey images of clothing (Fashion-MNIST) at {size}x{size},
 {epochs} epochs in batches of {batch}, which are {steps:,} steps of AdamW. The recipe is that which the repository
-has for ScopeViT-xtiny and these images, one recipe for all{exception}.
+has for ScopeViT-xtiny and these images, one recipe for all.
 Learning rate: {choice}.
 {facts['held_out']:,} other training images are held out for the choice of the rate and for the curves. Accuracy is
 that on {facts['test']:,} test images, by which nothing was chosen, after the last epoch: mean ± standard deviation
@@ -208,7 +201,7 @@ times more weights than there are images, and one recipe suits some models more 
 gives an accuracy of {typical:.0f} % a standard error of {error:.1f} points, besides the spread over seeds; differences
 of a few points are not to be relied on.
 
-{limits(size, facts['common_rates'])}
+{limits(size)}
 """
     paths['md'].write_text(page)
     print(f'wrote {", ".join(map(str, paths.values()))}')

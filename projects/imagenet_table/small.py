@@ -16,8 +16,6 @@ LIBRARIES = {  # their words for classes and channels
     'TimmClassifier': dict(num_classes=CLASSES, in_chans=CHANNELS),
     'HuggingFaceClassifier': dict(num_labels=CLASSES, num_channels=CHANNELS),
 }
-# Layer scale begins at 1e-6, and learns faster in the repository's own trainings of a few hundred steps.
-LAYER_SCALE = {f'.{name}.gamma': dict(lr_mult=10.0, decay_mult=0.0) for name in ('ls1', 'ls2')}
 
 
 def swin_windows(size: int) -> List[int]:
@@ -80,10 +78,7 @@ def small_config(row: Row, args: argparse.Namespace) -> Config:
             elif step.type == 'RandomCrop':
                 step.update(crop_size=args.size, padding=args.size // 16)
     cfg.train_dataloader.batch_size = args.batch
-    paramwise = own.optim_wrapper.paramwise_cfg
-    if not args.common_rates:
-        paramwise.setdefault('custom_keys', {}).update(LAYER_SCALE)
-    cfg.optim_wrapper.paramwise_cfg = paramwise
+    cfg.optim_wrapper.paramwise_cfg = own.optim_wrapper.paramwise_cfg
     warm_up, cosine = cfg.param_scheduler
     ninth = args.epochs / 9  # converted to iterations, of which there must be one
     warm_up.end = cosine.begin = ninth if ninth * args.images >= args.batch else 1

@@ -11,8 +11,7 @@ epoch. Tables are written after each seed.
 
 Data, augmentation, loss, optimizer and schedule are those of the repository's Fashion-MNIST config,
 in one process; learning rate, batch, epochs and sizes are the options here. A row brings its model
-with the hooks it needs, and which of its weights do not decay; layer scale learns ten times as fast
-(not with --common-rates).
+with the hooks it needs, and which of its weights do not decay.
 """
 
 import argparse
@@ -42,7 +41,7 @@ from scopevit.analysis.benchmark import describe_machine  # noqa: E402
 from scopevit.analysis.networks import load_network  # noqa: E402
 from scopevit.engine.errors import UserError, user_errors  # noqa: E402
 
-SETTINGS = ('data', 'size', 'images', 'epochs', 'batch', 'lr', 'amp', 'common_rates')
+SETTINGS = ('data', 'size', 'images', 'epochs', 'batch', 'lr', 'amp')
 START_UP = 20.0  # seconds, of training and test together
 
 
@@ -306,7 +305,6 @@ def parse_args(words: Optional[List[str]] = None) -> argparse.Namespace:
         '--lr', nargs='+', type=float, default=[5e-4, 2e-3], help='learning rates to choose from (default: %(default)s)'
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision')
-    parser.add_argument('--common-rates', action='store_true', help='layer scale learns no faster than other weights')
     parser.add_argument('--workers', type=int, default=1, help='processes that load data (default: %(default)s)')
     parser.add_argument(
         '--data', default='data/fashion_mnist_subset', help='unpacked Fashion-MNIST (default: %(default)s)'
