@@ -107,7 +107,7 @@ def p2t_grids(size: int) -> List[Tuple[int, ...]]:
 
 
 def limits(size: int) -> str:
-    """What the image size makes of the rows, and the rule that one of them has."""
+    """What the image size makes of the rows."""
     (evit,) = [row for row in ROWS if row.name == 'EViT-S']
     tokens = evit_tokens(size, evit.load().model.backbone.keep_rate)
     last, sides, grids = size // 32, crossvit_sides(size), p2t_grids(size)
@@ -125,8 +125,8 @@ def limits(size: int) -> str:
         '7, so that they divide the maps; its tables of relative positions are smaller for it.',
         f'CrossViT-S resizes images to {sides[0]} and {sides[1]} pixels for its branches, for whole patches of 12 and '
         '16.',
-        f'MobileViTv2-1.5 attends between patches of 2x2 cells, {max(1, last // 2) ** 2} of them in its last map'
-        + (', where attention has nothing to choose from' if last < 4 else '')
+        f'MobileViTv2-1.5 attends between patches of 2x2 cells, {math.ceil(last / 2) ** 2} of them in its last map'
+        + (', where attention has nothing to choose from' if last <= 2 else '')
         + (', which is interpolated for them.' if last % 2 else '.'),
     ]
     return '\n'.join(f'- {line}' for line in lines)

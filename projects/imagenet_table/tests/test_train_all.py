@@ -298,6 +298,7 @@ def test_page_says_where_a_size_is_too_small():
     assert 'mean of the map' not in limits(128)
     assert '1 of them in its last map, where attention has nothing to choose from' in limits(64)
     assert '4 of them in its last map.' in limits(128)
+    assert '4 of them in its last map, which is interpolated for them.' in limits(96)
 
 
 def test_page_tells_days_and_commits_of_all_trainings(parse, tmp_path):
