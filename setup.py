@@ -1,10 +1,12 @@
 """Packaging. The wheel carries configs, tools and model-index.yml under scopevit/.mim, where MIM looks."""
 
 import os
+import platform
 import re
 import shutil
+import sys
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -34,6 +36,25 @@ class BuildWithMim(build_py):
         shutil.copy(os.path.join(HERE, 'model-index.yml'), target)
 
 
+def kernels():
+    """ScopeViT's attention for each kind of CPU, chosen when it runs; where there is no compiler, PyTorch's serves."""
+    instructions = dict(
+        avx2=['-mavx2', '-mfma'], avx512=['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mfma']
+    )
+    if sys.platform != 'linux' or platform.machine() != 'x86_64':
+        return []
+    return [
+        Extension(
+            f'scopevit.models.layers._attention_{name}',
+            ['scopevit/models/layers/attention.cpp'],
+            extra_compile_args=['-O3', '-std=c++17', '-fopenmp', *flags],
+            extra_link_args=['-fopenmp'],
+            optional=True,
+        )
+        for name, flags in instructions.items()
+    ]
+
+
 setup(
     name='scopevit',
     version=re.search(r"__version__ = '(.+)'", read('scopevit', 'version.py')).group(1),
@@ -43,6 +64,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=('scopevit', 'scopevit.*')),
+    ext_modules=kernels(),
     # Ranges, for use beside a stack of one's own; the pins of the tested stack are in requirements/.
     install_requires=['torch>=2.1', 'mmengine>=0.10'],
     extras_require={

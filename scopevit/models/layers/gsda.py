@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import attention
 from .common import FusedLinear, Linear, is_exporting
 
 
@@ -99,16 +100,6 @@ class RelativePositionBias(nn.Module):
         index = self.index[:rows, :cols, :rows, :cols].reshape(rows * cols, rows * cols)
         # (T, T, h) -> (h, T, T)
         return self._table()[index].permute(2, 0, 1)
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Scaled dot-product attention, 3 x (..., T, d) -> (..., T, d), with a bias (..., T, T) on the logits."""
-    if not (bias.requires_grad and q.device.type == 'cpu'):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    # The CPU's fused kernel cannot learn a bias, and what PyTorch falls back on guards against
-    # queries without any key, which do not occur: it takes twice as many passes over the logits.
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return logits.add_(bias).softmax(dim=-1) @ v
 
 
 class GlobalScaleDilatedAttention(nn.Module):

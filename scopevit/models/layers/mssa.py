@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import attention
 from .common import FusedLinear, Linear, fold_batch_norm, is_exporting, linear
 
 SCOPES = (7, 5, 3)
@@ -151,6 +152,6 @@ class MultiScaleSelfAttention(nn.Module):
         q = q.reshape(B, H * W, self.num_heads, -1).transpose(1, 2)
         # (B, H', W', 2C) -> 2 x (B, h, M, d)
         k, v = kv.reshape(B, -1, 2, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4).unbind()
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = attention(q, k, v)
         # (B, h, N, d) -> (B, H, W, C)
         return self.proj(x.transpose(1, 2).reshape(B, H, W, C), *residual)
