@@ -21,6 +21,9 @@ CONVENTION = (
     'not; normalisation, activations, sums and interpolation count nothing'
 )
 
+LIBRARIES = ('aten', 'mkldnn', 'scopevit')
+"""Libraries of operators that are known: torch's own, oneDNN's in torch, ours."""
+
 
 @dataclass(frozen=True)
 class ModuleCount:
@@ -42,7 +45,7 @@ class Count:
             batch, 1x1 convolutions among them; 'matmul', products of matrices in pairs, as attention's are.
         modules: By dotted name, in order, ``''`` being the whole model. A module that has
             several names is found under the first.
-        uncounted: Operators of other libraries than torch, about which nothing is known.
+        uncounted: Operators of other libraries, about which nothing is known.
     """
 
     parameters: int
@@ -144,7 +147,7 @@ class _CountingMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Optional[dict] = None):
         kwargs = kwargs or {}
         library, name = func._schema.name.split('::')
-        count_macs = _rule(name.rstrip('_')) if library in ('aten', 'mkldnn') else None
+        count_macs = _rule(name.rstrip('_')) if library in LIBRARIES else None
         if count_macs is None:
             # In torch.inference_mode operators come here that consist of others.
             with self:
@@ -195,13 +198,14 @@ _RULES = {
     'linear': _linear,
     '_linear_pointwise': _linear,  # of oneDNN, with what follows it
     'scaled_dot_product_attention': _attention,
+    'attention': _attention,  # of scopevit
     **dict.fromkeys(('mm', 'bmm', 'mv', 'dot', 'vdot', '_int_mm', '_scaled_mm'), _product),
     **dict.fromkeys(('addmm', 'baddbmm', 'addbmm', 'addmv', '_addmm_activation'), _sum_and_product),
 }
 
 
 def _rule(name: str) -> Optional[Callable]:
-    """How an operator of torch or oneDNN is counted; None for those that count nothing."""
+    """How an operator of a known library is counted; None for those that count nothing."""
     # Fused attention has an operator for each kind of device and of kernel; the one named '_math' is made of others.
     is_fused = name.startswith('_scaled_dot_product_') and not name.endswith(('_math', '_backward'))
     return _attention if is_fused else _RULES.get(name)

@@ -10,6 +10,7 @@ from typing import Dict, Optional
 import torch
 
 from ..engine.errors import UserError
+from ..models.layers.attention import KERNEL
 
 
 def describe_machine(device: str) -> Dict[str, object]:
@@ -25,6 +26,7 @@ def describe_machine(device: str) -> Dict[str, object]:
         memory_gib=_memory(),
         capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
+        attention_kernel=KERNEL is not None,
         cuda=torch.version.cuda if on_gpu else None,
         python=platform.python_version(),
         commit=_commit(),
@@ -35,16 +37,19 @@ def describe_machine(device: str) -> Dict[str, object]:
 def machine_in_words(machine: Dict[str, object]) -> str:
     """A sentence on what :func:`describe_machine` found, and on ``load_after``, if that is in it.
 
-    Memory, commit and load may be missing.
+    Memory, commit, load and whether ScopeViT's attention kernel was there may be missing.
     """
     memory = f', {machine["memory_gib"]} GiB of memory' if machine.get('memory_gib') else ''
     load = f', load average {machine["load"]} before' if 'load' in machine else ''
     load += f' and {machine["load_after"]} after' if 'load_after' in machine else ''
+    kernel = ''
+    if 'attention_kernel' in machine:
+        kernel = f', {"with" if machine["attention_kernel"] else "without"} the attention kernel of scopevit'
     commit = f', commit {machine["commit"]}' if machine.get('commit') else ''
     return (
         f'{machine["date"]}, {machine["device"]}: {machine["threads"]} threads on {machine["cores"]} cores of '
         f'{machine["cpu"]} ({machine["capability"]}){memory}{load}; '
-        f'torch {machine["torch"]}{commit}.'
+        f'torch {machine["torch"]}{kernel}{commit}.'
     )
 
 
@@ -94,7 +99,7 @@ def _commit() -> Optional[str]:
     try:
         git('ls-files', '--error-unmatch', file)
         # Tables and pictures are left out: a measurement writes them before the next one begins.
-        changed = git('diff', '--name-only', 'HEAD', '--', ':/*.py')
+        changed = git('diff', '--name-only', 'HEAD', '--', ':/*.py', ':/*.cpp')
         return git('rev-parse', '--short', 'HEAD') + ('-dirty' if changed else '')
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -7,6 +7,7 @@ import torch
 from helpers import ROOT
 from scopevit.analysis import machine
 from scopevit.analysis.machine import describe_machine, machine_in_words
+from scopevit.models.layers.attention import KERNEL
 
 
 def test_machine_and_state_of_the_code():
@@ -18,13 +19,14 @@ def test_machine_and_state_of_the_code():
     assert head.startswith((found['commit'] or '').removesuffix('-dirty'))
     words = machine_in_words(found)
     assert f'{found["memory_gib"]} GiB of memory, load average {found["load"]} before;' in words
-    assert words.endswith(f', commit {found["commit"]}.' if found['commit'] else f'torch {torch.__version__}.')
+    kernel = f'torch {torch.__version__}, {"with" if KERNEL else "without"} the attention kernel of scopevit'
+    assert words.endswith(f'{kernel}, commit {found["commit"]}.' if found['commit'] else f'{kernel}.')
     assert 'before and 1.5 after;' in machine_in_words(dict(found, load_after=1.5))
 
 
 def test_descriptions_of_earlier_versions_are_read():
     found = describe_machine('cpu')
-    for key in ('memory_gib', 'commit'):
+    for key in ('memory_gib', 'commit', 'attention_kernel'):
         del found[key]
     assert 'load average' in machine_in_words(found)
 

@@ -26,6 +26,7 @@ STAMP = '.scopevit-setup.json'  # written when all is done
 TORCH_SOURCE = '.scopevit-torch-index'  # written before torch is installed
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 REPAIR = 'scopevit_torchvision_repair'
+KERNEL = ROOT / 'scopevit' / 'models' / 'layers' / 'attention.cpp'
 
 CHECK = """
 import torch, torchvision
@@ -33,8 +34,10 @@ from mmcv.ops import nms
 assert nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([0.5]), 0.5)[1].tolist() == [0]
 import mmpretrain.models, mmdet.models, mmseg.models, mmpose.models
 from scopevit.models import ScopeViT
+from scopevit.models.layers.attention import KERNEL
 print('torch', torch.__version__, '| torchvision', torchvision.__version__, '| mmcv operators run | '
-      'mmpretrain, mmdet, mmseg, mmpose and scopevit import')
+      'mmpretrain, mmdet, mmseg, mmpose and scopevit import | attention on CPUs:',
+      'the compiled kernel' if KERNEL else "PyTorch's, slower, as no kernel could be compiled for this machine")
 """
 
 # Prints the pinned packages of argv that are not installed in that version: name, found, wanted.
@@ -116,7 +119,7 @@ def all_pins() -> list:
 
 def fingerprint() -> str:
     """Changes whenever the set-up has something new to do."""
-    files = sorted([*REQUIREMENTS.glob('*.txt'), *Path(__file__).parent.glob('*.py')])
+    files = sorted([*REQUIREMENTS.glob('*.txt'), *Path(__file__).parent.glob('*.py'), ROOT / 'setup.py', KERNEL])
     content = b''.join(file.read_bytes() for file in files)
     return hashlib.sha256(content + str(ROOT).encode()).hexdigest()
 

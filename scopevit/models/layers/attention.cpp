@@ -231,6 +231,9 @@ void backward(Sizes size, Tensor q, Tensor k, Tensor v, Tensor bias, Tensor out,
 
 }  // namespace
 
+// Of the functions below; attention.py loads no other. It counts up whenever their arguments change.
+extern "C" int attention_version() { return 1; }
+
 // softmax(q @ k.T / sqrt(D) + bias) @ v. Shapes: q, out (B, h, N, D); k, v (B, h, M, D); bias (1, h, M, N), with
 // the last dimension a multiple of 32, multiplied by log2(e), or without data; log_sums (B, h, 1, N) or without data
 // gets the base-2 logarithms of the softmax's denominators. Returns whether there is code for D.

@@ -1,5 +1,8 @@
 """Scaled dot-product attention: on CPUs by a kernel for narrow heads, attention.cpp, elsewhere by PyTorch.
 
+The kernel is compiled when scopevit is installed. It serves float32, in training too; where it
+does not, or is not there, PyTorch computes the same function.
+
 Shape legend: B batch, h heads, N queries, M keys, d channels of a head.
 """
 
@@ -12,12 +15,13 @@ from typing import Optional, Tuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .common import runs_eagerly_on_cpu
+from .common import is_exporting
 
 HEAD_CHANNELS = (16, 32, 64)
 """Channels d of a head for which there is a kernel."""
+KERNEL_VERSION = 1
+"""``attention_version`` of attention.cpp that is called here."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tensor:
@@ -33,10 +37,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) ->
         (B, h, N, d).
     """
     if _kernel_serves(q, k, v, bias):
-        return _KernelAttention.apply(q, k, v, bias)
+        return torch.ops.scopevit.attention(q, k, v, bias)[0]
     if bias is None or q.device.type != 'cpu' or not bias.requires_grad:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    # The CPU's fused kernel cannot learn a bias, and what PyTorch falls back on guards against
+    # PyTorch's fused kernel for CPUs cannot learn a bias, and what it falls back on guards against
     # queries without any key, which do not occur: it takes twice as many passes over the logits.
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return logits.add_(bias).softmax(dim=-1) @ v
@@ -60,11 +64,15 @@ class _Sizes(ctypes.Structure):
 
 
 def _load_kernel() -> Optional[ctypes.CDLL]:
-    """The library that was built for this CPU when scopevit was installed; None if there is none."""
+    """The library that was built for CPUs of this kind when scopevit was installed; None if there is none."""
+    if not hasattr(torch.compiler, 'is_exporting'):
+        return None  # before PyTorch 2.7 the kernel could get into exported graphs, which others cannot run
     name = f'_attention_{torch.backends.cpu.get_cpu_capability().lower()}'
     try:
         library = ctypes.CDLL(str(Path(__file__).with_name(name + sysconfig.get_config_var('EXT_SUFFIX'))))
     except OSError:
+        return None
+    if library.attention_version() != KERNEL_VERSION:  # left from an earlier installation
         return None
     library.attention_forward.argtypes = [_Sizes, ctypes.c_int64, *[_Tensor] * 6, ctypes.c_int]
     library.attention_backward.argtypes = [_Sizes, ctypes.c_int64, *[_Tensor] * 11, *[ctypes.c_int64] * 2, ctypes.c_int]
@@ -72,42 +80,60 @@ def _load_kernel() -> Optional[ctypes.CDLL]:
 
 
 KERNEL = _load_kernel()
-
-_functorch_is_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
+"""The compiled kernel, or None where PyTorch's serves."""
 
 
 def _kernel_serves(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> bool:
+    if KERNEL is None or is_exporting() or torch.jit.is_tracing():  # graphs are for machines without it as well
+        return False
+    if not (torch.compiler.is_compiling() or _may_run_fused()):
+        return False
     tensors = (q, k, v) if bias is None else (q, k, v, bias)
     B, h, N, d = q.shape
     return (
-        KERNEL is not None
-        and all(runs_eagerly_on_cpu(t) and t.dtype == torch.float32 for t in tensors)
+        all(type(x) is Tensor and x.device.type == 'cpu' and x.dtype == torch.float32 for x in tensors)
         and d in HEAD_CHANNELS
         and k.shape == v.shape == (B, h, k.shape[2], d)
         and (bias is None or bias.shape == (1, h, N, k.shape[2]))
         and q.numel() > 0
         and k.numel() > 0
-        and not _functorch_is_active()
     )
 
 
-# As operators of torch the kernel's calls are seen by the profiler and by what counts operations.
-_OPERATORS = torch.library.Library('scopevit', 'DEF')
-_OPERATORS.define('attention(Tensor q, Tensor k, Tensor v, Tensor? bias) -> (Tensor, Tensor)')
-_OPERATORS.define(
+def _may_run_fused() -> bool:
+    """Whether fused attention is allowed (see torch.nn.attention.sdpa_kernel), and no torch.func transform runs."""
+    return torch.backends.cuda.flash_sdp_enabled() and not torch._C._are_functorch_transforms_active()
+
+
+# As operators of torch the kernel's calls can be compiled, and are seen by the profiler and by what counts operations.
+_LIBRARY = torch.library.Library('scopevit', 'DEF')
+_LIBRARY.define('attention(Tensor q, Tensor k, Tensor v, Tensor? bias) -> (Tensor, Tensor)')
+_LIBRARY.define(
     'attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor output, Tensor log_sums, '
     'bool learns_bias) -> (Tensor, Tensor, Tensor, Tensor)'
 )
 
 
+def _empty_outputs(q: Tensor) -> Tuple[Tensor, Tensor]:
+    B, h, N, d = q.shape
+    # Heads of a token lie side by side, as the next layer wants them.
+    return q.new_empty(B, N, h, d).transpose(1, 2), q.new_empty(B, h, 1, N)
+
+
 def _forward(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
     """Output (B, h, N, d), and per query the base-2 logarithm of the sum of its weights (B, h, 1, N)."""
     B, h, N, d = q.shape
-    output = q.new_empty(B, N, h, d).transpose(1, 2)
-    log_sums = q.new_empty(B, h, 1, N)
-    tensors = [_Tensor(t) for t in (q, k, v, _lay_out(bias), output, log_sums)]
+    output, log_sums = _empty_outputs(q)
+    tensors = [_Tensor(x) for x in (*map(_dense, (q, k, v)), _lay_out(bias), output, log_sums)]
     KERNEL.attention_forward(_Sizes(B, h, N, k.shape[2]), d, *tensors, torch.get_num_threads())
     return output, log_sums
+
+
+def _empty_gradients(q: Tensor, k: Tensor, learns_bias: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    B, h, N, _ = q.shape
+    M = k.shape[2]
+    bias = q.new_empty(1, h, M, N + -N % 32).transpose(2, 3)[:, :, :N] if learns_bias else q.new_empty(0)
+    return _empty_outputs(q)[0], q.new_empty(k.shape), q.new_empty(k.shape), bias
 
 
 def _backward(
@@ -130,16 +156,21 @@ def _backward(
         grad_bias = q.new_zeros(chunks, h, M, N + -N % 32)
     else:
         splits = min(-(-N // 32), -(-4 * threads // (B * h)))
-    grad_q = q.new_empty(B, N, h, d).transpose(1, 2)
-    grad_k, grad_v = q.new_empty(2, splits * B, h, M, d)
-    tensors = (q, k, v, _lay_out(bias), output, log_sums, grad, grad_q, grad_k, grad_v, grad_bias)
-    tensors = [_Tensor(t) for t in tensors]
+    grad_q = _empty_outputs(q)[0]
+    grad_k, grad_v = (q.new_empty(splits * B, h, M, d) for _ in range(2))
+    tensors = (*map(_dense, (q, k, v)), _lay_out(bias), output, log_sums, _dense(grad), grad_q, grad_k, grad_v)
+    tensors = [_Tensor(x) for x in (*tensors, grad_bias)]
     KERNEL.attention_backward(_Sizes(B, h, N, M), d, *tensors, chunks, splits, threads)
     if splits > 1:
-        grad_k, grad_v = (t.view(splits, B, h, M, d).sum(dim=0) for t in (grad_k, grad_v))
+        grad_k, grad_v = (x.view(splits, B, h, M, d).sum(dim=0) for x in (grad_k, grad_v))
     if grad_bias is None:
         return grad_q, grad_k, grad_v, q.new_empty(0)
     return grad_q, grad_k, grad_v, (grad_bias.sum(dim=0, keepdim=True) * d**0.5).transpose(2, 3)[:, :, :N]
+
+
+def _dense(x: Tensor) -> Tensor:
+    """With channels side by side, as the kernel reads them."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _lay_out(bias: Optional[Tensor]) -> Optional[Tensor]:
@@ -149,22 +180,33 @@ def _lay_out(bias: Optional[Tensor]) -> Optional[Tensor]:
     return F.pad(bias * math.log2(math.e), (0, 0, 0, -bias.shape[2] % 32)).transpose(2, 3).contiguous()
 
 
-_OPERATORS.impl('attention', _forward, 'CPU')
-_OPERATORS.impl('attention_backward', _backward, 'CPU')
+def _keep_for_backward(ctx, inputs: tuple, output: tuple) -> None:
+    ctx.save_for_backward(*inputs, *output)
 
 
-class _KernelAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tensor:
-        q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
-        output, log_sums = torch.ops.scopevit.attention(q, k, v, bias)
-        ctx.save_for_backward(q, k, v, bias, output, log_sums)
-        return output
+def _gradients(ctx, grad: Tensor, _: Optional[Tensor]) -> tuple:
+    learns_bias = ctx.needs_input_grad[3]
+    *grads, grad_bias = torch.ops.scopevit.attention_backward(grad, *ctx.saved_tensors, learns_bias)
+    return *grads, grad_bias if learns_bias else None
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple:
-        grad = grad if grad.stride(-1) == 1 else grad.contiguous()
-        learns_bias = ctx.needs_input_grad[3]
-        *grads, grad_bias = torch.ops.scopevit.attention_backward(grad, *ctx.saved_tensors, learns_bias)
-        return *grads, grad_bias if learns_bias else None
+
+def _refuse_second_derivative(ctx, *grads: Tensor) -> None:
+    raise NotImplementedError(
+        'fused attention has no second derivative; PyTorch computes it in "with '
+        'torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):" around the forward pass'
+    )
+
+
+if KERNEL is not None:
+    _LIBRARY.impl('attention', _forward, 'CPU')
+    _LIBRARY.impl('attention_backward', _backward, 'CPU')
+    torch.library.register_fake('scopevit::attention', lambda q, k, v, bias: _empty_outputs(q), lib=_LIBRARY)
+    torch.library.register_fake(
+        'scopevit::attention_backward',
+        lambda grad, q, k, v, bias, output, log_sums, learns_bias: _empty_gradients(q, k, learns_bias),
+        lib=_LIBRARY,
+    )
+    torch.library.register_autograd(
+        'scopevit::attention', _gradients, setup_context=_keep_for_backward, lib=_LIBRARY
+    )
+    torch.library.register_autograd('scopevit::attention_backward', _refuse_second_derivative, lib=_LIBRARY)

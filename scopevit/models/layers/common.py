@@ -61,7 +61,7 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     MKL shares products of tall, thin matrices badly among threads; there oneDNN's 1x1 convolution,
     the same function, is faster.
     """
-    if x.ndim != 4 or not runs_eagerly_on_cpu(x) or torch.get_num_threads() == 1:
+    if x.ndim != 4 or not _runs_eagerly_on_cpu(x) or torch.get_num_threads() == 1:
         return F.linear(x, weight, bias)
     return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
 
@@ -106,8 +106,7 @@ class FusedLinear(Linear):
         return f'{super().extra_repr()}, activation={self.activation}'
 
 
-def runs_eagerly_on_cpu(x: Tensor) -> bool:
-    """Whether what is done with this tensor is done at once, on a CPU, and nothing records or pretends it."""
+def _runs_eagerly_on_cpu(x: Tensor) -> bool:
     return (
         type(x) is Tensor
         and x.device.type == 'cpu'
@@ -120,7 +119,7 @@ def _onednn_fuses(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's fused operators, which know neither gradients nor graphs, serve this call."""
     return (
         HAS_FUSED_LINEAR
-        and runs_eagerly_on_cpu(x)
+        and _runs_eagerly_on_cpu(x)
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled('cpu')
