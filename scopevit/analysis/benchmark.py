@@ -293,7 +293,9 @@ def _measure(
     products = [matmul]
     if settings.device == 'cpu' and settings.dtype == 'float32' and HAS_FUSED_LINEAR:
         # On some CPUs it is twice as fast as torch.matmul, which MKL does.
-        products.append(_Matmul(settings, lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, 'none', [], 'none')))
+        products.append(
+            _Matmul(settings, lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, 'none', [], 'none'))
+        )
     for rate in (*products, copy):
         rate.warm_up(settings.warmup)
     start = time.perf_counter()

@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -308,18 +309,45 @@ def test_quickstart_refuses_before_it_sets_up(words, says):
     assert result.stdout == ''
 
 
-@pytest.mark.slow
-def test_wheel_ships_configs_tools_and_model_index(tmp_path):
+@pytest.fixture
+def source(tmp_path):
+    """What a wheel is built from, in a folder of its own."""
     source = tmp_path / 'source'
     for name in ('scopevit', 'configs', 'tools'):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '*.so'))
     for name in ('setup.py', 'README.md', 'LICENSE', 'model-index.yml', 'pyproject.toml'):
         shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path, source]
-    subprocess.run(command, check=True, capture_output=True)
-    wheel = next(tmp_path.glob('scopevit-*.whl'))
-    subprocess.run([sys.executable, '-m', 'zipfile', '-e', wheel, tmp_path / 'site'], check=True)
-    mim = tmp_path / 'site' / 'scopevit' / '.mim'
+    return source
+
+
+def build_wheel(source, **environment):
+    """Build a wheel and unpack it; returns the folder."""
+    folder = source.parent
+    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, source]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **environment})
+    wheel = next(folder.glob('scopevit-*.whl'))
+    subprocess.run([sys.executable, '-m', 'zipfile', '-e', wheel, folder / 'site'], check=True)
+    return folder / 'site'
+
+
+def which_attention(site):
+    """Whether an unpacked wheel has the attention kernel, and that it computes either way."""
+    script = (
+        'import torch, scopevit.models.layers.attention as module; q = torch.ones(1, 1, 4, 16); '
+        'assert torch.equal(module.attention(q, q, q), q); print(module.KERNEL is not None, module.__file__)'
+    )
+    command, env = [sys.executable, '-c', script], dict(os.environ, PYTHONPATH=str(site))
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=env, cwd=site)
+    has_kernel, file = result.stdout.split()
+    assert file.startswith(str(site))
+    return has_kernel == 'True'
+
+
+@pytest.mark.slow
+def test_wheel_ships_kernel_configs_tools_and_model_index(source, tmp_path):
+    site = build_wheel(source)
+    assert which_attention(site) == (sys.platform == 'linux' and platform.machine() == 'x86_64')
+    mim = site / 'scopevit' / '.mim'
     for folder in ('configs', 'tools'):
         shipped = {p.relative_to(mim) for p in (mim / folder).rglob('*') if p.is_file()}
         there = {p.relative_to(source) for p in (source / folder).rglob('*') if p.is_file()}
@@ -329,6 +357,19 @@ def test_wheel_ships_configs_tools_and_model_index(tmp_path):
         assert shipped == there - of_a_checkout
     assert (mim / 'model-index.yml').is_file()
     # The shipped tools run from there.
-    env = dict(os.environ, PYTHONPATH=str(tmp_path / 'site'))
+    env = dict(os.environ, PYTHONPATH=str(site))
     command = [sys.executable, mim / 'tools' / 'train.py', '--help']
     assert 'usage: train.py' in subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path).stdout
+
+
+@pytest.mark.slow
+def test_without_a_compiler_scopevit_installs_and_uses_pytorchs_attention(source):
+    assert not which_attention(build_wheel(source, CC='false', CXX='false'))
+
+
+def test_a_change_of_the_kernel_is_compiled_by_the_next_set_up(install, tmp_path, monkeypatch):
+    before = install.fingerprint()
+    changed = tmp_path / 'attention.cpp'
+    changed.write_text(install.KERNEL.read_text() + '//')
+    monkeypatch.setattr(install, 'KERNEL', changed)
+    assert install.fingerprint() != before

@@ -206,7 +206,5 @@ if KERNEL is not None:
         lambda grad, q, k, v, bias, output, log_sums, learns_bias: _empty_gradients(q, k, learns_bias),
         lib=_LIBRARY,
     )
-    torch.library.register_autograd(
-        'scopevit::attention', _gradients, setup_context=_keep_for_backward, lib=_LIBRARY
-    )
+    torch.library.register_autograd('scopevit::attention', _gradients, setup_context=_keep_for_backward, lib=_LIBRARY)
     torch.library.register_autograd('scopevit::attention_backward', _refuse_second_derivative, lib=_LIBRARY)
