@@ -37,7 +37,10 @@ class BuildWithMim(build_py):
 
 
 def kernels():
-    """ScopeViT's attention for each kind of CPU, chosen when it runs; where there is no compiler, PyTorch's serves."""
+    """ScopeViT's attention for each kind of CPU, chosen when it runs; where there is no compiler, PyTorch's serves.
+
+    It shares torch's OpenMP threads where that brings GCC's library, as torch's wheels for Linux do.
+    """
     instructions = dict(
         avx2=['-mavx2', '-mfma'], avx512=['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mfma']
     )

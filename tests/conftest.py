@@ -16,7 +16,13 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    from helpers import KERNEL_IS_POSSIBLE
+
+    if not KERNEL_IS_POSSIBLE:
+        without = [item for item in items if item.get_closest_marker('kernel')]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
     for item in items:
         if item.get_closest_marker('gpu') and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason='gpu'))
@@ -46,6 +52,15 @@ def toolboxes_as_they_were():
 
     with quiet_toolboxes():
         yield
+
+
+@pytest.fixture(params=[1, 3], ids=['one_thread', 'three_threads'])
+def threads(request):
+    """Of torch, for the time of a test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import platform
 import subprocess
 import sys
 import traceback
@@ -13,10 +14,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'classification'
 TOY = ROOT / 'tests' / 'data' / 'toy_classifier.py'
+KERNEL_IS_POSSIBLE = (
+    sys.platform == 'linux'
+    and platform.machine() == 'x86_64'
+    and torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512')
+    and hasattr(torch.compiler, 'is_exporting')
+)
+"""Whether ScopeViT's attention kernel can be compiled and used here."""
 
 
 def tool(name, *words, cwd=None, timeout=300, env=None, check=True):

@@ -228,10 +228,11 @@ class Report:
             f'{settings.calls or f"as many steps as last {SAMPLE_SECONDS} s"}, after one that is not measured '
             f'(but for steps of over {LONG_STEP_SECONDS} s).',
             machine_in_words(machine),
-            f'A matrix product, torch.matmul, reached {machine["matmul_gflops"]:.0f} GFLOP/s, the fastest of torch '
-            f'{machine["peak_gflops"]:.0f}, and a copy {machine["copy_gbytes"]:.1f} GB/s, read and written. '
-            "'Of matmul' is a model's share of the first. The floor is what an image takes at least: the larger of the "
-            'time for its operations, at the second rate, and of that for the bytes of the weights, at the third. '
+            f'A matrix product by torch.matmul reached {machine["matmul_gflops"]:.0f} GFLOP/s, by the fastest library '
+            f'in torch {machine["peak_gflops"]:.0f}, and a copy {machine["copy_gbytes"]:.1f} GB/s, read and written. '
+            "'Of matmul' is a model's share of the first, and may be over 100 % where the second is higher. The floor "
+            'is what an image takes at least: the larger of the time for its operations, at the second rate, and of '
+            'that for the bytes of the weights, at the third. '
             "Extra memory is the most that a step takes beyond the weights and the optimizer's state.",
         ]
         return '\n'.join(lines)

@@ -240,7 +240,6 @@ def test_floors_come_from_the_rates_measured_beside(train):
     floors, machine = report.results[0].floors, report.machine
     operations = 2 * 108 * 36 * (3 if train else 1)
     assert floors['operations'] == pytest.approx(operations / machine['peak_gflops'] / 1e6)
-    assert machine['peak_gflops'] >= machine['matmul_gflops']
     copied = 4 * 108 * (9 if train else 1) / QUICK['batch']
     assert floors['bytes'] == pytest.approx(copied / machine['copy_gbytes'] / 1e6)
     assert max(floors.values()) < report.results[0].ms_per_image

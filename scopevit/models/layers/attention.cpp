@@ -35,7 +35,7 @@ inline void store(float* to, Vector x) { *reinterpret_cast<UnalignedVector*>(to)
 inline Vector fill(float x) { return x - Vector{}; }
 inline Vector maximum(Vector a, Vector b) { return a > b ? a : b; }
 
-// 2**x for x <= 0, with a relative error of 2e-7; 0 below -127; NaN remains NaN.
+// 2**x for x <= 0, with a relative error of 2e-7; 0 below -126.5; NaN remains NaN.
 inline Vector exp2(Vector x) {
     x = maximum(fill(-127.0f), x);
     const Vector shifted = x + 12582912.0f;  // 1.5 * 2**23: the nearest whole number is in the low bits
@@ -165,7 +165,7 @@ void forward(Sizes size, Tensor q, Tensor k, Tensor v, Tensor bias, Tensor out, 
         for (int64_t i = 0; i < n; ++i) {
             const float factor = 1.0f / sums[i];
             for (int d = 0; d < D; ++d) out.at(batch, head, first + i)[d] = factor * result[d * QUERIES + i];
-            if (log_sums.data) log_sums.at(batch, head, 0)[first + i] = tops[i] + std::log2(sums[i]);
+            log_sums.at(batch, head, 0)[first + i] = tops[i] + std::log2(sums[i]);
         }
     }
 }
@@ -231,19 +231,18 @@ void backward(Sizes size, Tensor q, Tensor k, Tensor v, Tensor bias, Tensor out,
 
 }  // namespace
 
-// Of the functions below; attention.py loads no other. It counts up whenever their arguments change.
+// Of the functions below; attention.py loads no other. It counts up with each change of what they take or compute.
 extern "C" int attention_version() { return 1; }
 
 // softmax(q @ k.T / sqrt(D) + bias) @ v. Shapes: q, out (B, h, N, D); k, v (B, h, M, D); bias (1, h, M, N), with
-// the last dimension a multiple of 32, multiplied by log2(e), or without data; log_sums (B, h, 1, N) or without data
-// gets the base-2 logarithms of the softmax's denominators. Returns whether there is code for D.
-extern "C" bool attention_forward(Sizes size, int64_t channels, Tensor q, Tensor k, Tensor v, Tensor bias, Tensor out,
+// the last dimension a multiple of 32, multiplied by log2(e), or without data; log_sums (B, h, 1, N) gets the base-2
+// logarithms of the softmax's denominators. D (channels) is 16, 32 or 64.
+extern "C" void attention_forward(Sizes size, int64_t channels, Tensor q, Tensor k, Tensor v, Tensor bias, Tensor out,
                                   Tensor log_sums, int threads) {
     switch (channels) {
-        case 16: forward<16>(size, q, k, v, bias, out, log_sums, threads); return true;
-        case 32: forward<32>(size, q, k, v, bias, out, log_sums, threads); return true;
-        case 64: forward<64>(size, q, k, v, bias, out, log_sums, threads); return true;
-        default: return false;
+        case 16: forward<16>(size, q, k, v, bias, out, log_sums, threads); break;
+        case 32: forward<32>(size, q, k, v, bias, out, log_sums, threads); break;
+        case 64: forward<64>(size, q, k, v, bias, out, log_sums, threads); break;
     }
 }
 
@@ -251,15 +250,14 @@ extern "C" bool attention_forward(Sizes size, int64_t channels, Tensor q, Tensor
 // fixed, the queries are treated in `splits` portions with keys' and values' gradients of their own, contiguous
 // (splits * B, h, M, D), and the batch in `chunks` with a bias gradient of their own, (chunks, h, M, N), which comes
 // filled with zeros and is returned divided by sqrt(D).
-extern "C" bool attention_backward(Sizes size, int64_t channels, Tensor q, Tensor k, Tensor v, Tensor bias, Tensor out,
+extern "C" void attention_backward(Sizes size, int64_t channels, Tensor q, Tensor k, Tensor v, Tensor bias, Tensor out,
                                    Tensor log_sums, Tensor grad, Tensor grad_q, Tensor grad_k, Tensor grad_v,
                                    Tensor grad_bias, int64_t chunks, int64_t splits, int threads) {
 #define BACKWARD(D)                                                                                              \
     backward<D>(size, q, k, v, bias, out, log_sums, grad, grad_q, grad_k, grad_v, grad_bias, chunks, splits, threads)
     switch (channels) {
-        case 16: BACKWARD(16); return true;
-        case 32: BACKWARD(32); return true;
-        case 64: BACKWARD(64); return true;
-        default: return false;
+        case 16: BACKWARD(16); break;
+        case 32: BACKWARD(32); break;
+        case 64: BACKWARD(64); break;
     }
 }

@@ -31,7 +31,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) ->
         q: (B, h, N, d).
         k: (B, h, M, d).
         v: (B, h, M, d).
-        bias: (1, h, N, M); -inf keeps a query from a key, but each query needs one.
+        bias: (1, h, N, M); -inf keeps a query from a key, but each query needs one that is not kept from it.
 
     Returns:
         (B, h, N, d).
@@ -70,12 +70,14 @@ def _load_kernel() -> Optional[ctypes.CDLL]:
     name = f'_attention_{torch.backends.cpu.get_cpu_capability().lower()}'
     try:
         library = ctypes.CDLL(str(Path(__file__).with_name(name + sysconfig.get_config_var('EXT_SUFFIX'))))
-    except OSError:
+        version = library.attention_version()
+    except (OSError, AttributeError):
         return None
-    if library.attention_version() != KERNEL_VERSION:  # left from an earlier installation
+    if version != KERNEL_VERSION:  # left from another version of scopevit
         return None
     library.attention_forward.argtypes = [_Sizes, ctypes.c_int64, *[_Tensor] * 6, ctypes.c_int]
     library.attention_backward.argtypes = [_Sizes, ctypes.c_int64, *[_Tensor] * 11, *[ctypes.c_int64] * 2, ctypes.c_int]
+    library.attention_forward.restype = library.attention_backward.restype = None
     return library
 
 
@@ -84,25 +86,32 @@ KERNEL = _load_kernel()
 
 
 def _kernel_serves(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> bool:
-    if KERNEL is None or is_exporting() or torch.jit.is_tracing():  # graphs are for machines without it as well
-        return False
-    if not (torch.compiler.is_compiling() or _may_run_fused()):
-        return False
-    tensors = (q, k, v) if bias is None else (q, k, v, bias)
-    B, h, N, d = q.shape
     return (
-        all(type(x) is Tensor and x.device.type == 'cpu' and x.dtype == torch.float32 for x in tensors)
-        and d in HEAD_CHANNELS
-        and k.shape == v.shape == (B, h, k.shape[2], d)
-        and (bias is None or bias.shape == (1, h, N, k.shape[2]))
+        KERNEL is not None
+        # Exported graphs are for machines without the kernel as well.
+        and not is_exporting()
+        and not torch.jit.is_tracing()
+        and all(type(x) is Tensor for x in (q, k, v, bias) if x is not None)
+        and _kernel_takes(q, k, v, bias)
         and q.numel() > 0
         and k.numel() > 0
+        # Of derivatives it knows the ordinary ones alone.
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
+        # Where fused attention is switched off, see torch.nn.attention.sdpa_kernel. The compiler cannot ask.
+        and (torch.compiler.is_compiling() or torch.backends.cuda.flash_sdp_enabled())
     )
 
 
-def _may_run_fused() -> bool:
-    """Whether fused attention is allowed (see torch.nn.attention.sdpa_kernel), and no torch.func transform runs."""
-    return torch.backends.cuda.flash_sdp_enabled() and not torch._C._are_functorch_transforms_active()
+def _kernel_takes(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> bool:
+    """Whether types and shapes are the kernel's."""
+    B, h, N, d = q.shape
+    return (
+        all(x.dtype == torch.float32 and x.device.type == 'cpu' for x in (q, k, v, bias) if x is not None)
+        and d in HEAD_CHANNELS
+        and k.shape == v.shape == (B, h, k.shape[2], d)
+        and (bias is None or bias.shape == (1, h, N, k.shape[2]))
+    )
 
 
 # As operators of torch the kernel's calls can be compiled, and are seen by the profiler and by what counts operations.
@@ -122,6 +131,8 @@ def _empty_outputs(q: Tensor) -> Tuple[Tensor, Tensor]:
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
     """Output (B, h, N, d), and per query the base-2 logarithm of the sum of its weights (B, h, 1, N)."""
+    if not _kernel_takes(q, k, v, bias):
+        raise ValueError(f'scopevit::attention is for float32 and heads of {HEAD_CHANNELS} channels; use attention()')
     B, h, N, d = q.shape
     output, log_sums = _empty_outputs(q)
     tensors = [_Tensor(x) for x in (*map(_dense, (q, k, v)), _lay_out(bias), output, log_sums)]
@@ -177,11 +188,17 @@ def _lay_out(bias: Optional[Tensor]) -> Optional[Tensor]:
     """(1, h, N, M) -> (1, h, M, N), N padded to whole vectors, in powers of 2 instead of e."""
     if bias is None:
         return None
-    return F.pad(bias * math.log2(math.e), (0, 0, 0, -bias.shape[2] % 32)).transpose(2, 3).contiguous()
+    _, h, N, M = bias.shape
+    padding = -N % 32
+    laid_out = bias.new_empty(1, h, M, N + padding)
+    torch.mul(bias.transpose(2, 3), math.log2(math.e), out=laid_out[..., :N])
+    laid_out[..., N:] = 0
+    return laid_out
 
 
 def _keep_for_backward(ctx, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(*inputs, *output)
+    ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx, grad: Tensor, _: Optional[Tensor]) -> tuple:
@@ -192,7 +209,7 @@ def _gradients(ctx, grad: Tensor, _: Optional[Tensor]) -> tuple:
 
 def _refuse_second_derivative(ctx, *grads: Tensor) -> None:
     raise NotImplementedError(
-        'fused attention has no second derivative; PyTorch computes it in "with '
+        'fused attention has no second derivative. PyTorch computes it, but in compiled models, in "with '
         'torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):" around the forward pass'
     )
 

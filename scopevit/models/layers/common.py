@@ -9,8 +9,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # PyTorch before 2.7 may not tell; there an exported graph serves sizes that need the same padding in GSDA.
 is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
 HAS_FUSED_LINEAR = (
-    torch.backends.mkldnn.is_available()
+    HAS_ONEDNN
     and hasattr(torch.ops.mkldnn, '_linear_pointwise')
     and hasattr(torch.amp, 'is_autocast_available')  # since 2.4, as is_autocast_enabled of a device
 )
@@ -63,15 +64,15 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     On CPUs, in float32, it is oneDNN's 1x1 convolution, the same function: MKL, which nn.Linear
     uses, shares products of tall, thin matrices badly among threads, and on AMD's CPUs is half as fast.
     """
-    if x.ndim != 4 or x.dtype != torch.float32 or not _runs_eagerly_on_cpu(x):
+    if not (HAS_ONEDNN and x.ndim == 4 and x.dtype == torch.float32 and _runs_eagerly_on_cpu(x)):
         return F.linear(x, weight, bias)
     B, H, W, C = x.shape
     if torch.get_num_threads() == 1 and B < FEWEST_IMAGES:
-        if B * H * W % FEWEST_IMAGES:
+        if B * H * W % FEWEST_IMAGES or x.numel() == 0:
             return F.linear(x, weight, bias)
         x = x.reshape(FEWEST_IMAGES, 1, -1, C)  # for a linear layer it does not matter where an image ends
     x = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
-    return x.permute(0, 2, 3, 1).reshape(B, H, W, -1)
+    return x.permute(0, 2, 3, 1).reshape(B, H, W, weight.shape[0])
 
 
 class Linear(nn.Linear):
