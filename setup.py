@@ -37,7 +37,7 @@ class BuildWithMim(build_py):
 
 
 def kernels():
-    """ScopeViT's attention for each kind of CPU, chosen when it runs; where there is no compiler, PyTorch's serves.
+    """The attention kernel for each kind of CPU, chosen when it runs; where there is no compiler, PyTorch's serves.
 
     It shares torch's OpenMP threads where that brings GCC's library, as torch's wheels for Linux do.
     """

@@ -2,7 +2,7 @@
 
 A round takes a sample of every model, each time in another random order, so that whatever else the
 machine does falls on all alike; medians and quartiles are taken over the rounds, and ratios round by
-round. The device's own speed, of a matrix product and of a copy, is sampled among them.
+round. The device's own speed, of matrix products and of a copy, is sampled among them.
 """
 
 import math
@@ -99,7 +99,7 @@ class Result:
         extra_memory: Bytes that a step needs at most beyond what it starts with: weights, and in
             training the optimizer's state.
         efficiency: Its matrix products and convolutions (three times as many in training)
-            per second as a share of what one large matrix product reaches in the same rounds.
+            per second as a share of what a large product by torch.matmul reaches in the same rounds.
         floors: Milliseconds that an image takes at least by its ``operations``, at the rate of the
             fastest matrix product, and by the ``bytes`` of the step's weights, at the rate of the copy.
         shares: Parts of a step's time that kinds of operators take, see ``profiling.KINDS``.

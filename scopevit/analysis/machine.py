@@ -26,7 +26,7 @@ def describe_machine(device: str) -> Dict[str, object]:
         memory_gib=_memory(),
         capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
-        attention_kernel=KERNEL is not None,
+        attention_kernel=None if on_gpu else KERNEL is not None,
         cuda=torch.version.cuda if on_gpu else None,
         python=platform.python_version(),
         commit=_commit(),
@@ -37,13 +37,13 @@ def describe_machine(device: str) -> Dict[str, object]:
 def machine_in_words(machine: Dict[str, object]) -> str:
     """A sentence on what :func:`describe_machine` found, and on ``load_after``, if that is in it.
 
-    Memory, commit, load and whether ScopeViT's attention kernel was there may be missing.
+    Memory, commit, load and whether ScopeViT's attention kernel for CPUs was there may be missing.
     """
     memory = f', {machine["memory_gib"]} GiB of memory' if machine.get('memory_gib') else ''
     load = f', load average {machine["load"]} before' if 'load' in machine else ''
     load += f' and {machine["load_after"]} after' if 'load_after' in machine else ''
     kernel = ''
-    if 'attention_kernel' in machine:
+    if machine.get('attention_kernel') is not None:
         kernel = f', {"with" if machine["attention_kernel"] else "without"} the attention kernel of scopevit'
     commit = f', commit {machine["commit"]}' if machine.get('commit') else ''
     return (

@@ -189,11 +189,11 @@ def check_machine(needs_venv: bool) -> None:
     missing = []
     if needs_venv and not (importlib.util.find_spec('venv') and importlib.util.find_spec('ensurepip')):
         missing.append(('the venv module', f'{version}-venv'))
-    if not any(wheel_folder('*').parent.glob(wheel_folder('*').name + '/*.whl')):
-        if not os.path.isfile(os.path.join(sysconfig.get_path('include'), 'Python.h')):
-            missing.append(('Python.h', f'{version}-dev'))
-        if not shutil.which(os.environ.get('CXX', 'c++')):
-            missing.append(('a C++ compiler', 'build-essential'))
+    has_mmcv = any(wheel_folder('*').parent.glob(wheel_folder('*').name + '/*.whl'))
+    if not has_mmcv and not os.path.isfile(os.path.join(sysconfig.get_path('include'), 'Python.h')):
+        missing.append(('Python.h', f'{version}-dev'))
+    if not shutil.which(os.environ.get('CXX', 'c++')):  # for the attention kernel, too
+        missing.append(('a C++ compiler', 'build-essential'))
     for what, library, package in (
         ('libGL', 'libGL.so.1', 'libgl1'),
         ('GLib', 'libgthread-2.0.so.0', 'libglib2.0-0'),

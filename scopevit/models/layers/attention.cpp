@@ -56,7 +56,7 @@ struct Matrix {
     int64_t row, column;
 };
 
-constexpr float SOME_ZEROS[64] = {};
+constexpr float SOME_ZEROS[QUERIES] = {};
 constexpr Matrix ZEROS = {SOME_ZEROS, 0, 1};
 
 // c = base + a @ b for R rows of a and V vectors of columns of b, both contiguous in c.

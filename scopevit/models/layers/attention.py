@@ -22,6 +22,8 @@ HEAD_CHANNELS = (16, 32, 64)
 """Channels d of a head for which there is a kernel."""
 KERNEL_VERSION = 1
 """``attention_version`` of attention.cpp that is called here."""
+BLOCK = 32
+"""Queries that the kernel treats together, on some CPUs half as many; it reads a bias in whole blocks."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tensor:
@@ -93,8 +95,6 @@ def _kernel_serves(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> b
         and not torch.jit.is_tracing()
         and all(type(x) is Tensor for x in (q, k, v, bias) if x is not None)
         and _kernel_takes(q, k, v, bias)
-        and q.numel() > 0
-        and k.numel() > 0
         # Of derivatives it knows the ordinary ones alone.
         and not torch._C._are_functorch_transforms_active()
         and torch.autograd.forward_ad._current_level < 0
@@ -111,7 +111,14 @@ def _kernel_takes(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> bo
         and d in HEAD_CHANNELS
         and k.shape == v.shape == (B, h, k.shape[2], d)
         and (bias is None or bias.shape == (1, h, N, k.shape[2]))
+        and q.numel() > 0
+        and k.numel() > 0
     )
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> None:
+    if not _kernel_takes(q, k, v, bias):
+        raise ValueError(f'scopevit::attention is for float32 and heads of {HEAD_CHANNELS} channels; use attention()')
 
 
 # As operators of torch the kernel's calls can be compiled, and are seen by the profiler and by what counts operations.
@@ -131,8 +138,7 @@ def _empty_outputs(q: Tensor) -> Tuple[Tensor, Tensor]:
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
     """Output (B, h, N, d), and per query the base-2 logarithm of the sum of its weights (B, h, 1, N)."""
-    if not _kernel_takes(q, k, v, bias):
-        raise ValueError(f'scopevit::attention is for float32 and heads of {HEAD_CHANNELS} channels; use attention()')
+    _check(q, k, v, bias)
     B, h, N, d = q.shape
     output, log_sums = _empty_outputs(q)
     tensors = [_Tensor(x) for x in (*map(_dense, (q, k, v)), _lay_out(bias), output, log_sums)]
@@ -143,7 +149,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tuple[T
 def _empty_gradients(q: Tensor, k: Tensor, learns_bias: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     B, h, N, _ = q.shape
     M = k.shape[2]
-    bias = q.new_empty(1, h, M, N + -N % 32).transpose(2, 3)[:, :, :N] if learns_bias else q.new_empty(0)
+    bias = q.new_empty(1, h, M, N + -N % BLOCK).transpose(2, 3)[:, :, :N] if learns_bias else q.new_empty(0)
     return _empty_outputs(q)[0], q.new_empty(k.shape), q.new_empty(k.shape), bias
 
 
@@ -158,15 +164,16 @@ def _backward(
     learns_bias: bool,
 ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and, if it is learnt, the bias; else the last is empty."""
+    _check(q, k, v, bias)
     B, h, N, d = q.shape
     M, threads = k.shape[2], torch.get_num_threads()
     # Each thread gets about four parts of the work.
     chunks, splits, grad_bias = B, 1, None
     if learns_bias:
         chunks = min(B, -(-4 * threads // h))
-        grad_bias = q.new_zeros(chunks, h, M, N + -N % 32)
+        grad_bias = q.new_zeros(chunks, h, M, N + -N % BLOCK)
     else:
-        splits = min(-(-N // 32), -(-4 * threads // (B * h)))
+        splits = min(-(-N // BLOCK), -(-4 * threads // (B * h)))
     grad_q = _empty_outputs(q)[0]
     grad_k, grad_v = (q.new_empty(splits * B, h, M, d) for _ in range(2))
     tensors = (*map(_dense, (q, k, v)), _lay_out(bias), output, log_sums, _dense(grad), grad_q, grad_k, grad_v)
@@ -189,7 +196,7 @@ def _lay_out(bias: Optional[Tensor]) -> Optional[Tensor]:
     if bias is None:
         return None
     _, h, N, M = bias.shape
-    padding = -N % 32
+    padding = -N % BLOCK
     laid_out = bias.new_empty(1, h, M, N + padding)
     torch.mul(bias.transpose(2, 3), math.log2(math.e), out=laid_out[..., :N])
     laid_out[..., N:] = 0
@@ -204,12 +211,12 @@ def _keep_for_backward(ctx, inputs: tuple, output: tuple) -> None:
 def _gradients(ctx, grad: Tensor, _: Optional[Tensor]) -> tuple:
     learns_bias = ctx.needs_input_grad[3]
     *grads, grad_bias = torch.ops.scopevit.attention_backward(grad, *ctx.saved_tensors, learns_bias)
-    return *grads, grad_bias if learns_bias else None
+    return *grads, (grad_bias if learns_bias else None)
 
 
 def _refuse_second_derivative(ctx, *grads: Tensor) -> None:
     raise NotImplementedError(
-        'fused attention has no second derivative. PyTorch computes it, but in compiled models, in "with '
+        'fused attention has no second derivative. Except in compiled models, PyTorch computes it inside "with '
         'torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):" around the forward pass'
     )
 

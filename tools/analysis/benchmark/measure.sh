@@ -20,12 +20,15 @@ benchmark() { # benchmark NAME ARGS of benchmark.py
     "$PYTHON" tools/analysis/benchmark.py --threads 2 --json "$out/$1.json" --table "$out/$1.md" "${@:2}"
 }
 
-# Against the released way of computing, alone in a process; then with freed memory kept, as tools/train.py
-# keeps it, which spares the kernel from clearing it anew.
+# With freed memory kept, as tools/train.py keeps it, which spares the kernel from clearing it anew.
+keeping_memory() {
+    MALLOC_TRIM_THRESHOLD_=$(((1 << 31) - 1)) MALLOC_MMAP_THRESHOLD_=$((32 << 20)) "$@"
+}
+
+# Against the released way of computing, alone in a process.
 ratio() {
     benchmark ratio --batch 8 --rounds 20 "${three[@]}"
-    MALLOC_TRIM_THRESHOLD_=$(((1 << 31) - 1)) MALLOC_MMAP_THRESHOLD_=$((32 << 20)) \
-        benchmark ratio_kept_memory --batch 8 --rounds 20 "${three[@]}"
+    keeping_memory benchmark ratio_kept_memory --batch 8 --rounds 20 "${three[@]}"
 }
 
 # The same beside the paper's and newer peers, each at its own size.
@@ -43,7 +46,9 @@ evaluation() {
 }
 
 training() {
-    benchmark training --train --batch 8 --rounds 25 "released style=$released@256" "ScopeViT-tiny=$ours"
+    local two=("released style=$released@256" "ScopeViT-tiny=$ours")
+    benchmark training --train --batch 8 --rounds 25 "${two[@]}"
+    keeping_memory benchmark training_kept_memory --train --batch 8 --rounds 25 "${two[@]}"
 }
 
 # The size of detection.
