@@ -4,36 +4,70 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = Path(__file__).resolve().parent
+TASKS = ('classification', 'detection', 'segmentation', 'pose')
+# They serve a checkout: its environment, and images that a wheel has no use for.
+NOT_IN_WHEELS = ('__pycache__', '*.pyc', 'setup*.sh', 'mmcv_operators.sh', 'quickstart.sh', 'run_tests.sh', 'fashion_mnist_subset')
 
 
 def read(*parts):
-    with open(os.path.join(HERE, *parts), encoding='utf-8') as file:
-        return file.read()
+    return HERE.joinpath(*parts).read_text(encoding='utf-8')
+
+
+def requirements(name):
+    """The lines of requirements/NAME.txt and of the files that it names."""
+    lines = [line.split('#')[0].strip() for line in read('requirements', f'{name}.txt').splitlines()]
+    included = [line.split()[1] for line in lines if line.startswith('-r ')]
+    return sorted(
+        {line for line in lines if line and not line.startswith('-')}.union(
+            *(requirements(Path(file).stem) for file in included)
+        )
+    )
+
+
+def repository():
+    """Web address of the repository that this is built from; None where git does not know one."""
+    try:
+        command = ['git', 'config', '--get', 'remote.origin.url']
+        remote = subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        remote = ''
+    remote = os.environ.get('SCOPEVIT_REPOSITORY', remote)
+    found = re.fullmatch(r'(?:https?://|ssh://)?(?:\w+@)?([\w-]+(?:\.[\w-]+)+)[:/]([\w.-]+/[\w./-]+?)(?:\.git)?/?', remote)
+    return f'https://{found.group(1)}/{found.group(2)}' if found else None
+
+
+def long_description(url):
+    """The README with links that work where it is shown alone; without an address they become plain words."""
+
+    def absolute(link):
+        words, target = link.groups()
+        if '://' in target or target.startswith('#'):
+            return link.group()
+        return f'{words}({url}/blob/main/{target})' if url else words.lstrip('!')[1:-1]
+
+    return re.sub(r'(!?\[[^\]]*\])\(([^)\s]+)\)', absolute, read('README.md'))
 
 
 class BuildWithMim(build_py):
-    """Copy what MIM reads into the built package; the source tree stays as it is."""
+    """Copy what MIM and the command scopevit read into the built package; the source tree stays as it is."""
 
     def run(self):
         super().run()
         if self.editable_mode:
             return
-        target = os.path.join(self.build_lib, 'scopevit', '.mim')
+        target = Path(self.build_lib, 'scopevit', '.mim')
         shutil.rmtree(target, ignore_errors=True)
         for folder in ('configs', 'tools'):
-            shutil.copytree(
-                os.path.join(HERE, folder),
-                os.path.join(target, folder),
-                # The set-up serves a checkout, whose requirements/ and tests/ are not shipped.
-                ignore=shutil.ignore_patterns('__pycache__', '*.pyc', 'setup*', 'quickstart.sh', 'run_tests.sh'),
-            )
-        shutil.copy(os.path.join(HERE, 'model-index.yml'), target)
+            shutil.copytree(HERE / folder, target / folder, ignore=shutil.ignore_patterns(*NOT_IN_WHEELS))
+        shutil.copy(HERE / 'model-index.yml', target)
 
 
 def kernels():
@@ -58,27 +92,37 @@ def kernels():
     ]
 
 
+URL = repository()
+
 setup(
     name='scopevit',
     version=re.search(r"__version__ = '(.+)'", read('scopevit', 'version.py')).group(1),
     description='ScopeViT, a scale-aware vision transformer backbone for the OpenMMLab toolboxes',
-    long_description=read('README.md'),
+    long_description=long_description(URL),
     long_description_content_type='text/markdown',
+    author='The ScopeViT contributors',
+    url=URL,
+    project_urls={'Changelog': f'{URL}/blob/main/CHANGELOG.md', 'Issues': f'{URL}/issues'} if URL else {},
     license='Apache-2.0',
+    keywords='vision transformer, backbone, image classification, object detection, segmentation, pose, OpenMMLab',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 15)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
     python_requires='>=3.10',
     packages=find_packages(include=('scopevit', 'scopevit.*')),
     ext_modules=kernels(),
-    # Ranges, for use beside a stack of one's own; the pins of the tested stack are in requirements/.
-    install_requires=['torch>=2.1', 'mmengine>=0.10'],
+    install_requires=requirements('runtime'),
     extras_require={
-        # The toolboxes refuse mmcv 2.2. mmpose is installed by hand, with --no-deps: it declares
-        # chumpy, which it never imports and which no longer builds.
-        'classification': ['mmcv>=2.0,<2.2', 'mmpretrain>=1.2'],
-        'detection': ['mmcv>=2.0,<2.2', 'mmdet>=3.3'],
-        'segmentation': ['mmcv>=2.0,<2.2', 'mmsegmentation>=1.2', 'ftfy', 'regex'],
-        'pose': ['mmcv>=2.0,<2.2', 'mmdet>=3.3', 'xtcocotools', 'json_tricks', 'munkres'],
-        'export': ['onnx>=1.19', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
+        **{task: requirements(task) for task in (*TASKS, 'export')},
+        'all': sorted(set().union(*map(requirements, TASKS))),
     },
+    entry_points={'console_scripts': ['scopevit = scopevit.__main__:main']},
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,
 )

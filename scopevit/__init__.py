@@ -1,11 +1,23 @@
 """ScopeViT for the OpenMMLab toolboxes.
 
-Importing the package registers the backbone as ``scopevit.ScopeViT`` and ``ScopeViT``, and
-lets torch's safe loading read MMEngine's checkpoints. It needs torch and mmengine alone.
+Importing the package registers the backbone as ``scopevit.ScopeViT`` and ``ScopeViT``, lets torch's
+safe loading read MMEngine's checkpoints, and gives mmcv-lite the operators that the toolboxes
+call. It needs torch and mmengine alone.
 """
 
-from . import engine
-from .models import ScopeViT
 from .version import __version__
 
-__all__ = ['ScopeViT', '__version__', 'engine']
+try:
+    from .stack import compatibility
+except (ImportError, OSError) as error:  # torch or mmengine is missing or broken; the doctor works all the same
+    _cause = error
+
+    def __getattr__(name: str) -> object:
+        raise ImportError(
+            f'scopevit cannot be used: {type(_cause).__name__}: {_cause} (python -m scopevit doctor tells what to do)'
+        ) from _cause
+else:
+    from . import engine
+    from .models import ScopeViT
+
+__all__ = ['ScopeViT', '__version__', 'compatibility', 'engine']

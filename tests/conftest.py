@@ -1,4 +1,4 @@
-"""Fast tests first; in CI nothing may skip but what needs a GPU."""
+"""Fast tests first; in CI nothing may skip but what needs a GPU or a compiled mmcv."""
 
 import os
 import sys
@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import scopevit  # noqa: F401  (before the toolboxes, whose operators it brings)
+
 ROOT = Path(__file__).resolve().parents[1]
+GPU, COMPILED = 'gpu', 'compiled_mmcv'  # markers of what may skip
 sys.path.insert(0, str(Path(__file__).parent))  # for tests/reference
 
 # Beside other workers each process has a core to itself, and so has what its tests start.
@@ -17,23 +20,27 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 
 
 def pytest_collection_modifyitems(config, items):
-    from helpers import KERNEL_IS_POSSIBLE
+    from helpers import COMPILED_MMCV, KERNEL_IS_POSSIBLE
 
     if not KERNEL_IS_POSSIBLE:
         without = [item for item in items if item.get_closest_marker('kernel')]
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
     for item in items:
-        if item.get_closest_marker('gpu') and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason='gpu'))
+        for marker, is_there in ((GPU, torch.cuda.is_available()), (COMPILED, COMPILED_MMCV)):
+            if item.get_closest_marker(marker) and not is_there:
+                item.add_marker(pytest.mark.skip(reason=marker))
     items.sort(key=lambda item: item.get_closest_marker('slow') is not None)
 
 
 def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get('skipped', [])
-    on_gpu = [report for report in skipped if report.longrepr[2] == 'Skipped: gpu']
-    others = len(skipped) - len(on_gpu)
-    terminalreporter.write_line(f'{len(on_gpu)} tests need a GPU and were skipped here, {others} others')
+    reasons = [report.longrepr[2].removeprefix('Skipped: ') for report in skipped]
+    on_gpu, compiled = reasons.count(GPU), reasons.count(COMPILED)
+    terminalreporter.write_line(
+        f'Skipped here: {on_gpu} tests that need a GPU, {compiled} that need a compiled mmcv, '
+        f'{len(reasons) - on_gpu - compiled} others'
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -41,7 +48,7 @@ def pytest_sessionfinish(session, exitstatus):
     """A test that skips for want of a package would hide a broken set-up."""
     reporter = session.config.pluginmanager.get_plugin('terminalreporter')
     skipped = reporter.stats.get('skipped', []) if reporter else []
-    if exitstatus == 0 and any(report.longrepr[2] != 'Skipped: gpu' for report in skipped):
+    if exitstatus == 0 and any(report.longrepr[2] not in (f'Skipped: {GPU}', f'Skipped: {COMPILED}') for report in skipped):
         session.exitstatus = 1
 
 

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 import torch
 
@@ -26,6 +27,8 @@ KERNEL_IS_POSSIBLE = (
     and hasattr(torch.compiler, 'is_exporting')
 )
 """Whether ScopeViT's attention kernel can be compiled and used here."""
+COMPILED_MMCV = bool(list(Path(mmcv.__file__).parent.glob('_ext.*')))
+"""Whether mmcv is installed with operators of its own."""
 
 
 def tool(name, *words, cwd=None, timeout=300, env=None, check=True):

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Test in several processes: on GPUs one each, otherwise on the CPU over gloo.
+#
+#   bash tools/dist_test.sh CONFIG CKPT NPROC [ARGS of test.py]
+#
+# On several machines set on each: NNODES, NODE_RANK (0 is the first), MASTER_ADDR and PORT of the first.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-if [ $# -lt 3 ]; then
-    echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1 PORT=free] $0 CONFIG CKPT NPROC [ARGS of test.py]" >&2
-    exit 2
-fi
+[ $# -ge 3 ] || show_help "$@"
+[ $# -ge 3 ] || refuse 'CONFIG, CKPT and NPROC are needed'
 launch "$3" "$root/tools/test.py" "$1" "$2" "${@:4}"

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Train in several processes: on GPUs one each, otherwise on the CPU over gloo.
+#
+#   bash tools/dist_train.sh CONFIG NPROC [ARGS of train.py]
+#
+# On several machines set on each: NNODES, NODE_RANK (0 is the first), MASTER_ADDR and PORT of the first.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-if [ $# -lt 2 ]; then
-    echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1 PORT=free] $0 CONFIG NPROC [ARGS of train.py]" >&2
-    exit 2
-fi
+[ $# -ge 2 ] || show_help "$@"
+[ $# -ge 2 ] || refuse 'CONFIG and NPROC are needed'
 launch "$2" "$root/tools/train.py" "$1" "${@:3}"

@@ -1,6 +1,7 @@
 # Sourced by the scripts here. Chooses the Python to run: $PYTHON, else that of an active virtual
 # environment, else the repository's .venv, else python. Makes this checkout importable.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$root/tools/usage.sh"
 if [ -z "${PYTHON:-}" ]; then
     # A conda base is active in every shell of its users; .venv was made for this repository.
     if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$root/.venv/bin/python" ]; then
@@ -22,8 +23,7 @@ share_cores() {
 require_count() {
     case $2 in
         '' | *[!0-9]* | 0*)
-            echo "error: $1 must be a whole number of at least 1, but is '$2'" >&2
-            exit 2
+            refuse "$1 must be a whole number of at least 1, but is '$2'"
             ;;
     esac
 }
@@ -42,8 +42,6 @@ launch() {
     fi
     exec "$PYTHON" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node="$nproc" "$@" --launcher pytorch
 }
-
-slurm_usage="[GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 GRES=gpu:8 SRUN_ARGS= PORT=random]"
 
 # slurm_launch PARTITION JOB_NAME SCRIPT ARGS...: one task for each GPU; GRES=none asks for CPUs only.
 slurm_launch() {

@@ -10,22 +10,18 @@
 # earlier run's published backbone instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-usage() {
-    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
-    echo "error: $1" >&2
-    exit 2
-}
+source tools/usage.sh
+show_help "$@"
 
 task=classification seed=0 pretrained=
 while [ $# -gt 0 ]; do
     case $1 in
         --task | --seed | --pretrained)
-            [ $# -ge 2 ] || usage "$1 needs a value"
+            [ $# -ge 2 ] || refuse "$1 needs a value"
             declare "${1#--}=$2"
             shift 2
             ;;
-        *) usage "unknown argument $1" ;;
+        *) refuse "unknown argument $1" ;;
     esac
 done
 
@@ -41,10 +37,10 @@ case $task in
     segmentation) configs=("$upernet" "$semantic_fpn") ;;
     pose) configs=("$pose") ;;
     all) configs=("$retinanet" "$mask_rcnn" "$upernet" "$semantic_fpn" "$pose") ;;
-    *) usage "--task must be classification, detection, instance, segmentation, pose or all, but is $task" ;;
+    *) refuse "--task must be classification, detection, instance, segmentation, pose or all, but is $task" ;;
 esac
 if [ -n "$pretrained" ] && [ ! -f "$pretrained" ]; then
-    usage "--pretrained $pretrained does not exist"
+    refuse "--pretrained $pretrained does not exist"
 fi
 
 bash tools/setup.sh

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Set up if needed, then lint and run all tests, one process for each of up to four cores.
-# Arguments go to pytest: -k resume, for example.
+#
+#   bash tools/run_tests.sh [ARGS of pytest]     -k resume, for example
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/usage.sh
+show_help "$@"
 bash tools/setup.sh
 unset PYTHON VIRTUAL_ENV # run in what was just set up, whatever is active
 source tools/env.sh

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Train as a Slurm job step.
+# Train as a Slurm job step, one task for each GPU.
+#
+#   bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [ARGS of train.py]
+#
+# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), GRES (gpu:8; none asks for CPUs only), SRUN_ARGS, PORT (random)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-if [ $# -lt 3 ]; then
-    echo "usage: $slurm_usage $0 PARTITION JOB_NAME CONFIG [ARGS of train.py]" >&2
-    exit 2
-fi
+[ $# -ge 3 ] || show_help "$@"
+[ $# -ge 3 ] || refuse 'PARTITION, JOB_NAME and CONFIG are needed'
 slurm_launch "$1" "$2" "$root/tools/train.py" "${@:3}"

@@ -1,4 +1,5 @@
+from . import ops
 from .backbones import ScopeViT
 from .necks import LevelAdapter
 
-__all__ = ['LevelAdapter', 'ScopeViT']
+__all__ = ['LevelAdapter', 'ScopeViT', 'ops']

@@ -1,0 +1,57 @@
+"""The tools by one command: ``scopevit train CONFIG ...``, or ``python -m scopevit train CONFIG ...``.
+
+    scopevit [COMMAND [ARGUMENTS]]
+
+Without a command it lists them; ``scopevit COMMAND --help`` tells a command's arguments.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Dict, Tuple
+
+PACKAGE = Path(__file__).resolve().parent
+# Command: what it runs, a file of tools/ or a module, and what it does.
+COMMANDS: Dict[str, Tuple[str, str]] = {
+    'train': ('train.py', 'train a model from a config'),
+    'test': ('test.py', 'test a checkpoint'),
+    'predict': ('predict.py', 'predict for images, folders and videos'),
+    'swap': ('swap_backbone.py', "put ScopeViT into another config of the toolboxes"),
+    'check': ('data/check_dataset.py', "check a config's data before a training"),
+    'flops': ('analysis/get_flops.py', 'count parameters and multiply-accumulates'),
+    'benchmark': ('analysis/benchmark.py', 'measure speed and memory of models side by side'),
+    'doctor': ('scopevit.stack.doctor', 'examine the machine and the installed packages'),
+    'install-mmpose': ('scopevit.stack.mmpose', 'install mmpose, which pip alone cannot'),
+}
+
+
+def tools_folder() -> Path:
+    """tools/ of the installed package, or of the checkout that this runs in."""
+    installed = PACKAGE / '.mim' / 'tools'
+    return installed if installed.is_dir() else PACKAGE.parent / 'tools'
+
+
+def usage() -> str:
+    listed = '\n'.join(f'  {name:16}{what}' for name, (_, what) in COMMANDS.items())
+    return f'usage: scopevit COMMAND [ARGUMENTS]\n\ncommands (scopevit COMMAND --help tells more):\n{listed}'
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print(usage())
+        return
+    command, *arguments = arguments
+    if command not in COMMANDS:
+        print(f'{usage()}\n\nerror: there is no command {command}', file=sys.stderr)
+        sys.exit(2)
+    target, _ = COMMANDS[command]
+    sys.argv = [f'scopevit {command}', *arguments]
+    if target.endswith('.py'):
+        runpy.run_path(str(tools_folder() / target), run_name='__main__')
+    else:
+        runpy.run_module(target, run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,5 @@
+"""How operators are computed where the packages installed bring none of their own."""
+
+from .mmcv_finder import offer_mmcv_operators
+
+offer_mmcv_operators()

@@ -1,0 +1,556 @@
+"""mmcv's operators without compiling mmcv: those that the toolboxes call, by torchvision and PyTorch.
+
+This module is imported as ``mmcv._ext``, see mmcv_finder.py, and has the names and arguments of the
+functions that mmcv's Python code looks for there. Most write into tensors that they are given. They
+run on CPUs and GPUs alike and in any precision; what torchvision computes in float32 alone is
+computed so. Whatever is not here raises :class:`MissingOperator` when it is called.
+
+Shape legend: N images or boxes, C channels or classes, K regions, P points of a kernel.
+"""
+
+from typing import Callable, List, NoReturn, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor
+
+from scopevit.engine.errors import UserError
+
+try:
+    import torchvision
+except RuntimeError as error:  # its compiled part is of another torch
+    raise ImportError(f'torchvision cannot be used with torch {torch.__version__}: python -m scopevit doctor') from error
+
+print_log("mmcv has no compiled operators: torchvision's and PyTorch's are used", logger='current')
+
+
+class MissingOperator(UserError):
+    """An operator that only a compiled mmcv has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"mmcv's operator {name} needs a compiled mmcv, which is not installed: "
+            'bash tools/setup.sh --mmcv-operators (docs/install.md)'
+        )
+        self.name = name
+
+
+def __getattr__(name: str) -> Callable[..., NoReturn]:
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def missing(*args: object, **options: object) -> NoReturn:
+        raise MissingOperator(name)
+
+    return missing
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _gradients(function: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor) -> Tuple[Tensor, ...]:
+    """Gradients of ``function(*inputs)``, which is computed once more."""
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in inputs]
+        return torch.autograd.grad(function(*inputs), inputs, grad_output)
+
+
+# Boxes (N, 4): left, top, right, bottom
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Indices of the boxes to keep, best first; with ``offset`` 1 a box ends beyond its last pixel."""
+    boxes, scores = _at_least_float32(boxes), _at_least_float32(scores)
+    if offset:
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    # Among equal scores mmcv has the order of torch's sort, torchvision one of its own.
+    order = scores.argsort(descending=True)
+    ranks = torch.arange(len(order), 0, -1, device=scores.device, dtype=boxes.dtype)
+    return order[torchvision.ops.nms(boxes[order], ranks, iou_threshold)]
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Lower the scores of boxes that overlap better ones; boxes and scores go into ``dets`` (N, 5), indices come back.
+
+    ``method`` is 0 to remove them, 1 to lower scores by the overlap, 2 to do so by a Gaussian of it.
+    """
+    left = torch.arange(len(boxes))
+    boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    scores, kept = scores.clone(), []
+    while len(left):
+        best = scores[left].argmax()
+        index = left[best]
+        dets[len(kept), :4] = boxes[index] - boxes.new_tensor([0, 0, offset, offset])
+        dets[len(kept), 4] = scores[index]
+        kept.append(index)
+        left = torch.cat([left[:best], left[best + 1 :]])
+        overlap = torchvision.ops.box_iou(boxes[index, None], boxes[left])[0]
+        if method == 2:
+            factor = torch.exp(-(overlap**2) / sigma)
+        else:
+            factor = torch.where(overlap >= iou_threshold, 1 - overlap if method == 1 else 0.0, 1.0)
+        scores[left] *= factor
+        left = left[scores[left] >= min_score]
+    return torch.stack(kept) if kept else left
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> List[List[int]]:
+    """For each box of ``dets`` (N, 5: box and score) that is kept, best first, its index and those it suppresses."""
+    left = dets[:, 4].argsort(descending=True)
+    groups = []
+    while len(left):
+        overlap = torchvision.ops.box_iou(dets[left[:1], :4], dets[left[1:], :4])[0]
+        suppressed = F.pad(overlap >= iou_threshold, (1, 0), value=True)  # itself
+        groups.append(left[suppressed].tolist())
+        left = left[~suppressed]
+    return groups
+
+
+# Regions (K, 5): image, left, top, right, bottom; of maps (N, C, H, W)
+
+
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Regions of maps, averaged over a grid of bilinear samples, into ``output`` (K, C, height, width)."""
+    if pool_mode == 0:
+        raise MissingOperator("roi_align with pool_mode='max'")
+    size = (aligned_height, aligned_width)
+    maps, rois = _at_least_float32(input), _at_least_float32(rois)
+    output.copy_(torchvision.ops.roi_align(maps, rois, size, spatial_scale, sampling_ratio, aligned))
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Add the gradient of :func:`roi_align_forward` to ``grad_input``."""
+    size = (aligned_height, aligned_width)
+    rois = _at_least_float32(rois)
+    # The gradient does not depend on the maps' values. torchvision's function, unlike the operator
+    # below it, knows a deterministic way for GPUs.
+    maps = _at_least_float32(torch.zeros_like(grad_input))
+    grad = _at_least_float32(grad_output)
+    (grad,) = _gradients(
+        lambda x: torchvision.ops.roi_align(x, rois, size, spatial_scale, sampling_ratio, aligned), [maps], grad
+    )
+    grad_input += grad.to(grad_input.dtype)
+
+
+def roi_pool_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
+    """The largest values in a grid over each region, and where they were, into ``output`` and ``argmax``."""
+    maps, rois = _at_least_float32(input), _at_least_float32(rois)
+    values, places = torch.ops.torchvision.roi_pool(maps, rois, spatial_scale, pooled_height, pooled_width)
+    output.copy_(values)
+    argmax.copy_(places)
+
+
+def roi_pool_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    grad_input: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
+) -> None:
+    """Add the gradient of :func:`roi_pool_forward` to ``grad_input``."""
+    N, C, H, W = grad_input.shape
+    images = rois[:, 0].long()[:, None] * C + torch.arange(C, device=rois.device)  # (K, C)
+    places = images[..., None, None] * (H * W) + argmax
+    taken = argmax >= 0  # the other cells of the grid were empty
+    grad_input.view(-1).index_add_(0, places[taken], grad_output[taken])
+
+
+# Deformable convolutions: each of the P points of the kernel has an offset (y, x), maybe a weight
+
+
+def _deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    grad_output: Tensor,
+    stride: Tuple[int, int],
+    padding: Tuple[int, int],
+    dilation: Tuple[int, int],
+    group: int,
+    deformable_group: int,
+) -> Tuple[Tensor, ...]:
+    """Gradients of input, weight, offset, mask and bias; an empty mask stands for ones."""
+    tensors = [_at_least_float32(x) for x in (grad_output, input, weight, offset, mask)]
+    if not mask.numel():
+        tensors[-1] = tensors[-1].new_zeros(len(input), 1)
+    return torch.ops.torchvision._deform_conv2d_backward(
+        *tensors,
+        tensors[1].new_zeros(len(weight)),
+        *stride,
+        *padding,
+        *dilation,
+        group,
+        deformable_group,
+        bool(mask.numel()),
+    )
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Convolution of maps (N, C, H, W) with points moved by ``offset`` (N, 2 * groups * P, ...), into ``output``."""
+    input, offset, weight = map(_at_least_float32, (input, offset, weight))
+    result = torchvision.ops.deform_conv2d(
+        input, offset, weight, stride=(dH, dW), padding=(padH, padW), dilation=(dilationH, dilationW)
+    )
+    output.copy_(result)
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Gradients of :func:`deform_conv_forward` for input and offset."""
+    places = ((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
+    grads = _deform_conv_backward(input, weight, offset, input.new_empty(0), grad_output, *places)
+    grad_input.copy_(grads[0])
+    grad_offset.copy_(grads[2])
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
+    """Add the gradient of :func:`deform_conv_forward` for the weight, times ``scale``."""
+    places = ((dH, dW), (padH, padW), (dilationH, dilationW), group, deformable_group)
+    grads = _deform_conv_backward(input, grad_weight, offset, input.new_empty(0), grad_output, *places)
+    grad_weight += scale * grads[1].to(grad_weight.dtype)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """As :func:`deform_conv_forward`, with each point weighted by ``mask`` (N, groups * P, ...)."""
+    input, offset, weight, bias, mask = map(_at_least_float32, (input, offset, weight, bias, mask))
+    result = torchvision.ops.deform_conv2d(
+        input,
+        offset,
+        weight,
+        bias if with_bias else None,
+        stride=(stride_h, stride_w),
+        padding=(pad_h, pad_w),
+        dilation=(dilation_h, dilation_w),
+        mask=mask,
+    )
+    output.copy_(result)
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Gradients of :func:`modulated_deform_conv_forward`."""
+    places = ((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    grads = _deform_conv_backward(input, weight, offset, mask, grad_output, *places)
+    for result, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
+        result.copy_(grad)
+    if with_bias:
+        grad_bias.copy_(grads[4])
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Multi-scale deformable attention in mmcv's own PyTorch form, which it keeps for CPUs."""
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    return multi_scale_deformable_attn_pytorch(value, value_spatial_shapes, sampling_locations, attention_weights)
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
+    """Gradients of :func:`ms_deform_attn_forward`."""
+
+    def forward(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        return ms_deform_attn_forward(
+            value, value_spatial_shapes, value_level_start_index, locations, weights, im2col_step
+        )
+
+    grads = _gradients(forward, [value, sampling_locations, attention_weights], grad_output)
+    for result, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads):
+        result.copy_(grad)
+
+
+# Focal losses of logits (N, C) and classes (N,), where C or a negative number stands for the background
+
+
+def _log(p: Tensor) -> Tensor:
+    return p.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def _class_weights(weight: Tensor, target: Tensor) -> Tensor:
+    """Per sample (N,); an empty ``weight`` stands for ones."""
+    return weight[target.clamp(0, len(weight) - 1)] if weight.numel() else weight.new_ones(len(target))
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Loss of each sample and class into ``output`` (N, C)."""
+    p = _at_least_float32(input).sigmoid()
+    is_class = target[:, None] == torch.arange(input.shape[1], device=input.device)
+    loss = -torch.where(is_class, alpha * (1 - p) ** gamma * _log(p), (1 - alpha) * p**gamma * _log(1 - p))
+    output.copy_(loss * _class_weights(weight, target)[:, None])
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Derivative of each element of :func:`sigmoid_focal_loss_forward` by its logit."""
+    p = _at_least_float32(input).sigmoid()
+    is_class = target[:, None] == torch.arange(input.shape[1], device=input.device)
+    of_class = alpha * (1 - p) ** gamma * (1 - p - gamma * p * _log(p))
+    of_others = (1 - alpha) * p**gamma * (gamma * (1 - p) * _log(1 - p) - p)
+    grad_input.copy_(-torch.where(is_class, of_class, of_others) * _class_weights(weight, target)[:, None])
+
+
+def softmax_focal_loss_forward(
+    softmax: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Loss of each sample into ``output`` (N,), from probabilities; 0 for negative classes."""
+    p = _at_least_float32(softmax).gather(1, target.clamp(min=0)[:, None])[:, 0]
+    loss = -alpha * (1 - p) ** gamma * _log(p)
+    output.copy_(torch.where(target >= 0, loss * _class_weights(weight, target), 0.0))
+
+
+def softmax_focal_loss_backward(
+    softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Gradient of :func:`softmax_focal_loss_forward` by the logits, into ``grad_input`` (N, C)."""
+    probabilities = _at_least_float32(softmax)
+    label = target.clamp(min=0)[:, None]
+    p = probabilities.gather(1, label)[:, 0]
+    factor = alpha * (gamma * (1 - p) ** (gamma - 1) * p * _log(p) - (1 - p) ** gamma)
+    factor = torch.where(target >= 0, factor * _class_weights(weight, target), 0.0)
+    is_class = torch.zeros_like(probabilities).scatter_(1, label, 1.0)
+    grad_input.copy_(factor[:, None] * (is_class - probabilities))
+
+
+# Convolution at chosen pixels alone, of one image
+
+
+def masked_im2col_forward(
+    im: Tensor,
+    mask_h_idx: Tensor,
+    mask_w_idx: Tensor,
+    col: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    pad_h: int,
+    pad_w: int,
+) -> None:
+    """What the kernel sees at each chosen pixel, into ``col`` (C * P, pixels)."""
+    columns = F.unfold(im, (kernel_h, kernel_w), padding=(pad_h, pad_w))[0]
+    width = im.shape[3] + 2 * pad_w - kernel_w + 1
+    col.copy_(columns[:, mask_h_idx * width + mask_w_idx])
+
+
+def masked_col2im_forward(
+    col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, height: int, width: int, channels: int
+) -> None:
+    """Put values (channels, pixels) at the chosen pixels of ``im``."""
+    im[0, :, mask_h_idx, mask_w_idx] = col
+
+
+# PSANet's attention: each pixel of a map (H, W) has a mask of weights, laid over the map around it
+
+
+def _places_in_mask(
+    h_feature: int, w_feature: int, h_mask: int, w_mask: int, half_h_mask: int, half_w_mask: int, device: torch.device
+) -> Tuple[Tensor, Tensor]:
+    """Where in the mask of each pixel (rows) each pixel (columns) lies, (H * W, H * W), and whether it does."""
+    y, x = torch.arange(h_feature, device=device), torch.arange(w_feature, device=device)
+    rows = (y[None, :] - y[:, None] + half_h_mask)[:, None, :, None]  # (H, 1, H, 1)
+    columns = (x[None, :] - x[:, None] + half_w_mask)[None, :, None, :]  # (1, W, 1, W)
+    inside = (rows >= 0) & (rows < h_mask) & (columns >= 0) & (columns < w_mask)
+    places = torch.where(inside, rows * w_mask + columns, 0)
+    return places.flatten(2).flatten(0, 1), inside.flatten(2).flatten(0, 1)
+
+
+def psamask_forward(
+    input: Tensor,
+    output: Tensor,
+    psa_type: int,
+    num_: int,
+    h_feature: int,
+    w_feature: int,
+    h_mask: int,
+    w_mask: int,
+    half_h_mask: int,
+    half_w_mask: int,
+) -> None:
+    """Masks (N, mask, H, W) laid over the map, into ``output`` (N, H * W, H, W): 1 distributes, 0 collects."""
+    places, inside = _places_in_mask(h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask, input.device)
+    masks = input.flatten(2).transpose(1, 2)  # (N, H * W, mask)
+    weights = masks.gather(2, places.expand(num_, -1, -1)) * inside
+    output.copy_((weights if psa_type == 1 else weights.transpose(1, 2)).view_as(output))
+
+
+def psamask_backward(
+    grad_output: Tensor,
+    grad_input: Tensor,
+    psa_type: int,
+    num_: int,
+    h_feature: int,
+    w_feature: int,
+    h_mask: int,
+    w_mask: int,
+    half_h_mask: int,
+    half_w_mask: int,
+) -> None:
+    """Gradient of :func:`psamask_forward`."""
+    places, inside = _places_in_mask(h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask, grad_output.device)
+    weights = grad_output.flatten(2)
+    weights = (weights if psa_type == 1 else weights.transpose(1, 2)) * inside
+    masks = torch.zeros_like(grad_input).flatten(2).transpose(1, 2).contiguous()
+    masks.scatter_add_(2, places.expand(num_, -1, -1), weights)
+    grad_input.copy_(masks.transpose(1, 2).view_as(grad_input))

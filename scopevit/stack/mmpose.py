@@ -1,0 +1,61 @@
+"""Installs mmpose, which ``pip install mmpose`` no longer can.
+
+It declares two packages that stand in the way: chumpy, which it never imports and which no longer
+builds, and xtcocotools, which has compiled wheels up to Python 3.11, for numpy 1. Of xtcocotools all
+but one module is Python, and that one, masks, is pycocotools' own: its Python files over pycocotools
+make a package for every Python.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+XTCOCOTOOLS = '1.14.3'
+# Where the compiled module was: COCO's masks, as pycocotools has them.
+MASKS = 'from pycocotools._mask import area, decode, encode, frPyObjects, iou, merge, toBbox  # noqa: F401\n'
+
+
+def make_pure_wheel(compiled: Path, folder: Path) -> Path:
+    """Make a wheel for every Python of the Python files of a compiled wheel of xtcocotools."""
+    name, version = compiled.name.split('-')[:2]
+    info = f'{name}-{version}.dist-info'
+    pure = folder / f'{name}-{version}-py3-none-any.whl'
+    with zipfile.ZipFile(compiled) as source, zipfile.ZipFile(pure, 'w', zipfile.ZIP_DEFLATED) as target:
+        files = {path: source.read(path) for path in source.namelist() if not path.endswith(('.so', '.pyd', '/RECORD'))}
+        files[f'{name}/_mask.py'] = MASKS.encode()
+        files[f'{info}/WHEEL'] = b'Wheel-Version: 1.0\nGenerator: scopevit\nRoot-Is-Purelib: true\nTag: py3-none-any\n'
+        for path, content in files.items():
+            target.writestr(path, content)
+        target.writestr(f'{info}/RECORD', ''.join(f'{path},,\n' for path in [*files, f'{info}/RECORD']))
+    return pure
+
+
+def pip(*words: object) -> None:
+    subprocess.run([sys.executable, '-m', 'pip', *map(str, words)], check=True)
+
+
+def install(version: str) -> None:
+    """Install mmpose and xtcocotools into the environment of this Python."""
+    with tempfile.TemporaryDirectory() as folder:
+        # The Python files are the same in every wheel.
+        wheel = ('--only-binary=:all:', '--python-version', '3.11', '--platform', 'manylinux2014_x86_64')
+        pip('download', '--no-deps', *wheel, '--dest', folder, f'xtcocotools=={XTCOCOTOOLS}')
+        pure = make_pure_wheel(next(Path(folder).glob('xtcocotools-*.whl')), Path(folder))
+        pip('install', '--no-deps', '--force-reinstall', pure)
+    pip('install', '--no-deps', f'mmpose{version}')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog='scopevit install-mmpose', description=__doc__.splitlines()[0])
+    parser.add_argument('--version', default='==1.3.2', metavar='SPEC', help='of mmpose (default: %(default)s)')
+    try:
+        install(parser.parse_args().version)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f'error: pip could not do this: {" ".join(error.cmd[2:])}; its words are above')
+
+
+if __name__ == '__main__':
+    main()
