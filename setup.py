@@ -14,7 +14,15 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 TASKS = ('classification', 'detection', 'segmentation', 'pose')
 # They serve a checkout: its environment, and images that a wheel has no use for.
-NOT_IN_WHEELS = ('__pycache__', '*.pyc', 'setup*.sh', 'mmcv_operators.sh', 'quickstart.sh', 'run_tests.sh', 'fashion_mnist_subset')
+NOT_IN_WHEELS = (
+    '__pycache__',
+    '*.pyc',
+    'setup*.sh',
+    'mmcv_operators.sh',
+    'quickstart.sh',
+    'run_tests.sh',
+    'fashion_mnist_subset',
+)
 
 
 def read(*parts):
@@ -40,7 +48,9 @@ def repository():
     except OSError:
         remote = ''
     remote = os.environ.get('SCOPEVIT_REPOSITORY', remote)
-    found = re.fullmatch(r'(?:https?://|ssh://)?(?:\w+@)?([\w-]+(?:\.[\w-]+)+)[:/]([\w.-]+/[\w./-]+?)(?:\.git)?/?', remote)
+    found = re.fullmatch(
+        r'(?:https?://|ssh://)?(?:\w+@)?([\w-]+(?:\.[\w-]+)+)[:/]([\w.-]+/[\w./-]+?)(?:\.git)?/?', remote
+    )
     return f'https://{found.group(1)}/{found.group(2)}' if found else None
 
 

@@ -8,7 +8,8 @@ call. It needs torch and mmengine alone.
 from .version import __version__
 
 try:
-    from .stack import compatibility
+    import mmengine.config  # noqa: F401
+    import torch  # noqa: F401
 except (ImportError, OSError) as error:  # torch or mmengine is missing or broken; the doctor works all the same
     _cause = error
 
@@ -19,5 +20,6 @@ except (ImportError, OSError) as error:  # torch or mmengine is missing or broke
 else:
     from . import engine
     from .models import ScopeViT
+    from .stack import compatibility
 
 __all__ = ['ScopeViT', '__version__', 'compatibility', 'engine']

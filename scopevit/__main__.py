@@ -5,6 +5,7 @@
 Without a command it lists them; ``scopevit COMMAND --help`` tells a command's arguments.
 """
 
+import difflib
 import runpy
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     'train': ('train.py', 'train a model from a config'),
     'test': ('test.py', 'test a checkpoint'),
     'predict': ('predict.py', 'predict for images, folders and videos'),
-    'swap': ('swap_backbone.py', "put ScopeViT into another config of the toolboxes"),
+    'swap': ('swap_backbone.py', 'put ScopeViT into another config of the toolboxes'),
     'check': ('data/check_dataset.py', "check a config's data before a training"),
     'flops': ('analysis/get_flops.py', 'count parameters and multiply-accumulates'),
     'benchmark': ('analysis/benchmark.py', 'measure speed and memory of models side by side'),
@@ -43,7 +44,9 @@ def main() -> None:
         return
     command, *arguments = arguments
     if command not in COMMANDS:
-        print(f'{usage()}\n\nerror: there is no command {command}', file=sys.stderr)
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f'; did you mean {close[0]}?' if close else ''
+        print(f'{usage()}\n\nerror: there is no command {command}{hint}', file=sys.stderr)
         sys.exit(2)
     target, _ = COMMANDS[command]
     sys.argv = [f'scopevit {command}', *arguments]

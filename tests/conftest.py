@@ -48,7 +48,9 @@ def pytest_sessionfinish(session, exitstatus):
     """A test that skips for want of a package would hide a broken set-up."""
     reporter = session.config.pluginmanager.get_plugin('terminalreporter')
     skipped = reporter.stats.get('skipped', []) if reporter else []
-    if exitstatus == 0 and any(report.longrepr[2] not in (f'Skipped: {GPU}', f'Skipped: {COMPILED}') for report in skipped):
+    if exitstatus == 0 and any(
+        report.longrepr[2] not in (f'Skipped: {GPU}', f'Skipped: {COMPILED}') for report in skipped
+    ):
         session.exitstatus = 1
 
 

@@ -18,6 +18,7 @@ share_cores() {
         local threads=$(($(nproc) / $1))
         export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
     fi
+    export MKL_NUM_THREADS=${MKL_NUM_THREADS:-${OMP_NUM_THREADS:-1}} # else MMEngine sets it, with a warning
 }
 
 require_count() {

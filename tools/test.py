@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process
 
 from scopevit.engine.checkpoint import check_fits, to_plain
 from scopevit.engine.checks import check_data, failures_explained
+from scopevit.engine.console import progress_shown
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import (
     add_common_arguments,
@@ -64,7 +65,7 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg)
     check_fits(runner.model, args.checkpoint)
     check_data(runner, args.config, splits=('test',))
-    with failures_explained(runner, args.config):
+    with failures_explained(runner, args.config), progress_shown(runner):
         metrics = runner.test()
     end_loaders(runner)
     if is_main_process():

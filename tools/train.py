@@ -9,6 +9,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.engine.checks import check_channels, check_data, failures_explained
+from scopevit.engine.console import log_summary, progress_shown
 from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.launch import (
     add_common_arguments,
@@ -101,7 +102,9 @@ def train(args: argparse.Namespace) -> None:
     check_start(cfg, runner)
     check_channels(runner.model)
     check_data(runner, args.config)
-    with failures_explained(runner, args.config):
+    if isinstance(runner, Runner):
+        log_summary(runner, args.config)
+    with failures_explained(runner, args.config), progress_shown(runner):
         runner.train()
     end_loaders(runner)
 

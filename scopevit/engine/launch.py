@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .console import QuietRunner, silence_useless_warnings
 from .errors import UserError
 
 # Environment variables in which a launcher states rank, local rank and world size.
@@ -95,6 +96,7 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config.split('::')[-1]).stem)
     check_writable(cfg.work_dir)
 
+    silence_useless_warnings()
     name_broken_images()
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -129,7 +131,7 @@ def check_writable(folder: str, option: str = '--work-dir') -> None:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config, MMEngine's own or one that it names in ``runner_type``."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
 
 
 def end_loaders(runner: Runner) -> None:
@@ -220,6 +222,7 @@ def _adapt_to_cpu(cfg: Config) -> None:
             ),
         )
         wrapper['device_ids'] = None
+        cfg.setdefault('env_cfg', {})['dist_cfg'] = dict(backend='gloo')
     if _replace_sync_bn(cfg.get('model', {})) + (cfg.pop('sync_bn', None) is not None):
         print_log('No GPU: SyncBN becomes BN, with statistics per process', logger='current')
     optim_wrapper = cfg.get('optim_wrapper') or {}

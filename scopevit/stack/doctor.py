@@ -28,9 +28,7 @@ OLDEST_TORCH = (2, 1)
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 TOOLBOXES = dict(mmpretrain='mmpretrain', mmdet='mmdet', mmseg='mmsegmentation', mmpose='mmpose')  # by module
 # Official distributions, and the names under which a maintained fork installs the same modules.
-FORKS = {
-    name: f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')
-}
+FORKS = {name: f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')}
 FORKS['mmdet'] = 'onedl-mmdetection'
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
 SHOWN = (
@@ -174,7 +172,9 @@ def check_torch() -> Iterator[Finding]:
         what = 'is not installed' if version is None else f'{version} cannot be imported: {_words(error)}'
         yield Finding(f'torch {what}', 'pip install torch torchvision')
     elif version and numbers(version) < OLDEST_TORCH:
-        yield Finding(f'torch {version} is too old', f"pip install --upgrade 'torch>={_dotted(OLDEST_TORCH)}' torchvision")
+        yield Finding(
+            f'torch {version} is too old', f"pip install --upgrade 'torch>={_dotted(OLDEST_TORCH)}' torchvision"
+        )
 
 
 def check_torchvision() -> Iterator[Finding]:
@@ -184,7 +184,11 @@ def check_torchvision() -> Iterator[Finding]:
     major, minor = numbers(torch)
     fitting = f'0.{minor + 15}' if major == 2 else None  # torchvision counts along with torch
     index = f' --index-url {CPU_INDEX}' if '+cpu' in torch or cuda_of_torch() is None else ''
-    remedy = f"pip install --force-reinstall --no-deps{index} 'torchvision=={fitting}.*'" if fitting else 'pip install torchvision'
+    remedy = (
+        f"pip install --force-reinstall --no-deps{index} 'torchvision=={fitting}.*'"
+        if fitting
+        else 'pip install torchvision'
+    )
     if torchvision is None:
         yield Finding('torchvision is not installed', remedy)
         return
@@ -192,15 +196,19 @@ def check_torchvision() -> Iterator[Finding]:
     if error is not None:
         yield Finding(f'torchvision {torchvision} does not work with torch {torch}: {_words(error)}', remedy)
     elif fitting and _dotted(numbers(torchvision)) != fitting:
-        yield Finding(f'torchvision {torchvision} is not made for torch {torch}, but for another one', remedy, stops=False)
+        yield Finding(
+            f'torchvision {torchvision} is not made for torch {torch}, but for another one', remedy, stops=False
+        )
 
 
 def check_setuptools() -> Iterator[Finding]:
     if import_error('pkg_resources') is not None:
-        yield Finding(
-            f'setuptools {version_of("setuptools") or "is missing"} has no pkg_resources, which MMEngine imports',
-            "pip install 'setuptools<82'",
+        found = (
+            f'setuptools {version_of("setuptools")} has no pkg_resources'
+            if version_of('setuptools')
+            else 'setuptools is missing'
         )
+        yield Finding(f'{found}; MMEngine imports pkg_resources', "pip install 'setuptools<82'")
 
 
 def check_mmengine() -> Iterator[Finding]:
@@ -236,7 +244,9 @@ def check_toolboxes() -> Iterator[Finding]:
     """Those that are installed; which ones are needed depends on the task."""
     there = [module for module, name in TOOLBOXES.items() if version_of(name) or version_of(FORKS.get(name, name))]
     if not there:
-        yield Finding('no toolbox is installed', "pip install 'scopevit[classification]' (or detection, segmentation, pose)")
+        yield Finding(
+            'no toolbox is installed', "pip install 'scopevit[classification]' (or detection, segmentation, pose)"
+        )
     for module in there:
         error = import_error(f'{module}.models')
         if error is not None:
@@ -281,7 +291,9 @@ def check_opencv() -> Iterator[Finding]:
             stops=False,
         )
     error = import_error('cv2')
-    if error is not None and 'libGL' in str(error) or 'libgthread' in str(error):
+    if not there:
+        yield Finding('OpenCV is not installed', 'pip install opencv-python')
+    elif error is not None and re.search('libGL|libgthread', str(error)):
         yield Finding(
             f'OpenCV lacks a library of the system: {_words(error)}',
             'sudo apt-get install -y libgl1 libglib2.0-0, or use opencv-python-headless in its place',
@@ -300,7 +312,9 @@ def check_gpu() -> Iterator[Finding]:
             remedy = 'pip install --force-reinstall torch torchvision (without the index of CPU builds)'
             why = f'torch {version_of("torch")} is a CPU build'
         else:
-            remedy = f'update the driver for CUDA {cuda}, or install a torch for an older CUDA; look at CUDA_VISIBLE_DEVICES'
+            remedy = (
+                f'update the driver for CUDA {cuda}, or install a torch for an older CUDA; look at CUDA_VISIBLE_DEVICES'
+            )
             why = f'torch, built for CUDA {cuda}, does not see it'
         yield Finding(f'there is a GPU ({driver[0]}), but {why}: trainings would run on the CPU', remedy, stops=False)
     for gpu in unsupported_gpus():
@@ -373,9 +387,13 @@ def _explain(what: str, requirement: str, error: BaseException) -> Iterator[Find
     elif missing:
         yield Finding(f'{what} is not installed', f"pip install '{requirement}'")
     elif 'transformers' in str(error) or (what == 'mmpretrain' and transformers and numbers(transformers) >= (4, 50)):
-        yield Finding(f'{what} does not work with transformers {transformers}: {_words(error)}', "pip install 'transformers<4.50'")
+        yield Finding(
+            f'{what} does not work with transformers {transformers}: {_words(error)}', "pip install 'transformers<4.50'"
+        )
     else:
-        yield Finding(f'{what} cannot be imported: {_words(error)}', f"pip install --force-reinstall --no-deps '{requirement}'")
+        yield Finding(
+            f'{what} cannot be imported: {_words(error)}', f"pip install --force-reinstall --no-deps '{requirement}'"
+        )
 
 
 def _words(error: BaseException) -> str:
@@ -417,7 +435,7 @@ def main() -> None:
     for finding in findings:
         print(f'\n{"error" if finding.stops else "note"}: {finding.problem}\n  {finding.remedy}')
     stops = any(finding.stops for finding in findings)
-    print('\nA training cannot start here: mend the errors above.' if stops else '\nA training can start.')
+    print('\nA training cannot start here: see the errors above.' if stops else '\nA training can start.')
     sys.exit(int(stops))
 
 

@@ -143,9 +143,7 @@ def modulated_deform_conv2d(input, offset, mask, weight, bias, stride, padding, 
 
 def deform_conv2d(input, offset, weight, stride, padding, dilation, groups, deform_groups):
     mask = torch.ones(len(offset), offset.shape[1] // 2, *offset.shape[2:])
-    return modulated_deform_conv2d(
-        input, offset, mask, weight, None, stride, padding, dilation, groups, deform_groups
-    )
+    return modulated_deform_conv2d(input, offset, mask, weight, None, stride, padding, dilation, groups, deform_groups)
 
 
 def psa_mask(input, psa_type, mask_size):

@@ -1,276 +1,207 @@
-"""The set-up: what it finds missing, what it keeps, and what it leaves alone."""
+"""The set-up: what it installs, keeps and says; and what is shipped in wheels."""
 
-import ctypes
-import importlib.util
-import json
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
+import tarfile
+from email import message_from_string
 from pathlib import Path
 
 import pytest
 
 from helpers import KERNEL_IS_POSSIBLE, ROOT, tool
 
-FOLDER = ROOT / 'tools' / 'setup'
+SCRIPTS = sorted(path.name for path in (ROOT / 'tools').glob('*.sh') if path.name not in ('env.sh', 'usage.sh'))
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def install():
-    return load('install')
-
-
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    return tmp_path / 'cache' / 'scopevit' / 'wheels'
-
-
-def test_this_environment_is_up_to_date(install):
-    assert install.is_up_to_date(Path(sys.prefix), Path(sys.executable))
-
-
-def test_missing_pieces_of_the_machine_are_named_in_one_apt_line(install, empty_cache, monkeypatch):
-    def cannot_load(name):
-        raise OSError(name)
-
-    monkeypatch.setattr(ctypes, 'CDLL', cannot_load)
-    monkeypatch.setattr(sysconfig, 'get_path', lambda name: '/nowhere')
-    monkeypatch.setattr(shutil, 'which', lambda name: None)
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(SystemExit) as error:
-        install.check_machine(needs_venv=True)
-    version = f'python3.{sys.version_info.minor}'
-    assert 'the venv module, Python.h, a C++ compiler, libGL, GLib' in str(error.value)
-    assert str(error.value).endswith(
-        f'sudo apt-get install -y {version}-venv {version}-dev build-essential libgl1 libglib2.0-0'
-    )
-    # With mmcv's wheel in the cache only scopevit's kernel needs to be compiled.
-    folder = install.wheel_folder('2.13.0+cpu')
-    folder.mkdir(parents=True)
-    (folder / 'mmcv-2.1.0-x.whl').touch()
-    with pytest.raises(SystemExit) as error:
-        install.check_machine(needs_venv=False)
-    assert 'lacks a C++ compiler, libGL, GLib.' in str(error.value)
-
-
-def test_a_complete_machine_passes(install):
-    install.check_machine(needs_venv=True)
-
-
-def fake_python(path, version):
-    path.write_text(f'#!/bin/sh\nif [ "$1" = --version ]; then echo "Python {version}"; else exit 1; fi\n')
-    path.chmod(0o755)
-
-
-def test_wrong_python_is_named(tmp_path):
-    fake_python(tmp_path / 'python3', '3.12.1')
-    for command in ('bash', 'dirname'):
-        (tmp_path / command).symlink_to(shutil.which(command))
-    (tmp_path / 'cat').symlink_to(shutil.which('cat'))
-    env = dict(PATH=str(tmp_path))
-    result = subprocess.run(['bash', ROOT / 'tools/setup.sh'], capture_output=True, text=True, env=env)
-    assert result.returncode == 1
-    assert 'Python 3.10 or 3.11 is needed, but python3 is: Python 3.12.1' in result.stderr
-    assert 'apt-get install -y python3.11 python3.11-venv python3.11-dev' in result.stderr
-    env['PYTHON'] = '/no/such/python'
-    result = subprocess.run(['bash', ROOT / 'tools/setup.sh'], capture_output=True, text=True, env=env)
-    assert '/no/such/python is: ' in result.stderr
-
-
-def answer(monkeypatch, install, output):
-    """Let every command that the set-up runs print this."""
-    done = subprocess.CompletedProcess([], 0, stdout=output, stderr='')
-    monkeypatch.setattr(install.subprocess, 'run', lambda *args, **options: done)
-
-
-def test_wheel_name_says_what_it_was_built_for(install, empty_cache, monkeypatch):
-    monkeypatch.setattr(shutil, 'which', lambda name: f'/usr/bin/{name}')
-    monkeypatch.delenv('TORCH_CUDA_ARCH_LIST', raising=False)
-    answer(monkeypatch, install, json.dumps(['2.13.0+cpu', None, []]))
-    cpu = install.wheel_folder(install.torch_build(Path('python'))).name
-    tag = f'cp3{sys.version_info.minor}'
-    assert cpu.startswith(f'mmcv-2.1.0_{tag}_torch-2.13.0+cpu_linux_')
-    answer(monkeypatch, install, json.dumps(['2.13.0+cu130', '13.0', ['8.0', '9.0']]))
-    cuda = install.wheel_folder(install.torch_build(Path('python'))).name
-    assert cuda.startswith(f'mmcv-2.1.0_{tag}_torch-2.13.0+cuda13.0-sm8.0-9.0_linux_')
-
-
-def test_cuda_torch_without_nvcc_stops(install, monkeypatch):
-    monkeypatch.setattr(shutil, 'which', lambda name: None)
-    monkeypatch.delenv('CUDA_HOME', raising=False)
-    answer(monkeypatch, install, json.dumps(['2.13.0', '13.0', ['9.0']]))
-    with pytest.raises(SystemExit, match='nvcc.*is missing') as error:
-        install.torch_build(Path('python'))
-    assert 'TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu' in str(error.value)
-
-
-@pytest.mark.parametrize('cuda', [True, False])
-def test_cuda_packages_are_found_before_they_are_downloaded(cuda, install, monkeypatch):
-    names = ['torch', 'sympy'] + (['nvidia-cublas'] if cuda else [])
-    report = json.dumps(dict(install=[dict(metadata=dict(name=name)) for name in names]))
-
-    def run(command, **options):
-        assert '--dry-run' in command
-        Path(command[command.index('--report') + 1]).write_text(report)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(install.subprocess, 'run', run)
-    monkeypatch.setattr(shutil, 'which', lambda name: None)
-    monkeypatch.delenv('CUDA_HOME', raising=False)
-    if cuda:
-        with pytest.raises(SystemExit, match='nvcc'):
-            install.refuse_cuda_without_nvcc(Path('python'), [])
-    else:
-        install.refuse_cuda_without_nvcc(Path('python'), [])
-
-
-def test_wheel_is_built_once_and_an_interrupted_build_leaves_nothing(install, empty_cache, monkeypatch):
-    monkeypatch.setattr(install, 'torch_build', lambda python: '2.13.0+cpu')
-    builds = []
-
-    def build(command, log, environment):
-        scratch = Path(command[command.index('-w') + 1])
-        builds.append(scratch)
-        if len(builds) == 1:
-            (scratch / 'half-a-wheel').touch()
-            raise KeyboardInterrupt
-        assert environment['MMCV_WITH_OPS'] == '1'
-        (scratch / 'mmcv-2.1.0-cp3-linux.whl').write_text('wheel')
-        return True
-
-    monkeypatch.setattr(install, 'follow_build', build)
-    with pytest.raises(KeyboardInterrupt):
-        install.mmcv_wheel(Path('python'))
-    assert list(empty_cache.iterdir()) == []
-    wheel = install.mmcv_wheel(Path('python'))
-    assert wheel.read_text() == 'wheel'
-    assert install.mmcv_wheel(Path('python')) == wheel
-    assert len(builds) == 2
-    assert [path.name for path in empty_cache.iterdir()] == [wheel.parent.name]
-
-
-def test_failed_build_names_its_log(install, empty_cache, monkeypatch, capfd):
-    monkeypatch.setattr(install, 'torch_build', lambda python: '2.13.0+cpu')
-    script = 'print("[1/3] first"); print("[2/3] second"); raise SystemExit("compiler error")'
-    follow = install.follow_build
-    monkeypatch.setattr(install, 'follow_build', lambda command, *rest: follow([sys.executable, '-c', script], *rest))
-    with pytest.raises(SystemExit, match=r'did not build; .* are in .*\.log') as error:
-        install.mmcv_wheel(Path('python'))
-    log = Path(str(error.value).split(' are in ')[1])
-    assert 'compiler error' in log.read_text()
-    assert 'compiled 2 of 3 files' in capfd.readouterr().out
-
-
-def test_active_environment_is_listed_before_it_changes(install, tmp_path, capsys, monkeypatch):
-    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'env'], check=True)
-    python = tmp_path / 'env' / 'bin' / 'python'
-    wanted = dict(pin.split('==') for pin in install.all_pins())
-    assert {name: version for name, _, version in install.changes(python)} == wanted
-    monkeypatch.setattr(sys, 'stdin', open(os.devnull))  # noqa: SIM115
-    with pytest.raises(SystemExit, match='nothing was changed'):
-        install.confirm_changes(python, ask=True)
-    assert f'mmengine: install {wanted["mmengine"]}' in capsys.readouterr().out
-    assert install.changes(Path(sys.executable)) == []
-
-
-def test_other_source_of_torch_is_not_up_to_date(install, tmp_path, monkeypatch):
-    monkeypatch.setattr(install, 'changes', lambda python: [])
-    monkeypatch.delenv('TORCH_INDEX_URL', raising=False)
-    python = Path(sys.executable)
-    assert not install.is_up_to_date(tmp_path, python)
-    install.write_stamp(tmp_path)
-    (tmp_path / install.TORCH_SOURCE).write_text('https://one')
-    assert install.is_up_to_date(tmp_path, python)  # nothing asked for: as it was
-    assert install.torch_source(tmp_path) == ('https://one', False)
-    monkeypatch.setenv('TORCH_INDEX_URL', 'https://one')
-    assert install.is_up_to_date(tmp_path, python)
-    monkeypatch.setenv('TORCH_INDEX_URL', 'https://two')
-    assert not install.is_up_to_date(tmp_path, python)
-
-
-@pytest.mark.parametrize('asked', ['https://cpu', None])
-def test_torch_of_another_source_is_replaced_with_mmcv(asked, install, tmp_path, monkeypatch):
-    """Also after a set-up that stopped half-way: no stamp, but a torch."""
-    if asked:
-        monkeypatch.setenv('TORCH_INDEX_URL', asked)
-    else:
-        monkeypatch.delenv('TORCH_INDEX_URL', raising=False)
-    commands = []
-    monkeypatch.setattr(install, 'pip', lambda python, *words: commands.append([str(word) for word in words]))
-    monkeypatch.setattr(install, 'mmcv_wheel', lambda python: 'mmcv.whl')
-    monkeypatch.setattr(install, 'refuse_cuda_without_nvcc', lambda python, source: commands.append(source))
-    install.install(tmp_path, Path('python'))
-    checked = commands[1]
-    assert '--no-deps' not in checked  # the check has to see what torch needs
-    torch = next(command for command in commands[2:] if install.pin('torch') in command)
-    assert ('--force-reinstall' in torch) == ('--force-reinstall' in checked) == bool(asked)
-    assert ['--no-deps', '--force-reinstall', 'mmcv.whl'] in commands
-    assert (tmp_path / install.TORCH_SOURCE).read_text() == (asked or '')
-    commands.clear()
-    install.install(tmp_path, Path('python'))  # once more: now it is from there
-    assert '--force-reinstall' not in commands[1]
-
-
-@pytest.mark.parametrize('stamp', ['', '"half', '3'])
-def test_damaged_environment_is_set_up_again(stamp, install, tmp_path):
-    (tmp_path / install.STAMP).write_text(stamp)
-    assert not install.is_up_to_date(tmp_path, Path(sys.executable))
-    gone = tmp_path / 'python'
-    gone.symlink_to('/no/such/python3.11')
-    assert not install.runs_this_version(gone)
-    install.make_venv(tmp_path / 'env', tmp_path / 'env' / 'bin' / 'python')
-    assert install.runs_this_version(tmp_path / 'env' / 'bin' / 'python')
-
-
-def test_active_needs_an_active_environment(install, monkeypatch):
-    monkeypatch.setattr(sys, 'argv', ['setup.sh', '--active'])
-    monkeypatch.setattr(sys, 'prefix', sys.base_prefix)
-    monkeypatch.delenv('CONDA_PREFIX', raising=False)
-    with pytest.raises(SystemExit, match='no environment is active'):
-        install.main()
-
-
-REPAIRED = """
-import sys
-sys.path.insert(0, {folder!r})
-import torchvision_repair
-assert 'torch' not in sys.modules, 'starting Python must not import torch'
-torchvision_repair._extension_loads = lambda folder: {loads}
-import torchvision.ops
-assert (torchvision_repair._library is None) == {loads}
-assert not any(type(finder).__name__ == '_BeforeTorchvision' for finder in sys.meta_path[:1])
+# Stands for a Python and its environments: writes down what it is called with. FAKE_TORCH is the torch
+# that is installed, FAKE_FAILS a word of the call that fails.
+FAKE_PYTHON = """#!/bin/bash
+echo "$*" >> "$FAKE_CALLS"
+if [ -n "$FAKE_FAILS" ] && [[ "$*" = *"$FAKE_FAILS"* ]]; then echo "ERROR: No space left on device"; exit 1; fi
+case "$*" in
+    -V) echo Python 3.12.9 ;;
+    *'-m venv'*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    *"m.version('torch')"*) [ -n "$FAKE_TORCH" ] && echo "torch==$FAKE_TORCH" ;;
+    *"m.version('"*) exit 1 ;;
+esac
 """
 
 
-@pytest.mark.parametrize('loads', [False, True])
-def test_torchvision_repair_steps_in_only_where_the_extension_fails(loads, tmp_path):
-    """With a stand-in torchvision, isolated from the environment's own repair."""
-    package = tmp_path / 'torchvision'
-    package.mkdir()
-    (package / '__init__.py').write_text('')
-    # As torchvision does at import: fails unless someone declared the operator.
-    ops = '' if loads else 'import torch\ntorch.library.register_fake("torchvision::nms")(lambda a, b, c: a)\n'
-    (package / 'ops.py').write_text(ops)
-    script = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n' + REPAIRED.format(folder=str(FOLDER), loads=loads)
-    # Without site's .pth files, torch itself is found by path.
-    script = f'import sys; sys.path.append({sysconfig.get_path("purelib")!r})\n{script}'
-    result = subprocess.run([sys.executable, '-S', '-c', script], capture_output=True, text=True)
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of what the set-up reads, and a Python that only writes down what it is to do."""
+    checkout = tmp_path / 'checkout'
+    for name in ('tools', 'requirements'):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns('fashion_mnist_subset'))
+    for name in ('setup.py', 'scopevit/stack/mmpose.py', 'scopevit/models/layers/attention.cpp'):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
+    python = tmp_path / 'python'
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    for name in ('TORCH_INDEX_URL', 'VIRTUAL_ENV', 'CONDA_PREFIX', 'FAKE_FAILS', 'FAKE_TORCH'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('PYTHON', str(python))
+    monkeypatch.setenv('FAKE_CALLS', str(tmp_path / 'calls'))
+    return checkout
+
+
+def set_up(checkout, *words, **environment):
+    """Run the set-up; returns the finished process and what Python was called with."""
+    calls = Path(os.environ['FAKE_CALLS'])
+    calls.write_text('')
+    command = ['bash', checkout / 'tools/setup.sh', *words]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, stdin=subprocess.DEVNULL
+    )
+    return result, calls.read_text().splitlines()
+
+
+def pip_calls(calls):
+    return [call for call in calls if call.startswith('-m pip install')]
+
+
+def test_set_up_installs_the_tested_versions_and_then_has_nothing_to_do(checkout):
+    result, calls = set_up(checkout)
     assert result.returncode == 0, result.stderr
+    torch, toolboxes, scopevit = pip_calls(calls)
+    constraints = '-c .venv/scopevit-constraints.txt'
+    assert torch.endswith(f'{constraints} torch torchvision')
+    assert constraints in toolboxes
+    assert toolboxes.count(' -r ') == 9
+    assert scopevit.endswith('--no-deps --no-build-isolation -e .')
+    tested = (checkout / 'requirements/constraints.txt').read_text()
+    assert (checkout / '.venv/scopevit-constraints.txt').read_text().strip() == tested.strip()
+    assert 'scopevit/stack/mmpose.py' in calls
+    assert '-m scopevit doctor' in calls
+    assert 'Set-up: .venv is ready after' in result.stdout
+    assert len(result.stdout.splitlines()) < 15
+    again, calls = set_up(checkout)
+    assert again.stdout == 'Set-up: .venv is up to date\n'
+    assert pip_calls(calls) == []
 
 
-def test_starting_python_does_not_import_torch():
-    script = 'import sys; assert "torch" not in sys.modules and "torchvision" not in sys.modules'
-    assert subprocess.run([sys.executable, '-c', script]).returncode == 0
+@pytest.mark.parametrize('name', ['requirements/pose.txt', 'setup.py', 'scopevit/models/layers/attention.cpp'])
+def test_what_has_changed_is_installed(name, checkout):
+    set_up(checkout)
+    with (checkout / name).open('a') as file:
+        file.write('\n#')
+    assert pip_calls(set_up(checkout)[1])
+
+
+def test_a_torch_that_is_there_stays(checkout):
+    result, calls = set_up(checkout, FAKE_TORCH='2.13.0+cpu')
+    assert result.returncode == 0, result.stderr
+    constraints = (checkout / '.venv/scopevit-constraints.txt').read_text().splitlines()
+    assert [line for line in constraints if line.startswith('torch')] == ['torch==2.13.0+cpu']
+    assert 'there already: torch==2.13.0+cpu' in result.stdout
+
+
+def test_torch_comes_from_where_one_asks_for_it(checkout):
+    _, calls = set_up(checkout, TORCH_INDEX_URL='https://cpu')
+    torch, *others = pip_calls(calls)
+    assert '--index-url https://cpu' in torch
+    assert not any('https://cpu' in call for call in others)
+
+
+@pytest.mark.parametrize(
+    ('fails', 'step'),
+    [('torch torchvision', 'torch and torchvision'), ('openmmlab.txt', 'mmcv'), ('scopevit doctor', 'Checking')],
+)
+def test_a_step_that_fails_is_named_with_its_log_and_the_doctor(fails, step, checkout):
+    result, _ = set_up(checkout, FAKE_FAILS=fails)
+    assert result.returncode == 1
+    error = result.stderr
+    assert f'{step}' in error
+    assert 'ERROR: No space left on device' in error
+    assert '.venv/setup.log' in error
+    assert 'scopevit doctor' in error
+    assert 'ERROR' in (checkout / '.venv/setup.log').read_text()
+    assert pip_calls(set_up(checkout)[1])  # it is not taken for done
+
+
+def test_no_python_that_fits(checkout, tmp_path):
+    result, _ = set_up(checkout, PYTHON='/no/such/python')
+    assert result.returncode == 1
+    for words in ('Python 3.10 to 3.14', 'python3-venv', 'uv python install 3.12', 'pyenv install 3.12'):
+        assert words in result.stderr
+
+
+@pytest.fixture
+def active(tmp_path):
+    """An environment that is active."""
+    python = tmp_path / 'active/bin/python'
+    python.parent.mkdir(parents=True)
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    return dict(VIRTUAL_ENV=str(tmp_path / 'active'))
+
+
+def test_active_environment_is_asked_about_before_it_changes(checkout, active):
+    result, calls = set_up(checkout, '--active', **active)
+    assert result.returncode == 1
+    assert 'nothing was changed: there is no terminal to ask on; say --yes' in result.stderr
+    assert all('--dry-run' in call for call in pip_calls(calls))
+    result, calls = set_up(checkout, '--active', '--yes', **active)
+    assert result.returncode == 0, result.stderr
+    assert not any('-m venv' in call for call in calls)
+    assert len([call for call in pip_calls(calls) if '--dry-run' not in call]) == 3
+
+
+def test_active_needs_an_active_environment(checkout):
+    result, calls = set_up(checkout, '--active')
+    assert result.returncode == 1
+    assert 'no environment is active' in result.stderr
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_every_script_has_help(script):
+    result = tool(script, '--help')
+    assert f'bash tools/{script}' in result.stdout
+    assert result.stderr == ''
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_wrong_arguments_show_the_usage_and_what_is_wrong(script):
+    if script == 'run_tests.sh':  # hands its arguments on to pytest
+        return
+    result = tool(script, '--sead', check=False)
+    assert result.returncode == 2
+    assert f'bash tools/{script}' in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith('error: ')
+
+
+COMPILING_PYTHON = """#!/bin/bash
+case "$*" in
+    -) echo "$FAKE_TORCH none " ;;
+    -c*version_info*) echo cp312 ;;
+    *'pip download'*)
+        while [ "$1" != -d ]; do shift; done
+        mkdir -p mmcv-2.1.0 && echo "flags = '-std=c++17'" > mmcv-2.1.0/setup.py
+        tar -czf "$2/mmcv-2.1.0.tar.gz" mmcv-2.1.0 && rm -r mmcv-2.1.0 ;;
+    *'pip wheel'*)
+        while [ "$1" != -w ]; do shift; done
+        mkdir -p "$2" && cp "$3/setup.py" "$2/mmcv-2.1.0-fake.whl" && echo "$CFLAGS" >> "$2/mmcv-2.1.0-fake.whl" ;;
+    *'pip install'*) echo "$*" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(('torch', 'standard'), [('2.13.0+cpu', 'c++17'), ('2.14.1', 'c++20')])
+def test_mmcv_is_compiled_as_its_torch_asks_and_kept(torch, standard, tmp_path):
+    python = tmp_path / 'python'
+    python.write_text(COMPILING_PYTHON)
+    python.chmod(0o755)
+    env = dict(FAKE_TORCH=torch, XDG_CACHE_HOME=str(tmp_path / 'cache'), TORCH_CUDA_ARCH_LIST='')
+    first = tool('mmcv_operators.sh', python, env=env)
+    (wheel,) = (tmp_path / 'cache/scopevit/wheels').glob(f'mmcv-2.1.0_cp312_torch-{torch}_*/mmcv-*.whl')
+    assert f'-std={standard}' in wheel.read_text()
+    assert '-g0' in wheel.read_text()
+    assert f'--no-deps --force-reinstall {wheel}' in first.stdout
+    wheel.write_text('kept')
+    tool('mmcv_operators.sh', python, env=env)
+    assert wheel.read_text() == 'kept'
 
 
 def test_scripts_choose_ports_and_machines():
@@ -285,12 +216,6 @@ def test_scripts_choose_ports_and_machines():
     several = command(NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='1234')
     assert '--nnodes=2 --node-rank=1 --master-addr=10.0.0.1 --master-port=1234' in several
     assert '--master-port=1234' in command(PORT='1234')
-
-
-def test_quickstart_names_unknown_arguments():
-    result = tool('quickstart.sh', '--sead', 1, check=False)
-    assert result.returncode == 2
-    assert 'unknown argument --sead' in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -308,13 +233,19 @@ def test_quickstart_refuses_before_it_sets_up(words, says):
     assert result.stdout == ''
 
 
-@pytest.fixture
-def source(tmp_path):
-    """What a wheel is built from, in a folder of its own."""
-    source = tmp_path / 'source'
-    for name in ('scopevit', 'configs', 'tools'):
+def copy_source(source):
+    """What a wheel is built from, into a folder of its own."""
+    for name in ('scopevit', 'configs', 'tools', 'requirements'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '*.so'))
-    for name in ('setup.py', 'README.md', 'LICENSE', 'model-index.yml', 'pyproject.toml'):
+    for name in (
+        'setup.py',
+        'README.md',
+        'CHANGELOG.md',
+        'LICENSE',
+        'MANIFEST.in',
+        'model-index.yml',
+        'pyproject.toml',
+    ):
         shutil.copy(ROOT / name, source / name)
     return source
 
@@ -342,33 +273,83 @@ def which_attention(site):
     return has_kernel == 'True'
 
 
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    """An unpacked wheel."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = copy_source(folder / 'source')
+    # Through the source distribution, as an index has it.
+    command = [sys.executable, 'setup.py', '-q', 'sdist', '-d', folder]
+    subprocess.run(command, check=True, cwd=source, capture_output=True)
+    with tarfile.open(next(folder.glob('scopevit-*.tar.gz'))) as archive:
+        archive.extractall(folder, filter='data')
+    return build_wheel(next(folder.glob('scopevit-*/')), SCOPEVIT_REPOSITORY='git@example.com:group/scopevit.git')
+
+
 @pytest.mark.slow
-def test_wheel_ships_kernel_configs_tools_and_model_index(source, tmp_path):
-    site = build_wheel(source)
+def test_wheel_ships_kernel_configs_tools_and_model_index(site):
     assert which_attention(site) == KERNEL_IS_POSSIBLE
     mim = site / 'scopevit' / '.mim'
+    of_a_checkout = ('setup.sh', 'mmcv_operators.sh', 'quickstart.sh', 'run_tests.sh')
     for folder in ('configs', 'tools'):
         shipped = {p.relative_to(mim) for p in (mim / folder).rglob('*') if p.is_file()}
-        there = {p.relative_to(source) for p in (source / folder).rglob('*') if p.is_file()}
-        of_a_checkout = {
-            p for p in there if p.name in ('setup.sh', 'quickstart.sh', 'run_tests.sh') or 'setup' in p.parts
+        tracked = subprocess.run(['git', 'ls-files', folder], cwd=ROOT, capture_output=True, text=True).stdout.split()
+        assert shipped == {
+            Path(p) for p in tracked if 'fashion_mnist_subset' not in p and Path(p).name not in of_a_checkout
         }
-        assert shipped == there - of_a_checkout
     assert (mim / 'model-index.yml').is_file()
-    # The shipped tools run from there.
-    env = dict(os.environ, PYTHONPATH=str(site))
-    command = [sys.executable, mim / 'tools' / 'train.py', '--help']
-    assert 'usage: train.py' in subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path).stdout
+    assert sum(p.stat().st_size for p in site.rglob('*')) < 2.5e6
 
 
 @pytest.mark.slow
-def test_without_a_compiler_scopevit_installs_and_uses_pytorchs_attention(source):
-    assert not which_attention(build_wheel(source, CC='false', CXX='false'))
+def test_wheel_says_what_it_is(site):
+    (metadata,) = site.glob('scopevit-*.dist-info/METADATA')
+    metadata = message_from_string(metadata.read_text())
+    assert metadata['Author']
+    assert 'https://example.com/group/scopevit' in ''.join(metadata.get_all('Project-URL') or [metadata['Home-page']])
+    assert any('Python :: 3.14' in line for line in metadata.get_all('Classifier'))
+    assert set(metadata.get_all('Provides-Extra')) == {
+        'all',
+        'classification',
+        'detection',
+        'segmentation',
+        'pose',
+        'export',
+    }
+    needs = [line for line in metadata.get_all('Requires-Dist') if 'detection' in line]
+    assert any(line.startswith('mmcv-lite<2.2') for line in needs)
+    assert not any(line.startswith(('mmcv<', 'mmcv>', 'mmcv=', 'mmpose')) for line in metadata.get_all('Requires-Dist'))
+    description = metadata.get_payload()
+    assert '](https://example.com/group/scopevit/blob/main/LICENSE)' in description
+    assert '](configs/' not in description
 
 
-def test_a_change_of_the_kernel_is_compiled_by_the_next_set_up(install, tmp_path, monkeypatch):
-    before = install.fingerprint()
-    changed = tmp_path / 'attention.cpp'
-    changed.write_text(install.KERNEL.read_text() + '//')
-    monkeypatch.setattr(install, 'KERNEL', changed)
-    assert install.fingerprint() != before
+def installed_scopevit(site, folder, *words):
+    command = [sys.executable, '-m', 'scopevit', *map(str, words)]
+    env = {**os.environ, 'PYTHONPATH': str(site)}
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder)
+
+
+@pytest.mark.slow
+def test_wheel_runs_from_an_empty_folder(site, tmp_path):
+    listed = installed_scopevit(site, tmp_path)
+    for command in ('train', 'test', 'predict', 'swap', 'check', 'flops', 'benchmark', 'doctor', 'install-mmpose'):
+        assert f'  {command} ' in listed.stdout
+        of_command = installed_scopevit(site, tmp_path, command, '--help')
+        assert of_command.returncode == 0, of_command.stderr
+        assert 'usage: ' in of_command.stdout
+    wrong = installed_scopevit(site, tmp_path, 'trian')
+    assert wrong.returncode == 2
+    assert 'there is no command trian; did you mean train?' in wrong.stderr
+    name = 'scopevit::classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
+    assert '8.01' in installed_scopevit(site, tmp_path, 'flops', name, '--shape', 64, 64).stdout
+    script = f'import scopevit, mmengine; print(mmengine.Config.fromstring("_base_ = {name!r}", ".py").model.head)'
+    result = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(site)}
+    )
+    assert 'LinearClsHead' in result.stdout, result.stderr
+
+
+@pytest.mark.slow
+def test_without_a_compiler_scopevit_installs_and_uses_pytorchs_attention(tmp_path):
+    assert not which_attention(build_wheel(copy_source(tmp_path / 'source'), CC='false', CXX='false'))

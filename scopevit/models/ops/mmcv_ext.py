@@ -20,7 +20,9 @@ from scopevit.engine.errors import UserError
 try:
     import torchvision
 except RuntimeError as error:  # its compiled part is of another torch
-    raise ImportError(f'torchvision cannot be used with torch {torch.__version__}: python -m scopevit doctor') from error
+    raise ImportError(
+        f'torchvision cannot be used with torch {torch.__version__}: python -m scopevit doctor'
+    ) from error
 
 print_log("mmcv has no compiled operators: torchvision's and PyTorch's are used", logger='current')
 
