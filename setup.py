@@ -67,14 +67,17 @@ def long_description(url):
 
 
 class BuildWithMim(build_py):
-    """Copy what MIM and the command scopevit read into the built package; the source tree stays as it is."""
+    """Copy what MIM, MMEngine and the command scopevit read into the built package; an editable one gets links."""
 
     def run(self):
         super().run()
-        if self.editable_mode:
-            return
-        target = Path(self.build_lib, 'scopevit', '.mim')
+        target = Path(HERE if self.editable_mode else self.build_lib, 'scopevit', '.mim')
         shutil.rmtree(target, ignore_errors=True)
+        if self.editable_mode:
+            target.mkdir()
+            for name in ('configs', 'tools', 'model-index.yml'):
+                (target / name).symlink_to(Path('..', '..', name))
+            return
         for folder in ('configs', 'tools'):
             shutil.copytree(HERE / folder, target / folder, ignore=shutil.ignore_patterns(*NOT_IN_WHEELS))
         shutil.copy(HERE / 'model-index.yml', target)

@@ -8,10 +8,10 @@ Without a command it lists them; ``scopevit COMMAND --help`` tells a command's a
 import difflib
 import runpy
 import sys
-from pathlib import Path
 from typing import Dict, Tuple
 
-PACKAGE = Path(__file__).resolve().parent
+from .stack.shipped import shipped
+
 # Command: what it runs, a file of tools/ or a module, and what it does.
 COMMANDS: Dict[str, Tuple[str, str]] = {
     'train': ('train.py', 'train a model from a config'),
@@ -24,12 +24,6 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     'doctor': ('scopevit.stack.doctor', 'examine the machine and the installed packages'),
     'install-mmpose': ('scopevit.stack.mmpose', 'install mmpose, which pip alone cannot'),
 }
-
-
-def tools_folder() -> Path:
-    """tools/ of the installed package, or of the checkout that this runs in."""
-    installed = PACKAGE / '.mim' / 'tools'
-    return installed if installed.is_dir() else PACKAGE.parent / 'tools'
 
 
 def usage() -> str:
@@ -51,7 +45,7 @@ def main() -> None:
     target, _ = COMMANDS[command]
     sys.argv = [f'scopevit {command}', *arguments]
     if target.endswith('.py'):
-        runpy.run_path(str(tools_folder() / target), run_name='__main__')
+        runpy.run_path(str(shipped('tools') / target), run_name='__main__')
     else:
         runpy.run_module(target, run_name='__main__')
 

@@ -72,7 +72,7 @@ train() {
 if [ "$task" = classification ]; then
     say "Unpacking 6,000 training and 1,000 test images of clothing"
     "$PYTHON" tools/data/fashion_mnist.py unpack
-    train configs/classification/scopevit-xtiny_2xb64-12e_fashion-mnist-32px.py "$runs"
+    train configs/classification/scopevit-xtiny_2xb64-9e_fashion-mnist-32px.py "$runs"
 else
     say "Drawing scenes in the layouts of ImageNet, COCO and ADE20K"
     "$PYTHON" tools/data/make_scenes.py

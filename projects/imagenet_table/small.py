@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from projects.imagenet_table.rows import ROOT, Row
 from scopevit.engine.errors import UserError
 
-RECIPE = ROOT / 'configs' / 'classification' / 'scopevit-xtiny_2xb64-12e_fashion-mnist-32px.py'
+RECIPE = ROOT / 'configs' / 'classification' / 'scopevit-xtiny_2xb64-9e_fashion-mnist-32px.py'
 CLASSES, CHANNELS = 10, 1
 LIBRARIES = {  # their words for classes and channels
     'TimmClassifier': dict(num_classes=CLASSES, in_chans=CHANNELS),

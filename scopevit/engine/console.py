@@ -17,10 +17,11 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .errors import UserError
+from .hooks import PretrainedBackboneHook
 from .optim import backbone_of
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -67,17 +68,22 @@ class QuietRunner(Runner):
         return logger
 
     def build_train_loop(self, loop: object) -> object:
-        self.register_hook(_OpenScreenHook(self.screen), priority='VERY_LOW')
+        self.register_hook(_ScreenHook(self.screen), priority='VERY_LOW')
         return super().build_train_loop(loop)
 
     def build_test_loop(self, loop: object) -> object:
-        self.register_hook(_OpenScreenHook(self.screen), priority='VERY_LOW')
+        self.register_hook(_ScreenHook(self.screen), priority='VERY_LOW')
         return super().build_test_loop(loop)
 
 
-class _OpenScreenHook(Hook):
+class _ScreenHook(Hook):
     def __init__(self, screen: _UntilTheFirstIteration) -> None:
         self.screen = screen
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.iter:
+            epoch = f'epoch {runner.epoch}, ' if isinstance(runner.train_loop, EpochBasedTrainLoop) else ''
+            runner.logger.info(f'The training goes on from {epoch}iteration {runner.iter}')
 
     def _before_iter(self, *args: object, **options: object) -> None:
         self.screen.is_open = True
@@ -114,6 +120,7 @@ def log_summary(runner: Runner, config: str) -> None:
         'batch': _batch(runner),
         'schedule': _schedule(runner),
         'device': _device(),
+        'weights': _weights(runner),
         'log': os.path.join(runner.log_dir, f'{runner.timestamp}.log'),
     }
     runner.logger.info('\n' + '\n'.join(f'  {key:17}{value}' for key, value in lines.items()))
@@ -125,6 +132,16 @@ def _data(loader: object) -> str:
         return 'none'
     root = getattr(dataset, 'data_root', None)
     return f'{type(dataset).__name__}, {len(dataset):,} samples' + (f' in {root}' if root else '')
+
+
+def _weights(runner: Runner) -> str:
+    cfg = runner.cfg
+    if cfg.get('resume'):
+        return f'go on from {cfg.get("load_from") or find_latest_checkpoint(runner.work_dir) or "the beginning"}'
+    pretrained = [hook.checkpoint for hook in runner.hooks if isinstance(hook, PretrainedBackboneHook)]
+    if pretrained:
+        return f'backbone of {pretrained[-1]}'
+    return f'of {cfg.load_from}' if cfg.get('load_from') else 'initialised as the config says'
 
 
 def _batch(runner: Runner) -> str:

@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..stack.shipped import shipped
 from .console import QuietRunner, silence_useless_warnings
 from .errors import UserError
 
@@ -54,13 +55,16 @@ def positive(text: str) -> int:
 
 
 def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
-    """Load a config file, or a config of an installed toolbox (``mmdet::retinanet/...``).
+    """Load a config file, or one of an installed toolbox or of this package (``mmdet::retinanet/...``).
 
     Raises:
         UserError: If there is no such config, or an override does not fit it.
     """
+    given, (scope, _, path) = name, name.partition('::')
+    if scope == 'scopevit':
+        name = str(shipped('configs') / path)
     if '::' not in name and not os.path.isfile(name):
-        raise UserError(f'config {name} does not exist{_suggestion(name)}')
+        raise UserError(f'config {given} does not exist{_suggestion(given)}')
     try:
         if '::' in name:
             cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
@@ -79,7 +83,10 @@ def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
 
 
 def _suggestion(name: str) -> str:
-    known = {path.name: str(path) for path in Path('configs').rglob('*.py')}
+    here, folder = Path('configs'), shipped('configs')
+    known = {path.name: str(path) for path in here.rglob('*.py')} or {
+        path.name: f'scopevit::{path.relative_to(folder).as_posix()}' for path in folder.rglob('*.py')
+    }
     close = difflib.get_close_matches(os.path.basename(name), known, n=3, cutoff=0.4)
     return f'; did you mean {" or ".join(known[c] for c in close)}?' if close else '; check the path'
 

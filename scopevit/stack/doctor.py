@@ -66,10 +66,10 @@ def version_of(distribution: str) -> Optional[str]:
 def import_error(module: str) -> Optional[BaseException]:
     """What importing a module raises; None if it works."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')
-                importlib.import_module(module)
+        silence = io.StringIO()
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            importlib.import_module(module)
     except (Exception, SystemExit) as error:  # whatever a broken package raises, it is what this is about
         return error
     return None

@@ -37,12 +37,16 @@ def pip(*words: object) -> None:
     subprocess.run([sys.executable, '-m', 'pip', *map(str, words)], check=True)
 
 
+def download_xtcocotools(folder: Path) -> None:
+    """Put a compiled wheel into a folder, one for any machine: the Python files are the same in each."""
+    wheel = ('--only-binary=:all:', '--python-version', '3.11', '--platform', 'manylinux2014_x86_64')
+    pip('download', '--no-deps', *wheel, '--dest', folder, f'xtcocotools=={XTCOCOTOOLS}')
+
+
 def install(version: str) -> None:
     """Install mmpose and xtcocotools into the environment of this Python."""
     with tempfile.TemporaryDirectory() as folder:
-        # The Python files are the same in every wheel.
-        wheel = ('--only-binary=:all:', '--python-version', '3.11', '--platform', 'manylinux2014_x86_64')
-        pip('download', '--no-deps', *wheel, '--dest', folder, f'xtcocotools=={XTCOCOTOOLS}')
+        download_xtcocotools(Path(folder))
         pure = make_pure_wheel(next(Path(folder).glob('xtcocotools-*.whl')), Path(folder))
         pip('install', '--no-deps', '--force-reinstall', pure)
     pip('install', '--no-deps', f'mmpose{version}')
@@ -54,7 +58,10 @@ def main() -> None:
     try:
         install(parser.parse_args().version)
     except subprocess.CalledProcessError as error:
-        sys.exit(f'error: pip could not do this: {" ".join(error.cmd[2:])}; its words are above')
+        sys.exit(
+            f'error: pip could not do this: {" ".join(error.cmd[2:])}; its words are above '
+            '(python -m scopevit doctor tells what is wrong with the environment)'
+        )
 
 
 if __name__ == '__main__':

@@ -25,6 +25,7 @@ from torch import nn
 from ..engine.errors import UserError
 from ..engine.inference import is_checkpoint
 from ..engine.launch import load_config
+from ..models.ops import MissingOperator
 from ..models import ScopeViT
 from .probe import Level, ProbeError, build_uninitialised, in_scope, probe_backbone, probe_neck
 from .trial import SettingError, gpu_operator, run_tensor, small_model, walk
@@ -111,8 +112,10 @@ def swap_backbone(
             problems.append((where, f'{name}: {error}'))
         except Exception as error:  # a candidate may fail in any way; the ways left are tried
             key = _failing_key(error, new) or where
+            if isinstance(error, MissingOperator):  # whichever way
+                raise SwapError([(key, str(error))]) from error
             operator = gpu_operator(error)
-            if operator:  # whichever way
+            if operator:
                 why = f'cannot be tried without a GPU: its operator {operator} has no implementation for CPUs'
                 raise SwapError([(key, why)]) from error
             problems.append((key, f'{name}: {error if isinstance(error, SettingError) else _one_line(error)}'))

@@ -14,6 +14,7 @@ from mmengine.registry import TRANSFORMS
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
+from ..models.ops import MissingOperator
 from .probe import without_weights
 
 SIZES = (96, 224, 320, 512)  # some heads only run on images as large as those of their recipe
@@ -89,7 +90,7 @@ def run_tensor(cfg: Config, model: nn.Module) -> int:
             return size
         except Exception as error:  # heads for large images run out of pixels in many ways
             problem = problem or error
-            if gpu_operator(error):
+            if gpu_operator(error) or isinstance(error, MissingOperator):
                 break
     raise problem
 

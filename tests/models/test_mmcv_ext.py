@@ -7,16 +7,17 @@ import sys
 import mmcv.ops
 import pytest
 import torch
-from reference import plain_mmcv
 
 from helpers import COMPILED_MMCV
+from reference import plain_mmcv
 from scopevit.engine.errors import UserError
 from scopevit.models.ops import mmcv_ext
 
 # By the modules of mmcv.ops that call them.
 MODULES = (
-    'nms roi_align roi_pool deform_conv modulated_deform_conv psa_mask focal_loss masked_conv multi_scale_deform_attn'
-).split()
+    *('nms', 'roi_align', 'roi_pool', 'deform_conv', 'modulated_deform_conv', 'psa_mask'),
+    *('focal_loss', 'masked_conv', 'multi_scale_deform_attn'),
+)
 NO_CPU_KERNEL = ('roi_pool', 'sigmoid_focal_loss', 'softmax_focal_loss', 'masked_conv2d')
 
 

@@ -419,7 +419,7 @@ def test_ones_own_folders(tmp_path):
 
 def test_a_data_set_that_would_download_itself_does_not(fashion_mnist, tmp_path):
     config = tmp_path / 'fashion.py'
-    base = CONFIGS / 'classification' / 'scopevit-xtiny_2xb64-12e_fashion-mnist-32px.py'
+    base = CONFIGS / 'classification' / 'scopevit-xtiny_2xb64-9e_fashion-mnist-32px.py'
     loaders = ''.join(f'{s}_dataloader = dict(dataset=dict(download=True))\n' for s in ('train', 'val', 'test'))
     config.write_text(f'_base_ = {str(base)!r}\n{loaders}')
     (tmp_path / 'data' / 'fashion_mnist_subset').mkdir(parents=True)

@@ -236,7 +236,7 @@ def test_quickstart_refuses_before_it_sets_up(words, says):
 def copy_source(source):
     """What a wheel is built from, into a folder of its own."""
     for name in ('scopevit', 'configs', 'tools', 'requirements'):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '*.so'))
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '*.so', '.mim'))
     for name in (
         'setup.py',
         'README.md',

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -78,12 +79,58 @@ def test_two_processes_train_as_one(toy_options, tmp_path):
     options = ['--pretrained', tmp_path / 'start.pth', *toy_options]
     tool('train.py', TOY, '--work-dir', tmp_path / 'one', *options, 'train_dataloader.batch_size=16')
     result = tool('dist_train.sh', TOY, 2, '--work-dir', tmp_path / 'two', *options, 'train_dataloader.batch_size=8')
-    assert 'Distributed training: True' in result.stdout + result.stderr
+    assert '16 = 8 images x 2 processes' in result.stdout
     one, two = weights(tmp_path / 'one' / 'epoch_4.pth'), weights(tmp_path / 'two' / 'epoch_4.pth')
     begun = {f'backbone.{key}': value for key, value in model.state_dict().items()}
     moved = largest_difference({key: one[key] for key in begun}, begun)
     assert moved > 1e-3  # it did train
     assert largest_difference(one, two) < 0.01 * moved  # rounding, which AdamW enlarges where gradients are small
+
+
+def test_a_start_can_be_read(toy_options, tmp_path):
+    """What stands on the screen before the first line about training; the log file has everything."""
+    options = ['--work-dir', tmp_path, *toy_options, 'train_cfg.max_epochs=1']
+    result = tool('dist_train.sh', TOY, 2, *options)
+    shown = (result.stderr + result.stdout).split('Epoch(train)')[0].splitlines()
+    assert len(shown) <= 20, shown
+    summary = ' '.join(' '.join(shown).split())
+    for words in (
+        f'task mmpretrain, {TOY}',
+        'ImageClassifier with ScopeViT as backbone',
+        'training data FashionMNIST, ',
+        'device CPU, 2 processes of 1 thread',
+        str(tmp_path),
+    ):
+        assert words in summary, summary
+    for noise in ('Warning', 'nccl', 'paramwise_options', 'IterTimerHook', 'init_cfg'):
+        assert noise not in '\n'.join(shown)
+    (log,) = tmp_path.glob('*/*.log')
+    log = log.read_text()
+    for kept in ('System environment', 'optim_wrapper = dict(', 'IterTimerHook', "{'backend': 'gloo'}"):
+        assert kept in log
+
+
+def test_progress_is_shown_in_a_terminal_above_which_the_log_goes_on(toy_options, tmp_path):
+    import pty
+
+    command = [sys.executable, ROOT / 'tools' / 'train.py', TOY, '--work-dir', tmp_path, *toy_options]
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, 'COLUMNS': '200', 'TERM': 'xterm'}
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    screen = b''
+    try:
+        while chunk := os.read(ours, 65536):
+            screen += chunk
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait() == 0
+    screen = screen.decode()
+    assert 'training' in screen
+    assert 'validating' in screen
+    assert re.search(r'\d+/\d+ \d:\d\d:\d\d', screen)  # iterations, and the time that is left
+    assert 'Epoch(train)' in screen
+    assert screen.rstrip().endswith('\x1b[?25h') or '\x1b[?25h' in screen  # the cursor is back
 
 
 def test_validation_in_two_processes_is_that_of_the_checkpoint(toy_options, fashion_mnist, tmp_path):
@@ -130,7 +177,7 @@ def test_interrupted_run_resumes_to_the_same_weights(toy_run, toy_options, tmp_p
         later.unlink()
     last.write_text(str(tmp_path / 'epoch_2.pth'))
     result = tool('train.py', TOY, '--resume', *options)
-    assert 'resumed epoch: 2' in result.stdout + result.stderr
+    assert 'goes on from epoch 2' in result.stdout
     assert largest_difference(weights(tmp_path / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')) == 0
     # --resume with a path, in two processes
     (tmp_path / 'epoch_4.pth').unlink()
@@ -218,7 +265,7 @@ def test_slurm_scripts(toy_run, toy_options, tmp_path):
 def test_scripts_say_how_they_are_used(script):
     result = tool(script, check=False)
     assert result.returncode == 2
-    assert 'usage:' in result.stderr
+    assert f'bash tools/{script}' in result.stderr
     if script == 'dist_train.sh':
         result = tool(script, 'config.py', 'two', check=False)
         assert result.returncode == 2

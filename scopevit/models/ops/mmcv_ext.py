@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
-from scopevit.engine.errors import UserError
+from scopevit.models.ops.mmcv_finder import MissingOperator
 
 try:
     import torchvision
@@ -25,17 +25,6 @@ except RuntimeError as error:  # its compiled part is of another torch
     ) from error
 
 print_log("mmcv has no compiled operators: torchvision's and PyTorch's are used", logger='current')
-
-
-class MissingOperator(UserError):
-    """An operator that only a compiled mmcv has."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"mmcv's operator {name} needs a compiled mmcv, which is not installed: "
-            'bash tools/setup.sh --mmcv-operators (docs/install.md)'
-        )
-        self.name = name
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:

@@ -8,7 +8,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Optional, Sequence
 
+from ...engine.errors import UserError
+
 NAME = 'mmcv._ext'
+
+
+class MissingOperator(UserError):
+    """An operator that only a compiled mmcv has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"mmcv's operator {name} needs a compiled mmcv, which is not installed: "
+            'bash tools/setup.sh --mmcv-operators (docs/install.md)'
+        )
+        self.name = name
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -1,0 +1,11 @@
+"""Files that lie beside the package in a checkout, and inside it when it is installed."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped(name: str) -> Path:
+    """The folder ``configs`` or ``tools`` that belongs to this package."""
+    installed = PACKAGE / '.mim' / name
+    return installed if installed.is_dir() else PACKAGE.parent / name
