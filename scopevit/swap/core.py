@@ -25,8 +25,8 @@ from torch import nn
 from ..engine.errors import UserError
 from ..engine.inference import is_checkpoint
 from ..engine.launch import load_config
-from ..models.ops import MissingOperator
 from ..models import ScopeViT
+from ..models.ops import MissingOperator
 from .probe import Level, ProbeError, build_uninitialised, in_scope, probe_backbone, probe_neck
 from .trial import SettingError, gpu_operator, run_tensor, small_model, walk
 

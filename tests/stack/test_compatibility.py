@@ -1,0 +1,39 @@
+"""What MMEngine is told of this package and of newer Pythons."""
+
+import importlib
+import pkgutil
+
+import pytest
+from mmengine.config import Config
+from mmengine.utils.dl_utils.misc import mmcv_full_available
+
+from helpers import fails_cleanly, tool_here
+from scopevit.engine.launch import load_config
+from scopevit.stack import compatibility
+
+CONFIG = 'scopevit::classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
+
+
+def test_python_314_has_no_find_loader(monkeypatch):
+    """MMEngine's optimizer constructor asks for it."""
+    monkeypatch.delattr(pkgutil, 'find_loader', raising=False)
+    with pytest.raises(AttributeError):
+        mmcv_full_available()
+    importlib.reload(compatibility)
+    assert mmcv_full_available()
+
+
+def test_configs_of_this_package_have_a_name():
+    cfg = load_config(CONFIG)
+    assert cfg.model.backbone.arch == 'tiny'
+
+
+def test_configs_of_this_package_can_be_bases():
+    cfg = Config.fromstring(f"_base_ = {CONFIG!r}\nmodel = dict(backbone=dict(arch='small'))", '.py')
+    assert cfg.model.backbone.arch == 'small'
+    assert cfg.model.head.type == 'LinearClsHead'
+
+
+def test_a_name_that_is_not_there_is_answered_with_close_ones(tmp_path):
+    result = tool_here('analysis/get_flops.py', CONFIG.replace('tiny', 'teeny'), cwd=tmp_path)
+    fails_cleanly(result, f'does not exist; did you mean {CONFIG}')
