@@ -67,17 +67,22 @@ def long_description(url):
 
 
 class BuildWithMim(build_py):
-    """Copy what MIM, MMEngine and the command scopevit read into the built package; an editable one gets links."""
+    """Adds to the built package what MIM, MMEngine and the command scopevit read; the source tree stays as it is.
+
+    Beside the package goes what lets Python find operators for mmcv-lite, see mmcv_finder.py, also
+    where a toolbox is imported before scopevit.
+    """
 
     def run(self):
         super().run()
-        target = Path(HERE if self.editable_mode else self.build_lib, 'scopevit', '.mim')
-        shutil.rmtree(target, ignore_errors=True)
+        # An editable package stays where it is; only what lies beside it is installed.
+        site = Path(self.distribution.get_command_obj('install').install_lib if self.editable_mode else self.build_lib)
+        shutil.copy(HERE / 'scopevit' / 'models' / 'ops' / 'mmcv_finder.py', site / '_scopevit_mmcv.py')
+        (site / 'scopevit_mmcv.pth').write_text('import _scopevit_mmcv\n')
         if self.editable_mode:
-            target.mkdir()
-            for name in ('configs', 'tools', 'model-index.yml'):
-                (target / name).symlink_to(Path('..', '..', name))
             return
+        target = site / 'scopevit' / '.mim'
+        shutil.rmtree(target, ignore_errors=True)
         for folder in ('configs', 'tools'):
             shutil.copytree(HERE / folder, target / folder, ignore=shutil.ignore_patterns(*NOT_IN_WHEELS))
         shutil.copy(HERE / 'model-index.yml', target)

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import scopevit  # noqa: F401  (before the toolboxes, whose operators it brings)
-
 ROOT = Path(__file__).resolve().parents[1]
 GPU, COMPILED = 'gpu', 'compiled_mmcv'  # markers of what may skip
 sys.path.insert(0, str(Path(__file__).parent))  # for tests/reference

@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/usage.sh
 show_help "$@"
-[ $# -eq 1 ] || refuse 'name the Python of the environment'
+[ $# -eq 1 ] && [ -x "$(command -v -- "$1")" ] || refuse 'name the Python of the environment'
 python=$1
 version=$(sed -n 's/^mmcv==//p' "requirements/constraints.txt")
 

@@ -51,7 +51,7 @@ python=$prefix/bin/python
 # 2. Nothing to do? The stamp names all that an environment is made from.
 stamp=$prefix/.scopevit-setup
 made_from=$(cat requirements/*.txt setup.py tools/setup.sh tools/mmcv_operators.sh scopevit/stack/mmpose.py \
-    scopevit/models/layers/attention.cpp | cat - <(echo "$PWD $("$base" -V)") | cksum)
+    scopevit/models/ops/mmcv_finder.py scopevit/models/layers/attention.cpp | cat - <(echo "$PWD $("$base" -V)") | cksum)
 if [ "$(cat "$stamp" 2>/dev/null)" = "$made_from" ] && "$python" -c '' 2>/dev/null && [ -z "$operators" ]; then
     echo "Set-up: $prefix is up to date"
     exit

@@ -120,6 +120,7 @@ def log_summary(runner: Runner, config: str) -> None:
         'batch': _batch(runner),
         'schedule': _schedule(runner),
         'device': _device(),
+        'operators': _operators(),
         'weights': _weights(runner),
         'log': os.path.join(runner.log_dir, f'{runner.timestamp}.log'),
     }
@@ -171,6 +172,13 @@ def _device() -> str:
     if torch.cuda.is_available():
         return f'{count} x {torch.cuda.get_device_name()}'
     return f'CPU, {_counted(count, "process")} of {_counted(torch.get_num_threads(), "thread")}'
+
+
+def _operators() -> str:
+    operators = getattr(sys.modules.get('mmcv._ext'), '__file__', None)
+    if operators is None:
+        return 'none of mmcv'
+    return "torchvision's and PyTorch's for mmcv-lite" if operators.endswith('.py') else "mmcv's own"
 
 
 def _counted(count: int, what: str) -> str:

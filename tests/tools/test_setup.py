@@ -14,6 +14,10 @@ from helpers import KERNEL_IS_POSSIBLE, ROOT, tool
 
 SCRIPTS = sorted(path.name for path in (ROOT / 'tools').glob('*.sh') if path.name not in ('env.sh', 'usage.sh'))
 
+READ_BY_SET_UP = (
+    *('setup.py', 'scopevit/stack/mmpose.py'),
+    *('scopevit/models/ops/mmcv_finder.py', 'scopevit/models/layers/attention.cpp'),
+)
 # Stands for a Python and its environments: writes down what it is called with. FAKE_TORCH is the torch
 # that is installed, FAKE_FAILS a word of the call that fails.
 FAKE_PYTHON = """#!/bin/bash
@@ -34,7 +38,7 @@ def checkout(tmp_path, monkeypatch):
     checkout = tmp_path / 'checkout'
     for name in ('tools', 'requirements'):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns('fashion_mnist_subset'))
-    for name in ('setup.py', 'scopevit/stack/mmpose.py', 'scopevit/models/layers/attention.cpp'):
+    for name in READ_BY_SET_UP:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, checkout / name)
     python = tmp_path / 'python'
@@ -236,7 +240,7 @@ def test_quickstart_refuses_before_it_sets_up(words, says):
 def copy_source(source):
     """What a wheel is built from, into a folder of its own."""
     for name in ('scopevit', 'configs', 'tools', 'requirements'):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '*.so', '.mim'))
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '*.so'))
     for name in (
         'setup.py',
         'README.md',
@@ -335,6 +339,7 @@ def test_wheel_runs_from_an_empty_folder(site, tmp_path):
     listed = installed_scopevit(site, tmp_path)
     for command in ('train', 'test', 'predict', 'swap', 'check', 'flops', 'benchmark', 'doctor', 'install-mmpose'):
         assert f'  {command} ' in listed.stdout
+    for command in ('train', 'doctor'):  # a file and a module
         of_command = installed_scopevit(site, tmp_path, command, '--help')
         assert of_command.returncode == 0, of_command.stderr
         assert 'usage: ' in of_command.stdout
@@ -342,7 +347,11 @@ def test_wheel_runs_from_an_empty_folder(site, tmp_path):
     assert wrong.returncode == 2
     assert 'there is no command trian; did you mean train?' in wrong.stderr
     name = 'scopevit::classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
-    assert '8.01' in installed_scopevit(site, tmp_path, 'flops', name, '--shape', 64, 64).stdout
+    assert '8,006,716' in installed_scopevit(site, tmp_path, 'flops', name, '--shape', 64, 64).stdout
+    assert (
+        'did you mean scopevit::' in installed_scopevit(site, tmp_path, 'flops', name.replace('tiny', 'teeny')).stderr
+    )
+    # As a base of somebody's config, in somebody's script.
     script = f'import scopevit, mmengine; print(mmengine.Config.fromstring("_base_ = {name!r}", ".py").model.head)'
     result = subprocess.run(
         [sys.executable, '-c', script], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(site)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import ROOT, fails_cleanly, image_folders, tool_here, write_image
+from helpers import COMPILED_MMCV, ROOT, fails_cleanly, image_folders, tool_here, write_image
 
 pytestmark = pytest.mark.slow
 CONFIGS = ROOT / 'configs'
@@ -340,7 +340,10 @@ def test_label_maps_with_unknown_classes(maps):
 @pytest.mark.parametrize('config', [MASK_RCNN, POSE], ids=['detection', 'pose'])
 def test_mixed_precision_in_which_a_head_cannot_compute(config, coco):
     result = train(config, coco, 'optim_wrapper.type=AmpOptimWrapper')
-    fails_cleanly(result, 'cannot compute in bfloat16', 'leave --amp out')
+    if config == MASK_RCNN and not COMPILED_MMCV:  # whose RoIAlign cannot
+        assert result.returncode == 0, result.stderr
+    else:
+        fails_cleanly(result, 'cannot compute in bfloat16', 'leave --amp out')
 
 
 # Images of every kind

@@ -85,7 +85,7 @@ def run(config: str, folder: Path) -> dict:
         row['seconds'].append(round(time.time() - start))
         row['losses'] += [float(loss) for loss in re.findall(r'\(train\).*? loss: ([\d.]+|nan)', result.stdout)]
         row['validated'] += len(re.findall(r'(?:Epoch|Iter)\(val\)', result.stdout)) > 0
-        if resume and not re.search(r'resumed epoch: \d, iter: 2\b', result.stdout):
+        if resume and not re.search(r'goes on from (epoch \d, )?iteration 2\b', result.stdout):
             row.update(status='did not resume', log=result.stdout[-2000:])
         if result.returncode:
             row.update(status=f'failed with {result.returncode}', log=result.stdout[-2000:])

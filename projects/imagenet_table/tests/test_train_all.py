@@ -329,7 +329,7 @@ def test_a_training_goes_on_after_an_interruption(data, tmp_path):
     assert result.returncode == 0, result.stderr
     assert '1 trainings, about' in result.stdout
     log = work_dir.with_name(f'{work_dir.name}.log').read_text()
-    assert 'resumed epoch: 1' in log
+    assert 'goes on from epoch 1' in log
     measured = json.loads((work_dir / 'result.json').read_text())
     assert len(measured['held_out']) == 2
     assert [step for step, _ in measured['losses']] == [3, 6]

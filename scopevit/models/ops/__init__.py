@@ -1,7 +1,17 @@
 """How operators are computed where the packages installed bring none of their own."""
 
-from .mmcv_finder import MissingOperator, offer_mmcv_operators
+from ...engine.errors import UserError
+from . import mmcv_finder
 
-offer_mmcv_operators()
+__all__ = ['MissingOperator', 'mmcv_finder']
 
-__all__ = ['MissingOperator']
+
+class MissingOperator(UserError):
+    """An operator that only a compiled mmcv has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"mmcv's operator {name} needs a compiled mmcv, which is not installed: "
+            'bash tools/setup.sh --mmcv-operators (docs/install.md)'
+        )
+        self.name = name

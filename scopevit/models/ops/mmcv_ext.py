@@ -12,10 +12,9 @@ from typing import Callable, List, NoReturn, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from torch import Tensor
 
-from scopevit.models.ops.mmcv_finder import MissingOperator
+from scopevit.models.ops import MissingOperator
 
 try:
     import torchvision
@@ -23,8 +22,6 @@ except RuntimeError as error:  # its compiled part is of another torch
     raise ImportError(
         f'torchvision cannot be used with torch {torch.__version__}: python -m scopevit doctor'
     ) from error
-
-print_log("mmcv has no compiled operators: torchvision's and PyTorch's are used", logger='current')
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
