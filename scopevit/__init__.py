@@ -10,7 +10,7 @@ from .version import __version__
 try:
     import mmengine.config  # noqa: F401
     import torch  # noqa: F401
-except (ImportError, OSError) as error:  # torch or mmengine is missing or broken; the doctor works all the same
+except Exception as error:  # torch or mmengine is missing or broken in any way; the doctor works all the same
     _cause = error
 
     def __getattr__(name: str) -> object:

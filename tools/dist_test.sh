@@ -6,6 +6,6 @@
 # On several machines set on each: NNODES, NODE_RANK (0 is the first), MASTER_ADDR and PORT of the first.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-[ $# -ge 3 ] || show_help "$@"
+show_help "${@:1:3}" # what follows is for the Python tool
 [ $# -ge 3 ] || refuse 'CONFIG, CKPT and NPROC are needed'
 launch "$3" "$root/tools/test.py" "$1" "$2" "${@:4}"

@@ -6,6 +6,6 @@
 # On several machines set on each: NNODES, NODE_RANK (0 is the first), MASTER_ADDR and PORT of the first.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-[ $# -ge 2 ] || show_help "$@"
+show_help "${@:1:2}" # what follows is for the Python tool
 [ $# -ge 2 ] || refuse 'CONFIG and NPROC are needed'
 launch "$2" "$root/tools/train.py" "$1" "${@:3}"

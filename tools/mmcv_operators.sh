@@ -14,33 +14,32 @@ source tools/usage.sh
 show_help "$@"
 [ $# -eq 1 ] && [ -x "$(command -v -- "$1")" ] || refuse 'name the Python of the environment'
 python=$1
-version=$(sed -n 's/^mmcv==//p' "requirements/constraints.txt")
+version=$(sed -n 's/^mmcv==//p' requirements/constraints.txt)
 
-read -r torch cuda gpus <<< "$("$python" - <<'PYTHON'
-import torch
-gpus = {'%d.%d' % torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
-print(torch.__version__, torch.version.cuda or 'none', ';'.join(sorted(gpus)))
-PYTHON
-)"
+facts=$("$python" -c '
+import sys, torch
+gpus = {"%d.%d" % torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+print("cp%d%d" % sys.version_info[:2], torch.__version__, torch.version.cuda or "none", ";".join(sorted(gpus)))')
+read -r tag torch cuda gpus <<<"$facts"
 gpus=${TORCH_CUDA_ARCH_LIST:-$gpus}
-export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(nproc)}
+export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
 export CFLAGS="-g0 ${CFLAGS:-}" # without debug symbols it takes half the time
 if [ -n "$gpus" ]; then
     command -v nvcc >/dev/null || [ -n "${CUDA_HOME:-}" ] ||
-        fail "nvcc is missing: install the CUDA toolkit $cuda, or leave out --mmcv-operators, without which GPUs are served, too"
+        fail "nvcc is missing: install the CUDA toolkit $cuda; without --mmcv-operators none is needed, for GPUs either"
     export FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$gpus
 fi
 
-tag=$("$python" -c 'import sys; print(f"cp{sys.version_info[0]}{sys.version_info[1]}")')
-kept=${XDG_CACHE_HOME:-$HOME/.cache}/scopevit/wheels/mmcv-${version}_${tag}_torch-$torch${gpus:+_sm-${gpus//;/-}}_$(uname -sm | tr ' ' _)
+kept=${XDG_CACHE_HOME:-$HOME/.cache}/scopevit/wheels
+kept=$kept/mmcv-${version}_${tag}_torch-$torch${gpus:+_sm-${gpus//;/-}}_$(uname -sm | tr ' ' _)
 if ! ls "$kept"/mmcv-*.whl >/dev/null 2>&1; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     "$python" -m pip install ninja psutil wheel
     "$python" -m pip download --no-deps --no-build-isolation --no-binary :all: -d "$work" "mmcv==$version"
     tar -xzf "$work/mmcv-$version.tar.gz" -C "$work"
-    if [[ ! $torch =~ ^2\.([0-9]|1[0-3])\. ]]; then
-        sed -i 's/-std=c++17/-std=c++20/' "$work/mmcv-$version/setup.py" # torch's headers ask for it from 2.14 on
+    if [[ ! $torch =~ ^2\.([0-9]|1[0-3])\. ]]; then # torch's headers ask for it from 2.14 on
+        sed -i.before 's/-std=c++17/-std=c++20/' "$work/mmcv-$version/setup.py"
     fi
     "$python" -m pip wheel -v --no-build-isolation --no-deps -w "$work/wheel" "$work/mmcv-$version"
     mkdir -p "$(dirname "$kept")"

@@ -6,6 +6,6 @@
 # GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), GRES (gpu:8; none asks for CPUs only), SRUN_ARGS, PORT (random)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-[ $# -ge 4 ] || show_help "$@"
+show_help "${@:1:4}" # what follows is for the Python tool
 [ $# -ge 4 ] || refuse 'PARTITION, JOB_NAME, CONFIG and CKPT are needed'
 slurm_launch "$1" "$2" "$root/tools/test.py" "${@:3}"

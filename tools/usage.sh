@@ -1,11 +1,13 @@
 # Sourced by the scripts here: their --help and their last words.
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
 fail() {
     echo "error: $1" >&2
     exit 1
 }
 
 # The comment at the top of the script that runs: what it does and takes.
-usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$tools/$(basename "$0")"; }
 
 # refuse WHAT: end over wrong arguments.
 refuse() {

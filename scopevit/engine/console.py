@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Iterator, List, Optional
 
 import torch
+from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -146,9 +147,10 @@ def _weights(runner: Runner) -> str:
 
 
 def _batch(runner: Runner) -> str:
-    size = getattr(runner.train_loop.dataloader, 'batch_size', None)
+    loader = runner.train_loop.dataloader
+    size = getattr(loader, 'batch_size', None) or getattr(getattr(loader, 'batch_sampler', None), 'batch_size', None)
     if size is None:
-        return 'set by its sampler'
+        return 'as its sampler says'
     accumulated = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
     factors = ((size, 'image'), (get_world_size(), 'process'), (accumulated, 'iteration'))
     shown = [_counted(count, what) for count, what in factors if count > 1 or what == 'image']
@@ -163,14 +165,17 @@ def _schedule(runner: Runner) -> str:
     if steps:
         length = f'{_counted(loop.max_epochs, "epoch")} of {_counted(steps, "iteration")}'
     optimizer = (runner.cfg.get('optim_wrapper') or {}).get('optimizer') or {}
-    rate = f', learning rate {optimizer["lr"]:g}' if isinstance(optimizer.get('lr'), float) else ''
+    rate = f', learning rate {optimizer["lr"]:g}' if isinstance(optimizer.get('lr'), (int, float)) else ''
+    scaling = runner.cfg.get('auto_scale_lr') or {}
+    if rate and scaling.get('enable'):
+        rate += f' for {_counted(scaling.base_batch_size, "image")}, scaled to the batch'
     return f'{length}, {optimizer.get("type", "an optimizer")}{rate}'
 
 
 def _device() -> str:
-    count = get_world_size()
-    if torch.cuda.is_available():
-        return f'{count} x {torch.cuda.get_device_name()}'
+    count, device = get_world_size(), get_device()
+    if device != 'cpu':
+        return f'{count} x {torch.cuda.get_device_name() if device == "cuda" else device}'
     return f'CPU, {_counted(count, "process")} of {_counted(torch.get_num_threads(), "thread")}'
 
 

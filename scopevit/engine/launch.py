@@ -5,6 +5,7 @@ import ctypes
 import difflib
 import functools
 import gc
+import importlib.util
 import os
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..stack.doctor import TOOLBOXES
 from ..stack.shipped import shipped
 from .console import QuietRunner, silence_useless_warnings
 from .errors import UserError
@@ -63,7 +65,9 @@ def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
     given, (scope, _, path) = name, name.partition('::')
     if scope == 'scopevit':
         name = str(shipped('configs') / path)
-    if '::' not in name and not os.path.isfile(name):
+    if '::' in name:
+        _check_toolbox(name, scope)
+    elif not os.path.isfile(name):
         raise UserError(f'config {given} does not exist{_suggestion(given)}')
     try:
         if '::' in name:
@@ -80,6 +84,23 @@ def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
         except (KeyError, TypeError, AssertionError) as error:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
     return cfg
+
+
+def _check_toolbox(name: str, scope: str) -> None:
+    """Make sure that the toolbox of a config's name is one, is installed, and has the config."""
+    if scope not in TOOLBOXES:
+        raise UserError(f'config {name}: {scope} is none of scopevit, {", ".join(TOOLBOXES)}')
+    spec = importlib.util.find_spec(scope)
+    if spec is None:
+        install = 'scopevit install-mmpose' if scope == 'mmpose' else f'pip install {TOOLBOXES[scope]}'
+        raise UserError(f'config {name}: {scope} is not installed: {install}')
+    folder = Path(spec.origin).parent / '.mim' / 'configs'
+    path = name.partition('::')[2]
+    if folder.is_dir() and not (folder / path).is_file():
+        known = {file.name: file.relative_to(folder).as_posix() for file in folder.rglob('*.py')}
+        close = difflib.get_close_matches(os.path.basename(path), known, n=3, cutoff=0.4)
+        hint = f'; did you mean {" or ".join(f"{scope}::{known[c]}" for c in close)}?' if close else ''
+        raise UserError(f'config {name} does not exist{hint}')
 
 
 def _suggestion(name: str) -> str:

@@ -25,12 +25,16 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
 OLDEST_TORCH = (2, 1)
-CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
+TORCH_INDEX = 'https://download.pytorch.org/whl'  # /cpu, /cu126, ...
+COMPILE_MMCV = 'in a checkout, bash tools/setup.sh --mmcv-operators'
 TOOLBOXES = dict(mmpretrain='mmpretrain', mmdet='mmdet', mmseg='mmsegmentation', mmpose='mmpose')  # by module
 # Official distributions, and the names under which a maintained fork installs the same modules.
 FORKS = {name: f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')}
 FORKS['mmdet'] = 'onedl-mmdetection'
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
+# Distributions by module, where their names differ.
+DISTRIBUTIONS = dict(PIL='pillow', sklearn='scikit-learn', yaml='pyyaml')
+HAVE_CHECKS = ('torch', 'torchvision', 'pkg_resources', 'mmengine', 'mmcv', 'cv2', 'xtcocotools')
 SHOWN = (
     *('torch', 'torchvision', 'numpy', 'setuptools', 'mmengine', 'mmcv', 'mmcv-lite', *TOOLBOXES.values()),
     *(*FORKS.values(), 'xtcocotools', 'pycocotools', *OPENCV),
@@ -85,8 +89,13 @@ def gpus_of_driver() -> List[str]:
 
 
 def gpus_of_torch() -> List[str]:
+    """Names of the GPUs that torch can use; the driver may know of more."""
     import torch
 
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        if not torch.cuda.is_available():
+            return []
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
@@ -94,20 +103,19 @@ def unsupported_gpus() -> List[str]:
     """GPUs for whose compute capability the installed torch has no code."""
     import torch
 
-    built = {int(name.split('_')[1].rstrip('af')) for name in torch.cuda.get_arch_list() if name.startswith('sm_')}
-    capabilities = [10 * major + minor for major, minor in map(torch.cuda.get_device_capability, _gpu_numbers())]
+    built = [name.rstrip('af').split('_') for name in torch.cuda.get_arch_list()]
     return [
-        f'{torch.cuda.get_device_name(i)} (compute capability {capability / 10})'
-        for i, capability in enumerate(capabilities)
-        # Code for one capability runs on later ones of the same generation.
-        if built and not any(b // 10 == capability // 10 and b <= capability for b in built)
+        f'{name} (compute capability {major}.{minor})'
+        for i, name in enumerate(gpus_of_torch())
+        for major, minor in [torch.cuda.get_device_capability(i)]
+        if built and not any(_runs(kind, int(number), 10 * major + minor) for kind, number in built)
     ]
 
 
-def _gpu_numbers() -> range:
-    import torch
-
-    return range(torch.cuda.device_count())
+def _runs(kind: str, built: int, capability: int) -> bool:
+    """Whether code for one compute capability runs on a GPU of another."""
+    # Machine code runs on later GPUs of its generation, intermediate code (compute_90) on all later ones.
+    return built <= capability and (kind == 'compute' or built // 10 == capability // 10)
 
 
 def cuda_of_torch() -> Optional[str]:
@@ -168,13 +176,16 @@ def check_python() -> Iterator[Finding]:
 def check_torch() -> Iterator[Finding]:
     version = version_of('torch')
     error = import_error('torch')
-    if error is not None:
-        what = 'is not installed' if version is None else f'{version} cannot be imported: {_words(error)}'
-        yield Finding(f'torch {what}', 'pip install torch torchvision')
-    elif version and numbers(version) < OLDEST_TORCH:
+    if error is not None and version is None:
+        yield Finding('torch is not installed', 'pip install torch torchvision')
+    elif error is not None:
         yield Finding(
-            f'torch {version} is too old', f"pip install --upgrade 'torch>={_dotted(OLDEST_TORCH)}' torchvision"
+            f'torch {version} cannot be imported: {_words(error)}',
+            f'pip install --force-reinstall --no-deps torch=={_plain(version)}',
         )
+    elif version and numbers(version) < OLDEST_TORCH:
+        remedy = f"pip install --upgrade 'torch>={_dotted(OLDEST_TORCH)}' torchvision"
+        yield Finding(f'torch {version} is too old', remedy)
 
 
 def check_torchvision() -> Iterator[Finding]:
@@ -183,12 +194,10 @@ def check_torchvision() -> Iterator[Finding]:
         return
     major, minor = numbers(torch)
     fitting = f'0.{minor + 15}' if major == 2 else None  # torchvision counts along with torch
-    index = f' --index-url {CPU_INDEX}' if '+cpu' in torch or cuda_of_torch() is None else ''
-    remedy = (
-        f"pip install --force-reinstall --no-deps{index} 'torchvision=={fitting}.*'"
-        if fitting
-        else 'pip install torchvision'
-    )
+    build = torch.partition('+')[2] or ('' if cuda_of_torch() else 'cpu')
+    index = f' --index-url {TORCH_INDEX}/{build}' if build else ''
+    wanted = f"'torchvision=={fitting}.*'" if fitting else 'torchvision'
+    remedy = f'pip install --force-reinstall --no-deps{index} {wanted}'
     if torchvision is None:
         yield Finding('torchvision is not installed', remedy)
         return
@@ -196,71 +205,72 @@ def check_torchvision() -> Iterator[Finding]:
     if error is not None:
         yield Finding(f'torchvision {torchvision} does not work with torch {torch}: {_words(error)}', remedy)
     elif fitting and _dotted(numbers(torchvision)) != fitting:
-        yield Finding(
-            f'torchvision {torchvision} is not made for torch {torch}, but for another one', remedy, stops=False
-        )
+        yield Finding(f'torchvision {torchvision} is not made for torch {torch}', remedy, stops=False)
 
 
 def check_setuptools() -> Iterator[Finding]:
     if import_error('pkg_resources') is not None:
-        found = (
-            f'setuptools {version_of("setuptools")} has no pkg_resources'
-            if version_of('setuptools')
-            else 'setuptools is missing'
-        )
+        version = version_of('setuptools')
+        found = f'setuptools {version} has no pkg_resources' if version else 'setuptools is missing'
         yield Finding(f'{found}; MMEngine imports pkg_resources', "pip install 'setuptools<82'")
 
 
 def check_mmengine() -> Iterator[Finding]:
-    error = import_error('mmengine')
-    if error is not None:
-        yield from _explain('MMEngine', 'mmengine', error)
+    yield from _check_import('MMEngine', 'mmengine', 'mmengine', 'mmengine')
 
 
 def check_mmcv() -> Iterator[Finding]:
     mmcv, lite = version_of('mmcv'), version_of('mmcv-lite')
+    again = "pip uninstall -y mmcv mmcv-lite && pip install 'mmcv-lite<2.2'"
     if mmcv and lite:
-        yield Finding(
-            f'mmcv {mmcv} and mmcv-lite {lite} are both installed and share their files',
-            "pip uninstall -y mmcv mmcv-lite, then pip install 'mmcv-lite<2.2' (or mmcv, to have it compiled)",
-            stops=mmcv != lite,
-        )
+        yield Finding(f'mmcv {mmcv} and mmcv-lite {lite} are both installed and share their files', again, mmcv != lite)
     version = mmcv or lite
     if version and numbers(version) >= (2, 2):
-        yield Finding(f'mmcv {version} is refused by mmdet and mmsegmentation', "pip install 'mmcv-lite<2.2'")
-    error = import_error('mmcv')
-    if error is not None:
-        yield from _explain('mmcv', 'mmcv-lite<2.2', error)
-    elif not mmcv_is_compiled():
+        yield Finding(f'mmcv {version} is refused by mmdet and mmsegmentation', again)
+    broken = list(_check_import('mmcv', 'mmcv', 'mmcv' if mmcv else 'mmcv-lite', 'mmcv-lite<2.2'))
+    yield from broken
+    if broken or import_error('mmcv') is not None:
+        return
+    if not mmcv_is_compiled():
         yield Finding(
             "mmcv has no compiled operators; torchvision's serve all configs but those with CARAFE, deformable RoI "
             'pooling, rotated boxes or point clouds',
-            'nothing, unless you need those: bash tools/setup.sh --mmcv-operators',
+            f'nothing, unless you need those: {COMPILE_MMCV}',
             stops=False,
         )
+    elif import_error('mmcv._ext') is not None:
+        why = _words(import_error('mmcv._ext'))
+        yield Finding(f"mmcv's operators were compiled for another torch: {why}", f'{again}, or {COMPILE_MMCV}')
+
+
+def check_toolbox() -> Iterator[Finding]:
+    """That there is one; which ones are needed depends on the task."""
+    if not _toolboxes():
+        yield Finding(
+            'no toolbox is installed',
+            "in a checkout: pip install '.[classification]' (or detection, segmentation, pose, all)",
+        )
+    elif version_of('mmpose') is None and version_of('json_tricks') and version_of('munkres'):
+        yield Finding('mmpose is missing beside what it needs', 'python -m scopevit install-mmpose', stops=False)
 
 
 def check_toolboxes() -> Iterator[Finding]:
-    """Those that are installed; which ones are needed depends on the task."""
-    there = [module for module, name in TOOLBOXES.items() if version_of(name) or version_of(FORKS.get(name, name))]
-    if not there:
-        yield Finding(
-            'no toolbox is installed', "pip install 'scopevit[classification]' (or detection, segmentation, pose)"
-        )
-    for module in there:
-        error = import_error(f'{module}.models')
-        if error is not None:
-            yield from _explain(module, TOOLBOXES[module], error)
+    for module in _toolboxes():
+        yield from _check_import(module, f'{module}.models', TOOLBOXES[module], TOOLBOXES[module])
+
+
+def _toolboxes() -> List[str]:
+    return [module for module, name in TOOLBOXES.items() if version_of(name) or version_of(f'onedl-{name}')]
 
 
 def check_forks() -> Iterator[Finding]:
-    official = [name for name in FORKS if version_of(name)]
+    official = [name for name in FORKS if version_of(name) or (name == 'mmcv' and version_of('mmcv-lite'))]
     forks = [fork for fork in FORKS.values() if version_of(fork)]
     both = [name for name in official if FORKS[name] in forks]
     if both:
         yield Finding(
             f'two distributions of {", ".join(both)} write the same modules',
-            f'pip uninstall -y {" ".join([*both, *(FORKS[name] for name in both)])}, then install one of them again',
+            f'pip uninstall -y {" ".join([*both, *(FORKS[name] for name in both)])}; then install one of them again',
         )
     elif official and forks:
         yield Finding(
@@ -287,19 +297,17 @@ def check_opencv() -> Iterator[Finding]:
     if len(there) > 1:
         yield Finding(
             f'{" and ".join(there)} write the same files',
-            f'pip uninstall -y {" ".join(there)}, then pip install {there[0]}=={version_of(there[0])}',
+            f'pip uninstall -y {" ".join(there)} && pip install {there[0]}=={version_of(there[0])}',
             stops=False,
         )
     error = import_error('cv2')
-    if not there:
-        yield Finding('OpenCV is not installed', 'pip install opencv-python')
-    elif error is not None and re.search('libGL|libgthread', str(error)):
+    if error is not None and re.search('libGL|libgthread', str(error)):
         yield Finding(
             f'OpenCV lacks a library of the system: {_words(error)}',
-            'sudo apt-get install -y libgl1 libglib2.0-0, or use opencv-python-headless in its place',
+            'sudo apt-get install -y libgl1 libglib2.0-0 (or use opencv-python-headless in its place)',
         )
     elif error is not None:
-        yield from _explain('OpenCV', 'opencv-python', error)
+        yield from _check_import('OpenCV', 'cv2', there[0] if there else 'opencv-python', 'opencv-python')
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -309,7 +317,8 @@ def check_gpu() -> Iterator[Finding]:
     if driver and not gpus_of_torch():
         cuda = cuda_of_torch()
         if cuda is None:
-            remedy = 'pip install --force-reinstall torch torchvision (without the index of CPU builds)'
+            plain = _plain(version_of('torch'))
+            remedy = f'pip uninstall -y torch torchvision && pip install torch=={plain} torchvision'
             why = f'torch {version_of("torch")} is a CPU build'
         else:
             remedy = (
@@ -338,7 +347,8 @@ def check_kernel() -> Iterator[Finding]:
     if import_error('scopevit.models') is None and kernel_is_possible() and not attention_kernel():
         yield Finding(
             "ScopeViT's attention kernel for CPUs is missing: PyTorch's computes the same, more slowly",
-            'install a C++ compiler, then install scopevit again: pip install --force-reinstall --no-deps .',
+            'install a C++ compiler, then scopevit again; in a checkout: '
+            'pip install --force-reinstall --no-deps --no-build-isolation -e .',
             stops=False,
         )
 
@@ -366,34 +376,44 @@ CHECKS: Tuple[Callable[[], Iterator[Finding]], ...] = (
     check_setuptools,
     check_mmengine,
     check_mmcv,
-    check_toolboxes,
     check_forks,
-    check_evaluation,
     check_opencv,
+    check_toolbox,
     check_gpu,
     check_shared_memory,
     check_kernel,
     check_safe_loading,
 )
+# What stands on the packages above: not asked while something is wrong with those.
+CHECKS_ABOVE: Tuple[Callable[[], Iterator[Finding]], ...] = (check_toolboxes, check_evaluation)
 
 
-def _explain(what: str, requirement: str, error: BaseException) -> Iterator[Finding]:
+def _check_import(what: str, module: str, distribution: str, requirement: str) -> Iterator[Finding]:
     """A package that cannot be imported: it, or one that it needs, is missing, or does not fit."""
-    missing = getattr(error, 'name', None) if isinstance(error, ModuleNotFoundError) else None
-    transformers = version_of('transformers')
-    if missing and missing.split('.')[0] not in re.split(r'\W', requirement):
-        name = missing.split('.')[0]
-        yield Finding(f'{what} lacks the package {name}', f'pip install {name}')
+    error = import_error(module)
+    if error is None:
+        return
+    again = f"pip install --force-reinstall --no-deps '{requirement}'"
+    missing = error.name.split('.')[0] if isinstance(error, ModuleNotFoundError) and error.name else None
+    if missing == module.split('.')[0]:
+        if version_of(distribution):
+            yield Finding(f'{what} is installed, but its files are not there', again)
+        else:
+            yield Finding(f'{what} is not installed', f"pip install '{requirement}'")
+    elif missing in HAVE_CHECKS:
+        return
     elif missing:
-        yield Finding(f'{what} is not installed', f"pip install '{requirement}'")
-    elif 'transformers' in str(error) or (what == 'mmpretrain' and transformers and numbers(transformers) >= (4, 50)):
-        yield Finding(
-            f'{what} does not work with transformers {transformers}: {_words(error)}', "pip install 'transformers<4.50'"
-        )
+        yield Finding(f'{what} lacks the package {missing}', f'pip install {DISTRIBUTIONS.get(missing, missing)}')
+    elif what == 'mmpretrain' and numbers(version_of('transformers') or '0') >= (4, 50):
+        versions = f'transformers {version_of("transformers")}'
+        yield Finding(f'{what} does not work with {versions}: {_words(error)}', "pip install 'transformers<4.50'")
     else:
-        yield Finding(
-            f'{what} cannot be imported: {_words(error)}', f"pip install --force-reinstall --no-deps '{requirement}'"
-        )
+        yield Finding(f'{what} cannot be imported: {_words(error)}', again)
+
+
+def _plain(version: str) -> str:
+    """A version without the build that it names: 2.14.1 for 2.14.1+cpu."""
+    return version.partition('+')[0]
 
 
 def _words(error: BaseException) -> str:
@@ -424,6 +444,8 @@ def describe() -> Dict[str, str]:
 def examine() -> List[Finding]:
     """What all checks find, the worst first."""
     findings = [finding for check in CHECKS for finding in check()]
+    if not any(finding.stops for finding in findings):
+        findings += [finding for check in CHECKS_ABOVE for finding in check()]
     return sorted(findings, key=lambda finding: not finding.stops)
 
 

@@ -15,10 +15,10 @@ from scopevit.models.ops import mmcv_ext
 
 # By the modules of mmcv.ops that call them.
 MODULES = (
-    *('nms', 'roi_align', 'roi_pool', 'deform_conv', 'modulated_deform_conv', 'psa_mask'),
+    *('nms', 'roi_align', 'deform_conv', 'modulated_deform_conv', 'psa_mask'),
     *('focal_loss', 'masked_conv', 'multi_scale_deform_attn'),
 )
-NO_CPU_KERNEL = ('roi_pool', 'sigmoid_focal_loss', 'softmax_focal_loss', 'masked_conv2d')
+NO_CPU_KERNEL = ('sigmoid_focal_loss', 'softmax_focal_loss', 'masked_conv2d')  # in mmcv
 
 
 @pytest.fixture
@@ -69,7 +69,6 @@ def cases():
     for sampling in (0, 2):
         for aligned in (True, False):
             yield 'roi_align', [random(2, 3, 20, 24)], (regions(), (3, 4), 0.25, sampling, 'avg', aligned)
-    yield 'roi_pool', [random(2, 3, 20, 24)], (regions(), (3, 4), 0.25)
     for groups, deform_groups, stride, dilation in ((1, 1, 1, 1), (2, 2, 1, 2), (1, 4, 2, 1)):
         tensors, options = deform_case(groups, deform_groups, stride, dilation)
         input, offset, mask, weight, bias = tensors
@@ -134,6 +133,16 @@ def test_operators_are_those_of_compiled_mmcv(case, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.compiled_mmcv
+@pytest.mark.parametrize('case', cases(), ids=name_of)
+def test_operators_on_a_gpu_are_those_of_compiled_mmcv(case, monkeypatch):
+    compiled = run(mmcv.ops, *case, device='cuda')
+    for name in MODULES:
+        monkeypatch.setattr(importlib.import_module(f'mmcv.ops.{name}'), 'ext_module', mmcv_ext)
+    close(run(mmcv.ops, *case, device='cuda'), compiled, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize('case', cases(), ids=name_of)
 def test_operators_on_a_gpu_are_those_on_the_cpu(case, ours):
     close(run(mmcv.ops, *case, device='cuda'), run(mmcv.ops, *case), rtol=1e-3, atol=1e-4)
@@ -182,12 +191,21 @@ def test_batched_nms_keeps_classes_apart(ours):
     assert sorted((kept % 3).tolist()) == [0, 1, 2]
 
 
+@pytest.mark.compiled_mmcv
+@pytest.mark.parametrize('kind', ['nms', 'soft_nms'])
+def test_batched_nms_is_that_of_compiled_mmcv(kind, monkeypatch):
+    arguments = (*boxes(400), torch.arange(400) % 7, dict(type=kind, iou_threshold=0.5))
+    compiled = mmcv.ops.batched_nms(*arguments)
+    monkeypatch.setattr(importlib.import_module('mmcv.ops.nms'), 'ext_module', mmcv_ext)
+    close(mmcv.ops.batched_nms(*arguments), compiled)
+
+
 def test_without_boxes_nothing_is_kept(ours):
     none = torch.zeros(0, 4), torch.zeros(0)
     assert len(mmcv.ops.nms(*none, 0.5)[1]) == len(mmcv.ops.soft_nms(*none)[1]) == 0
 
 
-@pytest.mark.parametrize('name', ['carafe_forward', 'nms_rotated', 'ball_query_forward'])
+@pytest.mark.parametrize('name', ['carafe_forward', 'nms_rotated', 'roi_pool_forward'])
 def test_what_is_missing_is_named_when_it_is_called(name):
     operator = getattr(mmcv_ext, name)
     with pytest.raises(UserError, match=rf'operator {name} needs a compiled mmcv.*setup\.sh --mmcv-operators'):
@@ -199,14 +217,15 @@ def test_largest_values_of_regions_are_refused_by_name(ours):
         mmcv.ops.roi_align(torch.rand(1, 1, 4, 4), torch.zeros(1, 5), (2, 2), 1.0, 0, 'max')
 
 
+@pytest.mark.gpu
 def test_deterministic_training_on_regions_runs(ours):
+    case = next(case for case in cases() if case[0] == 'roi_align')
     try:
         torch.use_deterministic_algorithms(True)
-        case = next(case for case in cases() if case[0] == 'roi_align')
-        result = run(mmcv.ops, *case)
+        result = run(mmcv.ops, *case, device='cuda')
     finally:
         torch.use_deterministic_algorithms(False)
-    close(result, run(mmcv.ops, *case))
+    close(result, run(mmcv.ops, *case), rtol=1e-3, atol=1e-4)
 
 
 def test_compiled_operators_come_first():

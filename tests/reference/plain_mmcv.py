@@ -88,23 +88,6 @@ def roi_align(input, rois, output_size, spatial_scale=1.0, sampling_ratio=0, poo
     return torch.stack(regions)
 
 
-def roi_pool(input, rois, output_size, spatial_scale=1.0):
-    (rows, columns), regions = output_size, []
-    H, W = input.shape[2:]
-    for image, *corners in rois.tolist():
-        x1, y1, x2, y2 = (math.floor(corner * spatial_scale + 0.5) for corner in corners)
-        height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
-        region = []
-        for row, column in itertools.product(range(rows), range(columns)):
-            top, bottom = math.floor(row * height / rows) + y1, math.ceil((row + 1) * height / rows) + y1
-            left, right = math.floor(column * width / columns) + x1, math.ceil((column + 1) * width / columns) + x1
-            top, bottom, left, right = max(top, 0), max(min(bottom, H), 0), max(left, 0), max(min(right, W), 0)
-            cell = input[int(image), :, top:bottom, left:right].flatten(1)
-            region.append(cell.amax(1) if cell.shape[1] else cell.new_zeros(len(cell)))
-        regions.append(torch.stack(region, 1).view(-1, rows, columns))
-    return torch.stack(regions)
-
-
 def _bilinear(image, y, x):
     """Bilinear values of (C, H, W) at points (...) that have gradients; pixels outside are 0."""
     _, H, W = image.shape

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from scopevit.stack import doctor
 
@@ -82,7 +83,7 @@ def test_missing_torch(machine):
 
 def test_broken_torch(machine):
     machine.errors['torch'] = OSError('libcudnn.so.9: cannot open shared object file')
-    finds('torch 2.14.1 cannot be imported: OSError: libcudnn.so.9', 'pip install', True)
+    finds('torch 2.14.1 cannot be imported: OSError: libcudnn.so.9', '--force-reinstall --no-deps torch==2.14.1', True)
 
 
 def test_old_torch(machine):
@@ -116,7 +117,25 @@ def test_setuptools_without_pkg_resources(machine):
 
 def test_missing_mmengine(machine):
     machine.errors['mmengine'] = ModuleNotFoundError("No module named 'mmengine'", name='mmengine')
+    del machine.versions['mmengine']
     finds('MMEngine is not installed', "pip install 'mmengine'", True)
+
+
+def test_packages_whose_files_are_gone(machine):
+    machine.errors['mmcv'] = ModuleNotFoundError("No module named 'mmcv'", name='mmcv')
+    finds('mmcv is installed, but its files are not there', "--force-reinstall --no-deps 'mmcv-lite<2.2'", True)
+
+
+def test_one_fault_is_told_once(machine):
+    for module in ('torchvision', 'mmdet.models', 'mmpose.models', 'xtcocotools.mask'):
+        machine.errors[module] = RuntimeError('operator torchvision::nms does not exist')
+    finds('torchvision 0.29.1 does not work', 'torchvision==0.29', True)
+    machine.errors = {
+        module: ModuleNotFoundError("No module named 'torch'", name='torch')
+        for module in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet.models')
+    }
+    del machine.versions['torch']
+    finds('torch is not installed', 'pip install torch torchvision', True)
 
 
 def test_missing_mmcv(machine):
@@ -140,9 +159,19 @@ def test_mmcv_without_operators_is_no_fault_but_said(machine):
     finds('CARAFE, deformable RoI pooling', 'bash tools/setup.sh --mmcv-operators', False)
 
 
+def test_mmcv_compiled_for_another_torch(machine):
+    machine.errors['mmcv._ext'] = ImportError('_ext.so: undefined symbol: _ZN3c105ErrorC2E')
+    finds("mmcv's operators were compiled for another torch: ImportError", '--mmcv-operators', True)
+
+
 def test_no_toolbox(machine):
     del machine.versions['mmdet'], machine.versions['mmpose']
-    finds('no toolbox is installed', 'scopevit[classification]', True)
+    finds('no toolbox is installed', '.[classification]', True)
+
+
+def test_mmpose_that_pip_could_not_bring(machine):
+    machine.versions.update(mmpose=None, json_tricks='3.17.3', munkres='1.1.4')
+    finds('mmpose is missing', 'python -m scopevit install-mmpose', False)
 
 
 def test_toolbox_that_lacks_a_package(machine):
@@ -166,9 +195,14 @@ def test_two_distributions_of_one_module(machine):
     finds('two distributions of mmengine', 'pip uninstall -y mmengine onedl-mmengine', True)
 
 
+def test_fork_over_mmcv_lite(machine):
+    machine.versions['onedl-mmcv'] = '2.3.6'
+    finds('two distributions of mmcv', 'pip uninstall -y', True)
+
+
 def test_mixed_families(machine):
     machine.versions['onedl-mmsegmentation'] = '1.4.2'
-    finds('mixed: mmengine, mmdet and onedl-mmsegmentation', 'one family', False)
+    finds('mixed: mmengine, mmcv, mmdet and onedl-mmsegmentation', 'one family', False)
 
 
 def test_xtcocotools_of_another_numpy(machine):
@@ -184,7 +218,13 @@ def test_two_opencvs(machine):
 
 def test_missing_opencv(machine):
     del machine.versions['opencv-python']
-    finds('OpenCV is not installed', 'pip install opencv-python', True)
+    machine.errors['cv2'] = ModuleNotFoundError("No module named 'cv2'", name='cv2')
+    finds('OpenCV is not installed', "pip install 'opencv-python'", True)
+
+
+def test_opencv_of_another_packager_is_no_fault(machine):
+    del machine.versions['opencv-python']
+    assert doctor.examine() == []
 
 
 def test_opencv_without_libraries_of_the_system(machine):
@@ -193,7 +233,8 @@ def test_opencv_without_libraries_of_the_system(machine):
 
 
 @pytest.mark.parametrize(
-    ('cuda', 'problem', 'remedy'), [(None, 'is a CPU build', 'pip install'), ('13.0', 'built for CUDA 13.0', 'driver')]
+    ('cuda', 'problem', 'remedy'),
+    [(None, 'is a CPU build', 'pip install torch==2.14.1 torchvision'), ('13.0', 'built for CUDA 13.0', 'driver')],
 )
 def test_gpu_that_torch_does_not_use(cuda, problem, remedy, machine):
     machine.has(gpus_of_driver=['NVIDIA H100, 550.54'], cuda_of_torch=cuda)
@@ -203,6 +244,34 @@ def test_gpu_that_torch_does_not_use(cuda, problem, remedy, machine):
 def test_gpu_without_code(machine):
     machine.has(unsupported_gpus=['Tesla P100 (compute capability 6.0)'], gpus_of_torch=['Tesla P100'])
     finds('torch 2.14.1 has no code for Tesla P100 (compute capability 6.0)', 'older CUDA', True)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU of compute capability 9.0, as torch tells of it."""
+
+    def is_like(available=True, built=('sm_90',)):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: available)
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)  # the driver is asked, whatever its age
+        monkeypatch.setattr(torch.cuda, 'get_device_name', lambda i: 'NVIDIA H100' if available else 1 / 0)
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda i: (9, 0))
+        monkeypatch.setattr(torch.cuda, 'get_arch_list', lambda: list(built))
+
+    return is_like
+
+
+def test_gpu_of_a_driver_that_is_too_old_is_none_for_torch(gpu):
+    gpu(available=False)
+    assert doctor.gpus_of_torch() == doctor.unsupported_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ('built', 'runs'),
+    [(['sm_90a'], True), (['sm_80', 'sm_86'], False), (['sm_80', 'compute_80'], True), (['sm_100'], False), ([], True)],
+)
+def test_code_that_runs_on_a_gpu(built, runs, gpu):
+    gpu(built=built)
+    assert doctor.unsupported_gpus() == ([] if runs else ['NVIDIA H100 (compute capability 9.0)'])
 
 
 def test_small_shared_memory(machine):

@@ -12,6 +12,7 @@ import pytest
 
 from helpers import KERNEL_IS_POSSIBLE, ROOT, tool
 
+TAKES_ANYTHING = ('run_tests.sh',)  # hands its arguments on to pytest
 SCRIPTS = sorted(path.name for path in (ROOT / 'tools').glob('*.sh') if path.name not in ('env.sh', 'usage.sh'))
 
 READ_BY_SET_UP = (
@@ -19,14 +20,19 @@ READ_BY_SET_UP = (
     *('scopevit/models/ops/mmcv_finder.py', 'scopevit/models/layers/attention.cpp'),
 )
 # Stands for a Python and its environments: writes down what it is called with. FAKE_TORCH is the torch
-# that is installed, FAKE_FAILS a word of the call that fails.
+# that is installed, FAKE_MMCV set if a compiled mmcv is, FAKE_FAILS a word of the call that fails.
 FAKE_PYTHON = """#!/bin/bash
 echo "$*" >> "$FAKE_CALLS"
 if [ -n "$FAKE_FAILS" ] && [[ "$*" = *"$FAKE_FAILS"* ]]; then echo "ERROR: No space left on device"; exit 1; fi
 case "$*" in
-    -V) echo Python 3.12.9 ;;
+    --version) echo Python 3.12.9 ;;
+    *'pip install'*' -c '*)
+        while [ "$1" != -c ]; do shift; done
+        cp "$2" "$FAKE_CALLS.constraints"
+        cat "$(dirname "$2")"/*b.txt "$(dirname "$2")"/detection.txt > "$FAKE_CALLS.lists" ;;
     *'-m venv'*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     *"m.version('torch')"*) [ -n "$FAKE_TORCH" ] && echo "torch==$FAKE_TORCH" ;;
+    *"m.version('mmcv')"*) [ -n "$FAKE_MMCV" ] ;;
     *"m.version('"*) exit 1 ;;
 esac
 """
@@ -44,7 +50,7 @@ def checkout(tmp_path, monkeypatch):
     python = tmp_path / 'python'
     python.write_text(FAKE_PYTHON)
     python.chmod(0o755)
-    for name in ('TORCH_INDEX_URL', 'VIRTUAL_ENV', 'CONDA_PREFIX', 'FAKE_FAILS', 'FAKE_TORCH'):
+    for name in ('TORCH_INDEX_URL', 'VIRTUAL_ENV', 'CONDA_PREFIX', 'FAKE_FAILS', 'FAKE_TORCH', 'FAKE_MMCV'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('PYTHON', str(python))
     monkeypatch.setenv('FAKE_CALLS', str(tmp_path / 'calls'))
@@ -62,6 +68,10 @@ def set_up(checkout, *words, **environment):
     return result, calls.read_text().splitlines()
 
 
+def constraints():
+    return Path(os.environ['FAKE_CALLS'] + '.constraints').read_text().split('\n')
+
+
 def pip_calls(calls):
     return [call for call in calls if call.startswith('-m pip install')]
 
@@ -70,13 +80,11 @@ def test_set_up_installs_the_tested_versions_and_then_has_nothing_to_do(checkout
     result, calls = set_up(checkout)
     assert result.returncode == 0, result.stderr
     torch, toolboxes, scopevit = pip_calls(calls)
-    constraints = '-c .venv/scopevit-constraints.txt'
-    assert torch.endswith(f'{constraints} torch torchvision')
-    assert constraints in toolboxes
-    assert toolboxes.count(' -r ') == 9
+    tested = (checkout / 'requirements/constraints.txt').read_text().split('\n')
+    assert torch.split()[-2:] == [line for line in tested if line.startswith('torch')]
+    assert toolboxes.count(' -r ') == len(list((checkout / 'requirements').iterdir())) - 1
     assert scopevit.endswith('--no-deps --no-build-isolation -e .')
-    tested = (checkout / 'requirements/constraints.txt').read_text()
-    assert (checkout / '.venv/scopevit-constraints.txt').read_text().strip() == tested.strip()
+    assert sorted(constraints()) == sorted(tested)
     assert 'scopevit/stack/mmpose.py' in calls
     assert '-m scopevit doctor' in calls
     assert 'Set-up: .venv is ready after' in result.stdout
@@ -94,24 +102,55 @@ def test_what_has_changed_is_installed(name, checkout):
     assert pip_calls(set_up(checkout)[1])
 
 
-def test_a_torch_that_is_there_stays(checkout):
-    result, calls = set_up(checkout, FAKE_TORCH='2.13.0+cpu')
+def test_a_torch_that_is_there_stays_and_torchvision_follows_it(checkout):
+    result, calls = set_up(checkout, FAKE_TORCH='2.13.0+cu126')
     assert result.returncode == 0, result.stderr
-    constraints = (checkout / '.venv/scopevit-constraints.txt').read_text().splitlines()
-    assert [line for line in constraints if line.startswith('torch')] == ['torch==2.13.0+cpu']
-    assert 'there already: torch==2.13.0+cpu' in result.stdout
+    assert [line for line in constraints() if line.startswith('torch')] == [
+        'torch==2.13.0+cu126',
+        'torchvision==0.28.*',
+    ]
+    torch, *_ = pip_calls(calls)
+    index = 'https://download.pytorch.org/whl/cu126'
+    assert torch.endswith(f'--index-url {index} --no-deps torch==2.13.0+cu126 torchvision==0.28.*')
+    (checkout / '.venv/.scopevit-setup').unlink()
+    torch, *_ = pip_calls(set_up(checkout, FAKE_TORCH='2.13.0')[1])
+    assert torch.endswith('torch==2.13.0 torchvision==0.28.*')
+    assert '--index-url' not in torch
+
+
+def test_a_compiled_mmcv_stays(checkout):
+    set_up(checkout, FAKE_MMCV='1')
+    lists = Path(os.environ['FAKE_CALLS'] + '.lists').read_text()
+    assert 'mmdet' in lists
+    assert '\nmmcv-lite' not in lists
+    (checkout / '.venv/.scopevit-setup').unlink()
+    set_up(checkout)
+    assert '\nmmcv-lite' in Path(os.environ['FAKE_CALLS'] + '.lists').read_text()
+
+
+def test_the_python_of_venv_is_kept(checkout, monkeypatch):
+    """Whatever the system's python3 is: tools/run_tests.sh calls the set-up without PYTHON."""
+    set_up(checkout)
+    monkeypatch.delenv('PYTHON')
+    again, calls = set_up(checkout)
+    assert 'up to date' in again.stdout
+    with (checkout / 'setup.py').open('a') as file:
+        file.write('#')
+    _, calls = set_up(checkout)
+    assert not any('-m venv' in call for call in calls)
 
 
 def test_torch_comes_from_where_one_asks_for_it(checkout):
+    """Without its dependencies, of which such an index has few versions; they come with the toolboxes."""
     _, calls = set_up(checkout, TORCH_INDEX_URL='https://cpu')
     torch, *others = pip_calls(calls)
-    assert '--index-url https://cpu' in torch
+    assert '--index-url https://cpu --no-deps torch==' in torch
     assert not any('https://cpu' in call for call in others)
 
 
 @pytest.mark.parametrize(
     ('fails', 'step'),
-    [('torch torchvision', 'torch and torchvision'), ('openmmlab.txt', 'mmcv'), ('scopevit doctor', 'Checking')],
+    [('torchvision==', 'Installing torch'), ('openmmlab.txt', 'toolboxes'), ('scopevit doctor', 'Checking')],
 )
 def test_a_step_that_fails_is_named_with_its_log_and_the_doctor(fails, step, checkout):
     result, _ = set_up(checkout, FAKE_FAILS=fails)
@@ -126,8 +165,9 @@ def test_a_step_that_fails_is_named_with_its_log_and_the_doctor(fails, step, che
 
 
 def test_no_python_that_fits(checkout, tmp_path):
-    result, _ = set_up(checkout, PYTHON='/no/such/python')
+    result, _ = set_up(checkout, PYTHON='/no/such python')
     assert result.returncode == 1
+    assert '/no/such python is: ' in result.stderr
     for words in ('Python 3.10 to 3.14', 'python3-venv', 'uv python install 3.12', 'pyenv install 3.12'):
         assert words in result.stderr
 
@@ -147,6 +187,9 @@ def test_active_environment_is_asked_about_before_it_changes(checkout, active):
     assert result.returncode == 1
     assert 'nothing was changed: there is no terminal to ask on; say --yes' in result.stderr
     assert all('--dry-run' in call for call in pip_calls(calls))
+    assert [path.name for path in Path(active['VIRTUAL_ENV']).iterdir()] == ['bin']
+    result, _ = set_up(checkout, '--active', FAKE_FAILS='--dry-run', **active)
+    assert 'pip cannot tell what would change: ERROR: No space left' in result.stderr
     result, calls = set_up(checkout, '--active', '--yes', **active)
     assert result.returncode == 0, result.stderr
     assert not any('-m venv' in call for call in calls)
@@ -161,15 +204,21 @@ def test_active_needs_an_active_environment(checkout):
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_every_script_has_help(script):
-    result = tool(script, '--help')
-    assert f'bash tools/{script}' in result.stdout
-    assert result.stderr == ''
+    for folder, name in ((ROOT / 'tools', script), (ROOT.parent, f'{ROOT.name}/tools/{script}')):
+        result = subprocess.run(['bash', name, '--help'], cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0
+        assert f'bash tools/{script}' in result.stdout
+        assert result.stderr == ''
 
 
-@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_is_asked_for_in_any_place():
+    assert 'NPROC' in tool('dist_train.sh', 'config.py', '--help').stdout
+    command = tool('dist_train.sh', 'config.py', 2, '--help', env=dict(PYTHON='echo')).stdout
+    assert command.strip().endswith('config.py --help --launcher pytorch')  # train.py's
+
+
+@pytest.mark.parametrize('script', [script for script in SCRIPTS if script not in TAKES_ANYTHING])
 def test_wrong_arguments_show_the_usage_and_what_is_wrong(script):
-    if script == 'run_tests.sh':  # hands its arguments on to pytest
-        return
     result = tool(script, '--sead', check=False)
     assert result.returncode == 2
     assert f'bash tools/{script}' in result.stderr
@@ -178,8 +227,7 @@ def test_wrong_arguments_show_the_usage_and_what_is_wrong(script):
 
 COMPILING_PYTHON = """#!/bin/bash
 case "$*" in
-    -) echo "$FAKE_TORCH none " ;;
-    -c*version_info*) echo cp312 ;;
+    -c*torch.cuda*) [ -n "$FAKE_TORCH" ] && echo "cp312 $FAKE_TORCH none " ;;
     *'pip download'*)
         while [ "$1" != -d ]; do shift; done
         mkdir -p mmcv-2.1.0 && echo "flags = '-std=c++17'" > mmcv-2.1.0/setup.py
@@ -206,6 +254,9 @@ def test_mmcv_is_compiled_as_its_torch_asks_and_kept(torch, standard, tmp_path):
     wheel.write_text('kept')
     tool('mmcv_operators.sh', python, env=env)
     assert wheel.read_text() == 'kept'
+    without = tool('mmcv_operators.sh', python, env={**env, 'FAKE_TORCH': ''}, check=False)
+    assert without.returncode != 0
+    assert 'pip install' not in without.stdout
 
 
 def test_scripts_choose_ports_and_machines():

@@ -176,7 +176,8 @@ def benchmark(args: argparse.Namespace) -> None:
         if named.count((label, size)) > 1:
             raise UserError(f'several models are called {label}; name them LABEL=MODEL')
     settings = Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)})
-    command = shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    tool = ['python', os.path.relpath(sys.argv[0])] if os.path.isfile(sys.argv[0]) else sys.argv[0].split()
+    command = shlex.join([*tool, *sys.argv[1:]])
 
     def keep(report: Report) -> None:
         if args.json:

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Callable, Optional, Sequence, Union
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
@@ -305,7 +305,7 @@ class ScopeViT(BaseModule):
         """
         if (self.init_cfg or {}).get('type') == 'Pretrained':
             match = load_backbone(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', 'backbone.'))
-            print_log(f'ScopeViT from {self.init_cfg["checkpoint"]}: {match}', logger='current')
+            MMLogger.get_current_instance().info(f'ScopeViT from {self.init_cfg["checkpoint"]}: {match}')
         else:
             super().init_weights()
 

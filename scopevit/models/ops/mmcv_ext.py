@@ -155,39 +155,6 @@ def roi_align_backward(
     grad_input += grad.to(grad_input.dtype)
 
 
-def roi_pool_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> None:
-    """The largest values in a grid over each region, and where they were, into ``output`` and ``argmax``."""
-    maps, rois = _at_least_float32(input), _at_least_float32(rois)
-    values, places = torch.ops.torchvision.roi_pool(maps, rois, spatial_scale, pooled_height, pooled_width)
-    output.copy_(values)
-    argmax.copy_(places)
-
-
-def roi_pool_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax: Tensor,
-    grad_input: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-) -> None:
-    """Add the gradient of :func:`roi_pool_forward` to ``grad_input``."""
-    N, C, H, W = grad_input.shape
-    images = rois[:, 0].long()[:, None] * C + torch.arange(C, device=rois.device)  # (K, C)
-    places = images[..., None, None] * (H * W) + argmax
-    taken = argmax >= 0  # the other cells of the grid were empty
-    grad_input.view(-1).index_add_(0, places[taken], grad_output[taken])
-
-
 # Deformable convolutions: each of the P points of the kernel has an offset (y, x), maybe a weight
 
 

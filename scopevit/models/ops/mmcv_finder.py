@@ -21,7 +21,7 @@ class MmcvOperatorFinder:
         import importlib.util
 
         package = importlib.util.find_spec('scopevit')
-        if package is None:
+        if package is None or package.origin is None:
             return None
         file = os.path.join(os.path.dirname(package.origin), 'models', 'ops', 'mmcv_ext.py')
         return importlib.util.spec_from_file_location(NAME, file)
