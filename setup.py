@@ -42,12 +42,10 @@ def requirements(name):
 
 def repository():
     """Web address of the repository that this is built from; None where git does not know one."""
-    try:
+    remote = os.environ.get('SCOPEVIT_REPOSITORY', '')
+    if not remote and (HERE / '.git').exists() and shutil.which('git'):  # not that of a folder around an sdist
         command = ['git', 'config', '--get', 'remote.origin.url']
         remote = subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        remote = ''
-    remote = os.environ.get('SCOPEVIT_REPOSITORY', remote)
     found = re.fullmatch(
         r'(?:https?://|ssh://)?(?:\w+@)?([\w-]+(?:\.[\w-]+)+)[:/]([\w.-]+/[\w./-]+?)(?:\.git)?/?', remote
     )

@@ -9,11 +9,13 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import get_priority
 
+from helpers import COMPILED_MMCV
 from scopevit.engine.checks import check_channels
 from scopevit.engine.errors import UserError
 from scopevit.engine.hooks import PretrainedBackboneHook
 from scopevit.engine.launch import load_config
 from scopevit.models import LevelAdapter, ScopeViT
+from scopevit.models.ops import MissingOperator
 from scopevit.swap import SwapError, list_changes, list_notes, load_and_swap, swap_backbone, toolbox_of
 from scopevit.swap.core import try_model
 from scopevit.swap.probe import Level, build_uninitialised, in_scope, probe_backbone, without_weights
@@ -300,7 +302,28 @@ def test_an_operator_for_gpus_alone_is_named():
     assert len(caught.value.problems) == 1  # no other way would help
 
 
+def test_an_operator_that_only_a_compiled_mmcv_has_is_named():
+    def check(cfg):
+        raise MissingOperator('carafe_forward')
+
+    says = r"mmcv's operator carafe_forward needs a compiled mmcv.*setup\.sh --mmcv-operators"
+    with pytest.raises(SwapError, match=says) as caught:
+        swap_backbone(small_config(), 'xtiny', check=check)
+    assert len(caught.value.problems) == 1
+
+
+def test_configs_with_operators_that_are_not_here_are_refused_and_others_work(load):
+    refused = 'operator carafe has no implementation for CPUs' if COMPILED_MMCV else 'operator carafe_forward needs'
+    if not (COMPILED_MMCV and torch.cuda.is_available()):
+        with pytest.raises(SwapError, match=refused):
+            swap_backbone(load('mmdet::carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py'))
+    if not COMPILED_MMCV:  # whose masked convolution is for GPUs alone
+        new = swap_backbone(load('mmdet::guided_anchoring/ga-retinanet_r50_fpn_1x_coco.py'))
+        assert new.model.neck.in_channels == TINY
+
+
 @pytest.mark.gpu
+@pytest.mark.compiled_mmcv
 def test_an_operator_for_gpus_alone_is_tried_there(load):
     new = swap_backbone(load('mmdet::carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py'))
     assert new.model.neck.in_channels == TINY

@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-XTCOCOTOOLS = '1.14.3'
+XTCOCOTOOLS, MMPOSE = '1.14.3', '==1.3.2'
 # Where the compiled module was: COCO's masks, as pycocotools has them.
 MASKS = 'from pycocotools._mask import area, decode, encode, frPyObjects, iou, merge, toBbox  # noqa: F401\n'
 
@@ -54,7 +54,7 @@ def install(version: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='scopevit install-mmpose', description=__doc__.splitlines()[0])
-    parser.add_argument('--version', default='==1.3.2', metavar='SPEC', help='of mmpose (default: %(default)s)')
+    parser.add_argument('--version', default=MMPOSE, metavar='SPEC', help='of mmpose (default: %(default)s)')
     try:
         install(parser.parse_args().version)
     except subprocess.CalledProcessError as error:

@@ -18,6 +18,30 @@ from scopevit.registry import OPTIM_WRAPPERS
 
 
 @pytest.mark.parametrize(
+    ('name', 'says'),
+    [
+        ('nosuch::a/b.py', 'nosuch is none of scopevit, mmpretrain, mmdet, mmseg, mmpose'),
+        (
+            'mmdet::retinanet/retinanet_r50_fpn_1x_cocoo.py',
+            r'does not exist; did you mean mmdet::retinanet/retinanet_r50_fpn_1x_coco\.py',
+        ),
+        ('scopevit::detection/no.py', 'config scopevit::detection/no.py does not exist'),
+    ],
+)
+def test_names_that_are_no_config_are_answered(name, says):
+    with pytest.raises(UserError, match=says):
+        launch.load_config(name)
+
+
+def test_config_of_a_toolbox_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(launch.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match='mmpose is not installed: scopevit install-mmpose'):
+        launch.load_config('mmpose::body_2d_keypoint/a.py')
+    with pytest.raises(UserError, match='mmseg is not installed: pip install mmsegmentation'):
+        launch.load_config('mmseg::pspnet/a.py')
+
+
+@pytest.mark.parametrize(
     'name',
     [
         'mmpretrain::resnet/resnet18_8xb32_in1k.py',

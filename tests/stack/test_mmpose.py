@@ -119,6 +119,11 @@ if COMPILED_RUNS:
         )
 
 
+def test_versions_are_those_of_the_tested_stack(root):
+    tested = (root / 'requirements' / 'constraints.txt').read_text().splitlines()
+    assert {f'xtcocotools=={mmpose.XTCOCOTOOLS}', f'mmpose{mmpose.MMPOSE}'} <= set(tested)
+
+
 def test_a_pip_that_fails_is_named(monkeypatch):
     def fail(command, check):
         raise subprocess.CalledProcessError(1, command)

@@ -1,0 +1,82 @@
+"""What stands on the screen: the summary's lines, and what is let through before the first iteration."""
+
+import logging
+import warnings
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+from mmengine.runner import EpochBasedTrainLoop
+
+from scopevit.engine import console
+
+
+def runner(loop=None, loader=None, **cfg):
+    loop = loop or SimpleNamespace(dataloader=loader, max_iters=80000)
+    return SimpleNamespace(train_loop=loop, cfg=Config(cfg), hooks=[], work_dir='nowhere')
+
+
+@pytest.mark.parametrize(
+    ('loader', 'wrapper', 'says'),
+    [
+        (SimpleNamespace(batch_size=16), {}, '16 images'),
+        (SimpleNamespace(batch_size=16), dict(accumulative_counts=4), '64 = 16 images x 4 iterations'),
+        (SimpleNamespace(batch_size=None, batch_sampler=SimpleNamespace(batch_size=2)), {}, '2 images'),
+        (SimpleNamespace(batch_size=None), {}, 'as its sampler says'),
+    ],
+)
+def test_batch(loader, wrapper, says):
+    assert console._batch(runner(loader=loader, optim_wrapper=wrapper)) == says
+
+
+def test_schedule_by_iterations():
+    wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4))
+    assert console._schedule(runner(optim_wrapper=wrapper)) == '80000 iterations, AdamW, learning rate 0.0001'
+
+
+def test_schedule_by_epochs_with_a_scaled_rate():
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    loop.dataloader, loop._max_epochs, loop._max_iters = [0] * 3, 1, 3
+    cfg = dict(
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1)), auto_scale_lr=dict(enable=True, base_batch_size=16)
+    )
+    says = '1 epoch of 3 iterations, SGD, learning rate 1 for 16 images, scaled to the batch'
+    assert console._schedule(runner(loop, **cfg)) == says
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'says'),
+    [
+        (dict(), 'initialised as the config says'),
+        (dict(load_from='a.pth'), 'of a.pth'),
+        (dict(resume=True, load_from='a.pth'), 'go on from a.pth'),
+        (dict(resume=True), 'go on from the beginning'),
+    ],
+)
+def test_weights(cfg, says):
+    assert console._weights(runner(**cfg)) == says
+
+
+def record(text, level=logging.INFO, path='/site-packages/mmengine/runner/runner.py'):
+    return logging.LogRecord('mmengine', level, path, 1, text, None, None)
+
+
+def test_before_the_first_iteration_only_this_package_and_warnings_are_shown():
+    screen = console._UntilTheFirstIteration()
+    assert not screen.filter(record('Hooks will be executed in the following order'))
+    assert screen.filter(record('Backbone from a.pth: 472 matched', path=console.__file__))
+    assert screen.filter(record('the learning rate is odd', logging.WARNING))
+    assert not screen.filter(record('"HardDiskBackend" is the alias of "LocalBackend"', logging.WARNING))
+    screen.is_open = True
+    assert screen.filter(record('Epoch(train)'))
+
+
+@pytest.mark.parametrize(('rank', 'shown'), [('0', ['yours']), ('1', [])])
+def test_warnings_that_help_nobody_are_hidden_and_others_said_once(rank, shown, monkeypatch):
+    monkeypatch.setenv('RANK', rank)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        console.silence_useless_warnings()
+        warnings.warn('Grad strides do not match bucket view strides. This may', stacklevel=1)
+        warnings.warn('yours', stacklevel=1)
+    assert [str(warning.message) for warning in caught] == shown
