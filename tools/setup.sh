@@ -102,8 +102,11 @@ torch=$(installed torch || true) torchvision=$(installed torchvision || true)
 if [ -n "$torch" ]; then
     build=${torch#*+}
     [ "$build" = "$torch" ] || index=https://download.pytorch.org/whl/$build
-    [[ ! $torch =~ ==2\.([0-9]+) ]] || fitting="torchvision==0.$((BASH_REMATCH[1] + 15)).*"
-    torchvision=${torchvision:-${fitting:-torchvision}}
+    fitting='torchvision>=0.29' # for every torch from 2.14 on; before, each had one of its own
+    if [[ $torch =~ ==2\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -lt 14 ]; then
+        fitting="torchvision==0.$((BASH_REMATCH[1] + 15)).*"
+    fi
+    torchvision=${torchvision:-$fitting}
 else
     torch=$(grep '^torch==' requirements/constraints.txt)
     torchvision=$(grep '^torchvision==' requirements/constraints.txt)

@@ -173,6 +173,12 @@ def check_python() -> Iterator[Finding]:
         )
 
 
+def fitting_torchvision(torch: str) -> str:
+    """The versions of torchvision for a torch: one for each until 0.29, which takes every torch from 2.14 on."""
+    minor = numbers(torch)[1]
+    return '>=0.29' if numbers(torch) >= (2, 14) else f'==0.{minor + 15}.*'
+
+
 def check_torch() -> Iterator[Finding]:
     version = version_of('torch')
     error = import_error('torch')
@@ -192,19 +198,17 @@ def check_torchvision() -> Iterator[Finding]:
     torch, torchvision = version_of('torch'), version_of('torchvision')
     if torch is None or import_error('torch') is not None:
         return
-    major, minor = numbers(torch)
-    fitting = f'0.{minor + 15}' if major == 2 else None  # torchvision counts along with torch
+    fitting = fitting_torchvision(torch)
     build = torch.partition('+')[2] or ('' if cuda_of_torch() else 'cpu')
     index = f' --index-url {TORCH_INDEX}/{build}' if build else ''
-    wanted = f"'torchvision=={fitting}.*'" if fitting else 'torchvision'
-    remedy = f'pip install --force-reinstall --no-deps{index} {wanted}'
+    remedy = f"pip install --force-reinstall --no-deps{index} 'torchvision{fitting}'"
     if torchvision is None:
         yield Finding('torchvision is not installed', remedy)
         return
     error = import_error('torchvision')
     if error is not None:
         yield Finding(f'torchvision {torchvision} does not work with torch {torch}: {_words(error)}', remedy)
-    elif fitting and _dotted(numbers(torchvision)) != fitting:
+    elif not (numbers(torchvision) >= (0, 29) if '>' in fitting else f'=={_dotted(numbers(torchvision))}.*' == fitting):
         yield Finding(f'torchvision {torchvision} is not made for torch {torch}', remedy, stops=False)
 
 

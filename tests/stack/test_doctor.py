@@ -101,12 +101,19 @@ def test_missing_torchvision_comes_from_the_index_of_torch(machine):
 
 def test_torchvision_of_another_torch(machine):
     machine.errors['torchvision'] = RuntimeError('operator torchvision::nms does not exist')
-    finds('torchvision 0.29.1 does not work with torch 2.14.1', "--no-deps 'torchvision==0.29.*'", True)
+    finds('torchvision 0.29.1 does not work with torch 2.14.1', "--no-deps 'torchvision>=0.29'", True)
 
 
 def test_torchvision_of_another_version(machine):
     machine.versions['torchvision'] = '0.28.0'
-    finds('torchvision 0.28.0 is not made for torch 2.14.1', "'torchvision==0.29.*'", False)
+    finds('torchvision 0.28.0 is not made for torch 2.14.1', "'torchvision>=0.29'", False)
+    machine.versions.update(torch='2.13.0', torchvision='0.29.1')
+    finds('torchvision 0.29.1 is not made for torch 2.13.0', "'torchvision==0.28.*'", False)
+
+
+def test_torchvision_029_is_for_later_torches_as_well(machine):
+    machine.versions.update(torch='2.15.0', torchvision='0.29.2')
+    assert doctor.examine() == []
 
 
 def test_setuptools_without_pkg_resources(machine):
@@ -129,7 +136,7 @@ def test_packages_whose_files_are_gone(machine):
 def test_one_fault_is_told_once(machine):
     for module in ('torchvision', 'mmdet.models', 'mmpose.models', 'xtcocotools.mask'):
         machine.errors[module] = RuntimeError('operator torchvision::nms does not exist')
-    finds('torchvision 0.29.1 does not work', 'torchvision==0.29', True)
+    finds('torchvision 0.29.1 does not work', 'torchvision>=0.29', True)
     machine.errors = {
         module: ModuleNotFoundError("No module named 'torch'", name='torch')
         for module in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet.models')
