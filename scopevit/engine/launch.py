@@ -98,7 +98,7 @@ def _check_toolbox(name: str, scope: str) -> None:
     path = name.partition('::')[2]
     if folder.is_dir() and not (folder / path).is_file():
         known = {file.name: file.relative_to(folder).as_posix() for file in folder.rglob('*.py')}
-        close = difflib.get_close_matches(os.path.basename(path), known, n=3, cutoff=0.4)
+        close = difflib.get_close_matches(os.path.basename(path), known, n=3)
         hint = f'; did you mean {" or ".join(f"{scope}::{known[c]}" for c in close)}?' if close else ''
         raise UserError(f'config {name} does not exist{hint}')
 
