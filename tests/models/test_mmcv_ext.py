@@ -76,6 +76,9 @@ def cases():
         yield 'modulated_deform_conv2d', tensors, options
     tensors, options = deform_case(1, 1, 1, 1, with_bias=False)
     yield 'modulated_deform_conv2d', tensors, options
+    # Offsets and masks of another map, twice the size, as DyHead hands them on.
+    (input, offset, mask, weight, bias), options = deform_case(1, 1, 1, 1)
+    yield 'modulated_deform_conv2d', [input[:, :, :5, :4].clone(), offset, mask, weight, bias], (*options[:4], 1)
     for psa_type in (0, 1):
         for mask_size in ((5, 7), (11, 13)):
             yield 'psa_mask', [random(2, mask_size[0] * mask_size[1], 4, 6)], (psa_type, mask_size)

@@ -104,9 +104,14 @@ def _bilinear(image, y, x):
 def modulated_deform_conv2d(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups):
     N, C, _, _ = input.shape
     out_channels, channels, rows, columns = weight.shape
-    height, width = offset.shape[2:]
-    offset = offset.view(N, deform_groups, rows * columns, 2, height, width)
-    mask = mask.view(N, deform_groups, rows * columns, height, width)
+    height, width = (
+        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel in zip(input.shape[2:], (rows, columns))
+    )
+    # Those of a larger map are read as a row of numbers.
+    count = deform_groups * rows * columns * height * width
+    offset = offset.flatten(1)[:, : 2 * count].view(N, deform_groups, rows * columns, 2, height, width)
+    mask = mask.flatten(1)[:, :count].view(N, deform_groups, rows * columns, height, width)
     top = torch.arange(height)[:, None] * stride - padding
     left = torch.arange(width)[None] * stride - padding
     seen = []  # per image: (C, P, height, width)

@@ -186,6 +186,15 @@ def _deform_conv_backward(
     )
 
 
+def _of_output_size(x: Tensor, output: Tensor) -> Tensor:
+    """Offsets or masks as mmcv's kernels read them: as if they had the size of the output, whatever theirs is.
+
+    DyHead relies on that: it convolves a map with the offsets of another one, twice its size.
+    """
+    height, width = output.shape[2:]
+    return x.flatten(1)[:, : x.shape[1] * height * width].view(len(x), -1, height, width)
+
+
 def deform_conv_forward(
     input: Tensor,
     weight: Tensor,
@@ -288,6 +297,7 @@ def modulated_deform_conv_forward(
     with_bias: bool,
 ) -> None:
     """As :func:`deform_conv_forward`, with each point weighted by ``mask`` (N, groups * P, ...)."""
+    offset, mask = _of_output_size(offset, output), _of_output_size(mask, output)
     input, offset, weight, bias, mask = map(_at_least_float32, (input, offset, weight, bias, mask))
     result = torchvision.ops.deform_conv2d(
         input,
@@ -330,9 +340,12 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Gradients of :func:`modulated_deform_conv_forward`."""
     places = ((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group)
+    offset, mask = _of_output_size(offset, grad_output), _of_output_size(mask, grad_output)
     grads = _deform_conv_backward(input, weight, offset, mask, grad_output, *places)
-    for result, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
+    for result, grad in ((grad_input, grads[0]), (grad_weight, grads[1])):
         result.copy_(grad)
+    for result, grad in ((grad_offset, grads[2]), (grad_mask, grads[3])):
+        _of_output_size(result, grad_output).copy_(grad)
     if with_bias:
         grad_bias.copy_(grads[4])
 
