@@ -188,7 +188,9 @@ def _detection(cfg: Config, settings: ConfigDict, model: nn.Module, size: int, t
     num_stuff = first_value(settings, 'num_stuff_classes') or 0
     semantic = (settings.get('roi_head') or {}).get('semantic_head') or {}
     # RTMDet takes masks for rotated boxes: they are there only if training loads them.
-    with_masks = not cfg.get('train_dataloader') or any(t.get('with_mask') for t in walk(cfg.train_dataloader))
+    with_masks = not cfg.get('train_dataloader') or any(
+        t.get('with_mask', t.get('type') == 'LoadPanopticAnnotations') for t in walk(cfg.train_dataloader)
+    )
     images, samples = [], []
     if 'ReID' in type(model).__name__:  # upright crops of people, two of each for its triplets
         images = [_image(rng, 256, 128) for _ in range(4)]
