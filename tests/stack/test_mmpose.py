@@ -10,8 +10,8 @@ import pytest
 
 from scopevit.stack import mmpose
 
-# The compiled wheel is for Python 3.11 and older, with numpy 1.
-COMPILED_RUNS = sys.version_info < (3, 12) and int(np.__version__.split('.')[0]) < 2
+# The compiled wheel that is downloaded is for Python 3.11, with numpy 1.
+COMPILED_RUNS = sys.version_info[:2] == (3, 11) and int(np.__version__.split('.')[0]) < 2
 SCRIPT = """
 import json, sys
 import numpy as np
