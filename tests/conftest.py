@@ -18,10 +18,10 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 
 
 def pytest_collection_modifyitems(config, items):
-    from helpers import COMPILED_MMCV, KERNEL_IS_POSSIBLE
+    from helpers import COMPILED_MMCV, KERNEL_IS_POSSIBLE, TRITON_IS_POSSIBLE
 
-    if not KERNEL_IS_POSSIBLE:
-        without = [item for item in items if item.get_closest_marker('kernel')]
+    for marker, is_possible in (('kernel', KERNEL_IS_POSSIBLE), ('triton', TRITON_IS_POSSIBLE)):
+        without = [item for item in items if item.get_closest_marker(marker) and not is_possible]
         config.hook.pytest_deselected(items=without)
         items[:] = [item for item in items if item not in without]
     for item in items:

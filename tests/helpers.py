@@ -27,6 +27,8 @@ KERNEL_IS_POSSIBLE = (
     and hasattr(torch.compiler, 'is_exporting')
 )
 """Whether ScopeViT's attention kernel can be compiled and used here."""
+TRITON_IS_POSSIBLE = importlib.util.find_spec('triton') is not None and hasattr(torch.compiler, 'is_exporting')
+"""Whether ScopeViT's kernels in Triton can be run here, by its interpreter or on a GPU."""
 COMPILED_MMCV = bool(list(Path(mmcv.__file__).parent.glob('_ext.*')))
 """Whether mmcv is installed with operators of its own."""
 

@@ -11,6 +11,7 @@ from scopevit.engine.checkpoint import check_fits, to_plain
 from scopevit.engine.checks import check_data, failures_explained
 from scopevit.engine.console import progress_shown
 from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -51,7 +52,7 @@ def dump_predictions(cfg: Config, path: str) -> None:
 
 def test(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    prepare(cfg, args)
+    prepare(cfg, args, split='test')
     cfg.load_from = args.checkpoint
     cfg.resume = False
     predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
@@ -65,6 +66,8 @@ def test(args: argparse.Namespace) -> None:
     runner = build_runner(cfg)
     check_fits(runner.model, args.checkpoint)
     check_data(runner, args.config, splits=('test',))
+    if args.compile:
+        compile_backbone(runner, training=False)
     with failures_explained(runner, args.config), progress_shown(runner):
         metrics = runner.test()
     end_loaders(runner)

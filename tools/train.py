@@ -11,6 +11,7 @@ from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_
 from scopevit.engine.checks import check_channels, check_data, failures_explained
 from scopevit.engine.console import log_summary, progress_shown
 from scopevit.engine.errors import UserError, user_errors
+from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -37,7 +38,11 @@ def parse_args() -> argparse.Namespace:
         metavar='CKPT',
         help='go on from this checkpoint; without one, from the latest in the work dir if there is any',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPUs')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision: bfloat16 or float16 on GPUs (--cfg-options gpu.amp_dtype=... chooses), bfloat16 on CPUs',
+    )
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size that is used'
     )
@@ -104,6 +109,8 @@ def train(args: argparse.Namespace) -> None:
     check_data(runner, args.config)
     if isinstance(runner, Runner):
         log_summary(runner, args.config)
+    if args.compile:
+        compile_backbone(runner)
     with failures_explained(runner, args.config), progress_shown(runner):
         runner.train()
     end_loaders(runner)

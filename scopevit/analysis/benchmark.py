@@ -12,7 +12,7 @@ import textwrap
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Callable, ContextManager, Dict, Iterator, List, Optional, Sequence
+from typing import Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,7 @@ class Settings:
         train: Measure training steps: forward, backward and an AdamW update; else evaluation.
         threads: Threads of a CPU, set while it is measured; None: as it is.
         dtype: Name of the type that weights and images are cast to.
+        tf32: Compute float32 products of matrices in TF32 where the device can.
         autocast: Leave the weights as they are, and let torch's autocast compute in ``dtype``.
         compile: Run what torch.compile makes of the models.
         dynamic: Compile one program for all sizes of a model, not one for each.
@@ -76,6 +77,7 @@ class Settings:
     device: str = 'cpu'
     threads: Optional[int] = None
     dtype: str = 'float32'
+    tf32: bool = False
     autocast: bool = False
     channels_last: bool = False
     compile: bool = False
@@ -103,6 +105,9 @@ class Result:
         floors: Milliseconds that an image takes at least by its ``operations``, at the rate of the
             fastest matrix product, and by the ``bytes`` of the step's weights, at the rate of the copy.
         shares: Parts of a step's time that kinds of operators take, see ``profiling.KINDS``.
+        gpu_seconds: Of a step, the time in which a GPU ran kernels.
+        launches: Kernels that a GPU ran in a step.
+        kernels: See ``profiling.Profile``.
         error: Why it cannot be run so, if it cannot; what else is here was measured before.
     """
 
@@ -118,6 +123,9 @@ class Result:
     efficiency: float = 0.0
     floors: Dict[str, float] = field(default_factory=dict)
     shares: Dict[str, float] = field(default_factory=dict)
+    gpu_seconds: float = 0.0
+    launches: float = 0.0
+    kernels: List[Tuple[str, float, float]] = field(default_factory=list)
     error: Optional[str] = None
 
     @property
@@ -213,11 +221,25 @@ class Report:
         rows = [(r.label, r.size_text, *(f'{r.shares[kind]:.0%}' for kind in kinds)) for r in self.measured]
         return markdown([('Of the time', 'Image', *kinds), *rows])
 
+    def gpu_table(self) -> str:
+        """How long a GPU is at work in a step, in Markdown; nothing of CPUs."""
+        rows = [
+            (
+                *(r.label, r.size_text, f'{r.launches:.0f}', number(1e3 * r.gpu_seconds, 4)),
+                number(r.batch / r.gpu_seconds, 3),
+            )
+            for r in self.measured
+            if r.gpu_seconds
+        ]
+        header = ('On the GPU', 'Image', 'Launches/step', 'Kernels, ms/step', 'Images/s without gaps')
+        return markdown([header, *rows]) if rows else ''
+
     def conditions(self) -> str:
         """Machine and settings in words."""
         settings, machine = self.settings, self.machine
         step = 'training step (forward, backward, AdamW)' if settings.train else 'evaluation'
         options = [step, f'batch {settings.batch}', settings.dtype + (' by autocast' if settings.autocast else '')]
+        options += ['TF32'] * settings.tf32
         options += ['channels-last'] * settings.channels_last
         if settings.compile:
             options.append('torch.compile for all sizes' if settings.dynamic else 'torch.compile')
@@ -255,7 +277,7 @@ def compare(
     Raises:
         UserError: If no model can be run so.
     """
-    with _threads(settings.threads), _enough_programs(len(entries), settings):
+    with _threads(settings.threads), _tf32(settings.tf32), _enough_programs(len(entries), settings):
         report = Report(describe_machine(settings.device), settings, [])
         for entry in entries:  # before a model is moved or cast
             parameters = sum(p.numel() for p in entry.model.parameters())
@@ -347,6 +369,16 @@ def _threads(number: Optional[int]) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('high' if allowed else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _enough_programs(number: int, settings: Settings) -> ContextManager:
@@ -449,7 +481,10 @@ class _Stepper(_Timed):
                 if self.optimizer is not None:
                     self.optimizer.zero_grad()
                 steps = min(self.calls, MOST_PROFILED_STEPS)
-                self.result.extra_memory, self.result.shares = profile(self.step, self.device, steps)
+                found = profile(self.step, self.device, steps)
+                self.result.extra_memory, self.result.shares = found.memory, found.shares
+                self.result.gpu_seconds, self.result.launches = found.gpu_seconds, found.launches
+                self.result.kernels = found.kernels
 
     def _autocast(self) -> ContextManager:
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)

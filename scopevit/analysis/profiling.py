@@ -5,7 +5,8 @@ import os
 import re
 import sys
 from contextlib import contextmanager
-from typing import Callable, Dict, Iterator, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 
@@ -22,14 +23,30 @@ KINDS = dict(
     elementwise='add|sub|mul|div|pow|square|sqrt|exp(?!and)|sum|mean|where|mask|dropout',
 )
 
+MOST_KERNELS = 40
 
-def profile(step: Callable[[], object], device: torch.device, times: int = 1) -> Tuple[int, Dict[str, float]]:
-    """Run a step some times under torch's profiler.
 
-    Returns:
-        Bytes that it needed at most beyond what there was before, and the parts of its time that
-        ``KINDS`` of operators and 'other' ones took.
+@dataclass
+class Profile:
+    """Where a step's time and memory go.
+
+    Attributes:
+        memory: Bytes that it needed at most beyond what there was before.
+        shares: Parts of its time that ``KINDS`` of operators and 'other' ones took.
+        gpu_seconds: Time in which a GPU ran kernels; 0 on CPUs.
+        launches: Kernels and copies that a GPU ran.
+        kernels: Of those that took most time the name, the milliseconds in a step and how often they ran.
     """
+
+    memory: int
+    shares: Dict[str, float]
+    gpu_seconds: float
+    launches: float
+    kernels: List[Tuple[str, float, float]]
+
+
+def profile(step: Callable[[], object], device: torch.device, times: int = 1) -> Profile:
+    """Run a step some times under torch's profiler."""
     gc.collect()
     on_gpu = device.type == 'cuda'
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -47,7 +64,14 @@ def profile(step: Callable[[], object], device: torch.device, times: int = 1) ->
         if on_gpu:
             torch.cuda.synchronize(device)
     memory = torch.cuda.max_memory_allocated(device) - before if on_gpu else _most_allocated(profiler)
-    return memory, _shares(profiler, on_gpu)
+    kernels = [
+        (event.key, event.self_device_time_total / times / 1e3, event.count / times)
+        for event in (profiler.key_averages() if on_gpu else ())
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    ]
+    kernels.sort(key=lambda kernel: -kernel[1])
+    milliseconds, launches = (sum(kernel[i] for kernel in kernels) for i in (1, 2))
+    return Profile(memory, _shares(profiler, on_gpu), milliseconds / 1e3, launches, kernels[:MOST_KERNELS])
 
 
 @contextmanager

@@ -551,8 +551,8 @@ def _explanation(runner: Runner, message: str) -> Optional[str]:
         )
     if 'BFloat16' in message:
         return (
-            f'a part of this model cannot compute in bfloat16, which mixed precision is on CPUs ({message}): leave '
-            '--amp out, or train in float16 on a GPU'
+            f'a part of this model cannot compute in bfloat16, which mixed precision is here ({message}): leave '
+            '--amp out, or train in float16 on a GPU with --cfg-options gpu.amp_dtype=float16'
         )
     if 'list index out of range' in message:
         return _unknown_predictions(runner, model)

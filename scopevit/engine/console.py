@@ -44,8 +44,14 @@ def silence_useless_warnings() -> None:
         warnings.filterwarnings('ignore', message=f'.*{re.escape(message)}')
     for category in (DeprecationWarning, FutureWarning):
         warnings.filterwarnings('ignore', category=category, module=LIBRARIES)
-    if int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) > 0:
+    if not is_first_process():
         warnings.simplefilter('ignore')
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first of those that a launcher started, also before they have joined."""
+    variables = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return not int(next(filter(None, map(os.environ.get, variables)), 0))
 
 
 class _UntilTheFirstIteration(logging.Filter):

@@ -23,6 +23,7 @@ from ..stack.doctor import TOOLBOXES
 from ..stack.shipped import shipped
 from .console import QuietRunner, silence_useless_warnings
 from .errors import UserError
+from .gpu_settings import gpu_settings, settle_gpu
 
 # Environment variables in which a launcher states rank, local rank and world size.
 _LAUNCHER_VARIABLES = {
@@ -45,6 +46,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started'
     )
+    parser.add_argument('--compile', action='store_true', help='compile the backbone (a minute or more at the start)')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -112,23 +114,30 @@ def _suggestion(name: str) -> str:
     return f'; did you mean {" or ".join(known[c] for c in close)}?' if close else '; check the path'
 
 
-def prepare(cfg: Config, args: argparse.Namespace) -> None:
+def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None:
     """Settle work dir, launcher and device; call it once, before the Runner is built.
 
+    Args:
+        split: What is about to run, 'train' or 'test'.
+
     Raises:
-        UserError: If the work dir cannot be written, or the launcher's variables are missing.
+        UserError: If the work dir cannot be written, the launcher's variables are missing, or the
+            config's ``gpu`` has an unknown setting.
     """
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config.split('::')[-1]).stem)
     check_writable(cfg.work_dir)
+    gpu_settings(cfg)  # a wrong one is named on every machine
 
     silence_useless_warnings()
     name_broken_images()
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        settle_gpu(cfg, split)
+    else:
         keep_freed_memory()
         if args.launcher != 'none':
             _init_cpu_processes(args.launcher)

@@ -28,11 +28,12 @@ def ours(monkeypatch):
         monkeypatch.setattr(importlib.import_module(f'mmcv.ops.{name}'), 'ext_module', mmcv_ext)
 
 
-def boxes(count=60, seed=0):
+def boxes(count=60, seed=0, tie=True):
     generator = torch.Generator().manual_seed(seed)
     corner, size = (torch.rand(count, 2, generator=generator) * scale for scale in (60, 40))
     scores = torch.rand(count, generator=generator)
-    scores[5] = scores[4]  # a tie
+    if tie:
+        scores[5] = scores[4]
     return torch.cat([corner, corner + size + 1], 1), scores
 
 
@@ -56,9 +57,9 @@ def deform_case(groups, deform_groups, stride, dilation, with_bias=True):
     return [input, offset, mask, weight, bias], (stride, dilation, dilation, groups, deform_groups)
 
 
-def cases():
+def cases(tie=True):
     """Name of the function, tensors that may have gradients, further arguments."""
-    box, scores = boxes()
+    box, scores = boxes(tie=tie)
     for threshold in (0.3, 0.7):
         for offset in (0, 1):
             yield 'nms', [], (box, scores, threshold, offset)
@@ -146,8 +147,9 @@ def test_operators_on_a_gpu_are_those_of_compiled_mmcv(case, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize('case', cases(), ids=name_of)
+@pytest.mark.parametrize('case', cases(tie=False), ids=name_of)
 def test_operators_on_a_gpu_are_those_on_the_cpu(case, ours):
+    """But for equal scores, which each sorts in its own way."""
     close(run(mmcv.ops, *case, device='cuda'), run(mmcv.ops, *case), rtol=1e-3, atol=1e-4)
 
 

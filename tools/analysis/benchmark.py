@@ -51,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--threads', type=positive, help="threads on the CPU (default: torch's choice)")
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of weights and images')
+    parser.add_argument('--tf32', action='store_true', help='on GPUs: float32 products of matrices in TF32')
     parser.add_argument('--autocast', action='store_true', help='keep float32 weights, compute in --dtype')
     parser.add_argument('--channels-last', action='store_true', help='memory format of weights and images')
     parser.add_argument(
@@ -186,7 +187,8 @@ def benchmark(args: argparse.Namespace) -> None:
     report = compare(entries, settings, say, after_round=keep)
     say('')
     keep(report)
-    text = f'{report.table()}\n\n{report.shares_table()}\n\n{report.conditions()}\n\n    {command}\n'
+    parts = (report.table(), report.gpu_table(), report.shares_table(), report.conditions(), f'    {command}\n')
+    text = '\n\n'.join(filter(None, parts))
     print(text)
     if args.table:
         with open(args.table, 'w') as file:

@@ -108,6 +108,7 @@ def gsda(attn: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
     # (B, N, C) -> (B, sh, sw, g*g, C)
     x = x.reshape(B, g, sh, g, sw, C).permute(0, 2, 4, 1, 3, 5).reshape(B, sh * sw, g * g, C)
     qkv = linear(attn.qkv, x).reshape(B, sh * sw, g * g, 3, h, C // h).permute(3, 0, 1, 4, 2, 5)
+    attn.rel_pos._logs.clear()  # the released code keeps nothing of the bias
     x = attend(qkv[0], qkv[1], qkv[2], attn.rel_pos.compute(g, g))
     x = linear(attn.proj, x.transpose(2, 3).reshape(B, sh * sw, g * g, C))
     # (B, sh*sw, g*g, C) -> (B, N, C)

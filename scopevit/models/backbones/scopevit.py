@@ -24,6 +24,7 @@ from ..layers import (
     SCOPES,
     FusedLinear,
     GlobalScaleDilatedAttention,
+    LayerNorm,
     LayerScale,
     Mlp,
     MultiScaleSelfAttention,
@@ -61,10 +62,10 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, attn: nn.Module, dim: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attn = attn
         self.ls1 = LayerScale(dim, drop_path)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.ls2 = LayerScale(dim, drop_path)
 

@@ -1,4 +1,4 @@
-from .common import DropPath, FusedLinear, LayerScale, Mlp, fold_batch_norm
+from .common import DropPath, FusedLinear, LayerNorm, LayerScale, Mlp, fold_batch_norm
 from .gsda import GlobalScaleDilatedAttention, RelativePositionBias
 from .mssa import SCOPES, ConditionalPositionalEncoding, MultiScaleSelfAttention
 
@@ -8,6 +8,7 @@ __all__ = [
     'DropPath',
     'FusedLinear',
     'GlobalScaleDilatedAttention',
+    'LayerNorm',
     'LayerScale',
     'Mlp',
     'MultiScaleSelfAttention',

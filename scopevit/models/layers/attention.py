@@ -9,8 +9,9 @@ Shape legend: B batch, h heads, N queries, M keys, d channels of a head.
 import ctypes
 import math
 import sysconfig
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import ContextManager, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,19 @@ from torch import Tensor
 
 from .common import is_exporting
 
+try:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+except ImportError:  # PyTorch before 2.3, whose cuDNN has no attention
+    from torch.backends.cuda import SDPBackend
+
+    def sdpa_kernel(kernels: list) -> ContextManager:
+        return nullcontext()
+
+
 HEAD_CHANNELS = (16, 32, 64)
 """Channels d of a head for which there is a kernel."""
+MOST_ENTRIES = 65535
+"""Batch entries that PyTorch's kernels for GPUs take."""
 KERNEL_VERSION = 1
 """``attention_version`` of attention.cpp that is called here."""
 BLOCK = 32
@@ -40,12 +52,27 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) ->
     """
     if _kernel_serves(q, k, v, bias):
         return torch.ops.scopevit.attention(q, k, v, bias)[0]
+    if q.device.type == 'cuda' and (bias is not None or len(q) > MOST_ENTRIES):
+        return _within_limits(q, k, v, bias)
     if bias is None or q.device.type != 'cpu' or not bias.requires_grad:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     # PyTorch's fused kernel for CPUs cannot learn a bias, and what it falls back on guards against
     # queries without any key, which do not occur: it takes twice as many passes over the logits.
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return logits.add_(bias).softmax(dim=-1) @ v
+
+
+def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tensor:
+    """PyTorch's attention on GPUs where one of its kernels would fail.
+
+    From 65,536 batch entries on the kernels' grids are too large (pytorch #142228, #177985, #180718). cuDNN's
+    gradient of q is NaN where a bias makes a row's sum of weights very small (pytorch #196678).
+    """
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    parts = zip(*(x.split(MOST_ENTRIES) for x in (q, k, v)))
+    with nullcontext() if bias is None else sdpa_kernel(kernels):
+        parts = [F.scaled_dot_product_attention(*part, attn_mask=bias) for part in parts]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 class _Tensor(ctypes.Structure):

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# PyTorch before 2.7 may not tell; there an exported graph serves sizes that need the same padding in GSDA.
-is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+from ..ops import gpu
+
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 HAS_FUSED_LINEAR = (
     HAS_ONEDNN
@@ -17,6 +17,15 @@ HAS_FUSED_LINEAR = (
 )
 FEWEST_IMAGES = 16
 """With a single thread PyTorch leaves a 1x1 convolution to oneDNN only if it is of so many images."""
+
+
+def is_exporting() -> bool:
+    """Whether torch.export traces this call.
+
+    ``torch.compiler.is_exporting`` is True to some versions of torch.compile, too (2.11). PyTorch before 2.7
+    does not tell; there an exported graph serves sizes that need the same padding in GSDA.
+    """
+    return getattr(torch.compiler, '_is_exporting_flag', False)
 
 
 class DropPath(nn.Module):
@@ -29,12 +38,16 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
+    def factors(self, x: Tensor) -> Optional[Tensor]:
+        """What to multiply each sample of ``x`` by: (B,) of zeros and 1 / keeping probability; None for 1."""
         if not self.training or self.rate == 0.0:
-            return x
+            return None
         keep = 1.0 - self.rate
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * (mask / keep)
+        return x.new_empty(x.shape[0]).bernoulli_(keep) / keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        factors = self.factors(x)
+        return x if factors is None else x * factors.view(-1, *(1,) * (x.ndim - 1))
 
     def extra_repr(self) -> str:
         return f'rate={self.rate:.4g}'
@@ -52,10 +65,20 @@ class LayerScale(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        scale = self.gamma
-        if self.training and self.drop_path.rate:
-            scale = self.drop_path(scale.expand(x.shape[0], 1, 1, -1))  # a dropped sample's factors are 0
+        factors = self.drop_path.factors(self.gamma.expand(len(x), -1))
+        if gpu.serves_rows(x):
+            return gpu.close_branch(x, branch, self.gamma, factors)
+        scale = self.gamma if factors is None else self.gamma * factors.view(-1, 1, 1, 1)
         return torch.addcmul(x, branch, scale)
+
+
+class LayerNorm(nn.LayerNorm):
+    """nn.LayerNorm of the last dimension; on GPUs by a kernel for narrow rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if gpu.serves_rows(x):
+            return gpu.layer_norm(x, self.weight, self.bias, self.eps)
+        return super().forward(x)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:

@@ -6,10 +6,14 @@ map: ``rows x cols`` of them, ``sh`` (``sw``) tokens apart, so there are G = sh*
 T = rows*cols tokens.
 """
 
+from contextlib import nullcontext
+from typing import Callable, Hashable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import gpu
 from .attention import attention
 from .common import FusedLinear, Linear, is_exporting
 
@@ -54,23 +58,28 @@ class RelativePositionBias(nn.Module):
         index = delta[:, None, :, None] * (2 * grid_size - 1) + delta[None, :, None, :]
         self.register_buffer('index', index, persistent=False)
         self.register_buffer('table', None)  # in the deploy form what the MLP gives for `offsets`
-        self._kept = {}
+        self._kept, self._logs = {}, {}
 
     def forward(self, rows: int, cols: int, dtype: torch.dtype) -> Tensor:
-        """Bias (h, T, T) of a ``rows x cols`` grid, tokens in row-major order.
+        """Bias (h, T, T) of a ``rows x cols`` grid, tokens in row-major order."""
+        return self._kept_in_evaluation((rows, cols, dtype), lambda: self.compute(rows, cols).to(dtype))
 
-        In evaluation it is computed once for each ``dtype``, and again when a parameter has changed.
-        """
+    def of_offsets(self) -> Tensor:
+        """Bias ((2g-1)**2, h) of each offset, from which a kernel takes what it needs."""
+        return self._kept_in_evaluation('offsets', self._table)
+
+    def _kept_in_evaluation(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """In evaluation compute once for each ``key``, and again when a parameter has changed."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.compute(rows, cols).to(dtype)
+            return compute()
         state = tuple((id(p), p.device, p.dtype, p.is_inference() or p._version) for p in self._sources())
         if self._kept.get('state') != state:
             self._kept = {'state': state}
-        bias = self._kept.get((rows, cols, dtype))
+        bias = self._kept.get(key)
         if bias is None:
-            bias = self.compute(rows, cols).to(dtype).contiguous()
+            bias = compute().contiguous()
             if type(bias) is Tensor:  # not one of a mode that only pretends to compute
-                self._kept[rows, cols, dtype] = bias
+                self._kept[key] = bias
         return bias
 
     def train(self, mode: bool = True) -> 'RelativePositionBias':
@@ -93,8 +102,28 @@ class RelativePositionBias(nn.Module):
         """Bias of each offset: ((2g-1)**2, h)."""
         if self.table is not None:
             return self.table
-        t = self.offsets.to(self.fc1.weight.dtype)
-        return self.fc2(self.drop(self.act(self.fc1(t.sign() * t.abs().log1p()))))
+        x = self._coordinates(self.fc1.weight)
+        # In float32 on GPUs under autocast, too: for so few numbers each cast is a launch more.
+        is_cast = x.device.type == 'cuda' and torch.is_autocast_enabled()
+        with torch.autocast('cuda', enabled=False) if is_cast else nullcontext():
+            return self.fc2(self.drop(self.act(self.fc1(x))))
+
+    def _coordinates(self, like: Tensor) -> Tensor:
+        """Log-spaced ``offsets`` of the type and on the device of ``like``: ((2g-1)**2, 2)."""
+
+        def compute() -> Tensor:
+            t = self.offsets.to(like.dtype)
+            return t.sign() * t.abs().log1p()
+
+        if torch.compiler.is_compiling():  # where the compiler folds what is constant
+            return compute()
+        key = like.device, like.dtype
+        if key not in self._logs:
+            coordinates = compute()
+            if type(coordinates) is not Tensor:  # of a mode that only pretends to compute
+                return coordinates
+            self._logs[key] = coordinates
+        return self._logs[key]
 
     def compute(self, rows: int, cols: int) -> Tensor:
         index = self.index[:rows, :cols, :rows, :cols].reshape(rows * cols, rows * cols)
@@ -124,8 +153,11 @@ class GlobalScaleDilatedAttention(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
-        attend = self._attend_any_size if serves_any_size(*x.shape[1:3]) else self._attend
-        return self.proj(attend(x), *residual)
+        if gpu.serves_attention(x, self.num_heads, self.grid_size):
+            x = gpu.dilated_attention(self.qkv(x), self.rel_pos.of_offsets(), self.num_heads, self.grid_size)
+        else:
+            x = self._attend_any_size(x) if serves_any_size(*x.shape[1:3]) else self._attend(x)
+        return self.proj(x, *residual)
 
     def _attend(self, x: Tensor) -> Tensor:
         B, H, W, C = x.shape

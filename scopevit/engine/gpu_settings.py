@@ -1,0 +1,253 @@
+"""What training and testing on a GPU set for speed, each with a switch in the config's ``gpu``, and ``--compile``.
+
+``--cfg-options gpu.tf32=False`` switches one off; docs/gpu.md lists them.
+"""
+
+import inspect
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Optional, Tuple, Union
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from .console import is_first_process
+from .errors import UserError
+from .optim import backbone_of
+
+# Toolboxes whose models compute in bfloat16. mmdet would round the boxes of RoIs to it, by up to 4 pixels at 1,333, and
+# its operators, if they are mmcv's compiled ones, know no bfloat16, as NumPy, which gets mmpose's heatmaps.
+_IN_BFLOAT16 = ('mmpretrain', 'mmseg')
+_FUSED = ('AdamW', 'Adam', 'SGD')
+# Transforms after which images have one size, and those after which they do not.
+_ONE_SIZE = (
+    'RandomResizedCrop', 'CenterCrop', 'EfficientNetRandomCrop', 'EfficientNetCenterCrop', 'MAERandomResizedCrop',
+    'RandomResizedCropAndInterpolationWithTwoPic', 'TopdownAffine', 'BottomupRandomAffine',
+)  # fmt: skip
+_MANY_SIZES = ('ResizeEdge', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'BottomupResize')
+_SWITCH = (True, False)
+_CHOICES = dict(
+    tf32=_SWITCH,
+    amp_dtype=('auto', 'bfloat16', 'float16'),
+    fused_optimizer=_SWITCH,
+    cudnn_benchmark=('auto', *_SWITCH),
+    cudnn_attention=('auto', *_SWITCH),
+)
+
+
+@dataclass(frozen=True)
+class GPUSettings:
+    """The config's ``gpu``.
+
+    Args:
+        tf32: Multiply float32 matrices and convolve in TF32.
+        amp_dtype: Number format of mixed precision where the config's ``optim_wrapper`` names none.
+        fused_optimizer: Update all parameters in one kernel.
+        cudnn_benchmark: Let cuDNN try its algorithms for each new shape.
+        cudnn_attention: Let attention use cuDNN, which plans for each new shape.
+
+    Raises:
+        UserError: If a value is none of its choices.
+    """
+
+    tf32: bool = True
+    amp_dtype: str = 'auto'
+    fused_optimizer: bool = True
+    cudnn_benchmark: Union[bool, str] = 'auto'
+    cudnn_attention: Union[bool, str] = 'auto'
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                legal = ', '.join(map(str, choices))
+                raise UserError(f'gpu.{name} must be one of {legal}, but is {getattr(self, name)!r}')
+
+
+def gpu_settings(cfg: Config) -> GPUSettings:
+    """The settings of a config's ``gpu``, those that it lacks by default.
+
+    Raises:
+        UserError: If there is no such setting or value.
+    """
+    given = cfg.get('gpu') or {}
+    known = [field.name for field in fields(GPUSettings)]
+    unknown = ', '.join(map(str, set(given) - set(known))) if isinstance(given, dict) else repr(given)
+    if unknown:
+        raise UserError(f'the config sets gpu: {unknown}; the settings of gpu are {", ".join(known)}')
+    return GPUSettings(**given)
+
+
+def settle_gpu(cfg: Config, split: str = 'train') -> None:
+    """Set what the config's ``gpu`` says, with a log line for each setting that changes something.
+
+    ``gpu`` itself is completed by its defaults, with 'auto' left in it: a test with the saved
+    config decides by its own images. What 'auto' came to is in ``optim_wrapper`` and ``env_cfg``.
+
+    Args:
+        split: What is about to run, 'train' or 'test'.
+
+    Raises:
+        UserError: If there is no such setting or value.
+    """
+    settings = gpu_settings(cfg)
+    cfg.gpu = ConfigDict(asdict(settings))
+    _set_tf32(settings.tf32)
+    if split == 'train':
+        _set_amp_dtype(cfg, settings.amp_dtype)
+        if settings.fused_optimizer:
+            _fuse_optimizer(cfg)
+    one_size = has_one_size(cfg, split)
+    _set_cudnn_benchmark(cfg, settings.cudnn_benchmark, one_size)
+    _set_cudnn_attention(settings.cudnn_attention, one_size)
+
+
+def _set_tf32(wanted: bool) -> None:
+    # Read by this: reading allow_tf32 raises where someone has used torch's newer fp32_precision. Writing it does not.
+    before = torch.get_float32_matmul_precision() != 'highest'
+    torch.backends.cuda.matmul.allow_tf32 = wanted
+    torch.backends.cudnn.allow_tf32 = wanted
+    if wanted and not before:
+        _log('float32 matrices are multiplied in TF32 (gpu.tf32=False: in full precision)')
+    elif not wanted:
+        _log('float32 matrices and convolutions in full precision')
+
+
+def _set_amp_dtype(cfg: Config, wanted: str) -> None:
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') != 'AmpOptimWrapper' or wrapper.get('dtype') is not None:
+        return
+    why = 'gpu.amp_dtype'
+    if wanted == 'auto':
+        wanted, why = _amp_dtype_for(cfg)
+    wrapper['dtype'] = wanted
+    if wanted == 'bfloat16':  # it has float32's range; not to scale saves waiting for the gradients' check at each step
+        wrapper['loss_scale'] = dict(enabled=False)
+    scaling = ', without loss scaling' if wanted == 'bfloat16' else ''
+    _log(f'Mixed precision runs in {wanted}{scaling} ({why})')
+
+
+def _amp_dtype_for(cfg: Config) -> Tuple[str, str]:
+    scope = cfg.get('default_scope')
+    if not _has_bfloat16():
+        return 'float16', 'this GPU has no bfloat16'
+    if scope not in _IN_BFLOAT16:
+        return 'float16', f'models of {scope} need it; gpu.amp_dtype=bfloat16 to try the other'
+    return 'bfloat16', 'gpu.amp_dtype=float16 for the other'
+
+
+def _has_bfloat16() -> bool:
+    supported = torch.cuda.is_bf16_supported
+    if 'including_emulation' in inspect.signature(supported).parameters:
+        return supported(including_emulation=False)
+    return supported()
+
+
+def _fuse_optimizer(cfg: Config) -> None:
+    """Let one of torch's optimizers update all parameters at once; several optimizers stay as they are."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    optimizer = wrapper.get('optimizer') or {}
+    kind = optimizer.get('type')
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper') or kind not in _FUSED:
+        return
+    fits = 'fused' in inspect.signature(getattr(torch.optim, kind)).parameters  # SGD's is younger than torch 2.1
+    if fits and not {'fused', 'foreach', 'differentiable'} & set(optimizer):
+        optimizer['fused'] = True
+        _log(f'{kind} updates all parameters in one kernel (gpu.fused_optimizer=False: in several)')
+
+
+def _set_cudnn_benchmark(cfg: Config, wanted: Union[bool, str], one_size: bool) -> None:
+    env = cfg.setdefault('env_cfg', ConfigDict())
+    before = bool(env.get('cudnn_benchmark'))
+    if wanted == 'auto':
+        deterministic = (cfg.get('randomness') or {}).get('deterministic')  # for which MMEngine switches it off
+        wanted = before or (one_size and not deterministic)
+    env['cudnn_benchmark'] = wanted
+    if wanted and not before:
+        keep = 'gpu.cudnn_benchmark=False keeps that'
+        _log(f'cuDNN tries its algorithms for each shape, in place of env_cfg.cudnn_benchmark=False ({keep})')
+    elif before and not wanted:
+        _log('cuDNN does not try its algorithms, in place of env_cfg.cudnn_benchmark=True')
+
+
+def _set_cudnn_attention(wanted: Union[bool, str], one_size: bool) -> None:
+    if not hasattr(torch.backends.cuda, 'enable_cudnn_sdp'):  # of torch before 2.3
+        return
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    if wanted == 'auto':
+        wanted = before and one_size
+    torch.backends.cuda.enable_cudnn_sdp(wanted)
+    if before and not wanted:
+        _log('Attention leaves cuDNN out, which would plan for each size of images (gpu.cudnn_attention=True uses it)')
+    elif wanted and not before:
+        _log('Attention may use cuDNN')
+
+
+def has_one_size(cfg: Config, split: str = 'train') -> bool:
+    """Whether all images of a split reach the model in one size, as far as the config tells.
+
+    Args:
+        split: 'train', 'val' or 'test'.
+    """
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    resizes = any('RandomResize' in augment['type'] for augment in preprocessor.get('batch_augments') or ())
+    if cfg.get('default_scope') == 'mmdet' or resizes:  # padded to the largest image of the batch, or resized with it
+        return False
+    padding = preprocessor if split == 'train' else preprocessor.get('test_cfg') or {}
+    if padding.get('size') is not None:  # of mmseg
+        return True
+    loader = cfg.get(f'{split}_dataloader') or {}
+    return isinstance(loader, dict) and _gives_one_size(loader.get('dataset') or {})
+
+
+def _gives_one_size(dataset: dict) -> bool:
+    if _ends_in_one_size(dataset.get('pipeline') or ()):
+        return True
+    within = dataset.get('datasets') or [dataset[key] for key in ('dataset',) if key in dataset]
+    return bool(within) and all(map(_gives_one_size, within))
+
+
+def _ends_in_one_size(pipeline: list) -> bool:
+    """Whether the last transform that decides about an image's size gives all one size."""
+    for transform in reversed(pipeline):
+        kind = re.split('[./]', str(transform['type']))[-1]  # of mmpretrain.CenterCrop, torchvision/CenterCrop
+        if kind in _ONE_SIZE:
+            return True
+        if kind == 'Resize':
+            return 'scale' in transform and not transform.get('keep_ratio')
+        if kind in _MANY_SIZES:
+            return False
+    return False
+
+
+def compile_backbone(runner: Runner, training: bool = True) -> None:
+    """Compile the backbone in place, so that checkpoints keep their names; call it just before the run.
+
+    Args:
+        training: Whether the runner trains, and validates, or tests.
+
+    Raises:
+        UserError: If the model has no backbone.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    try:
+        _, backbone = backbone_of(model)
+    except UserError as error:
+        raise UserError(f'--compile compiles the backbone, but {error}: leave --compile out') from None
+    if not hasattr(backbone, 'compile'):
+        raise UserError(f'--compile needs a newer PyTorch than {torch.__version__}: leave it out')
+    backbone.compile(dynamic=_varying_sizes(runner.cfg, ('train', 'val') if training else ('test',)))
+    runner.logger.info('Compiling the backbone; the first iterations take a minute or more')
+
+
+def _varying_sizes(cfg: Config, splits: Tuple[str, ...]) -> Optional[bool]:
+    """What torch calls ``dynamic``; None, where one split alone has one size, compiles for it and then for all."""
+    used = {has_one_size(cfg, split) for split in splits if cfg.get(f'{split}_dataloader')}
+    return None if len(used) == 2 else used != {True}
+
+
+def _log(message: str) -> None:
+    if is_first_process():  # MMEngine joins the processes only later
+        print_log(message, logger='current')

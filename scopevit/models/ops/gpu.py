@@ -1,0 +1,185 @@
+"""Operators for NVIDIA GPUs, by kernels written in Triton: GSDA's attention, layer norm, a branch's closing.
+
+They serve where :func:`serves` says so, with gradients, under autocast and, as operators of torch, in
+compiled models; elsewhere PyTorch computes the same functions. ``SCOPEVIT_TRITON=0`` switches them off.
+
+Shape legend: as in layers/gsda.py.
+"""
+
+import functools
+import importlib.util
+import os
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+HEAD_CHANNELS = (16, 32, 64)
+"""Channels d of a head for which there is a kernel."""
+MOST_TOKENS = 64
+"""Tokens T of a group: its logits are one tile."""
+MOST_CHANNELS = 1024
+"""Channels C of a row that a program normalises at once."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@functools.cache
+def _runs_on(device: torch.device) -> bool:
+    """Whether Triton's kernels run on a GPU: of NVIDIA, compute capability 8.0 or newer."""
+    return (
+        os.environ.get('SCOPEVIT_TRITON', '1') != '0'
+        and hasattr(torch.compiler, 'is_exporting')  # PyTorch 2.7
+        and torch.version.hip is None
+        and importlib.util.find_spec('triton') is not None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def is_plain_call(x: Tensor) -> bool:
+    """Whether a call is neither traced nor differentiated in a way of which a fused operator knows nothing."""
+    return (
+        (type(x) is Tensor or torch.compiler.is_compiling())
+        and not getattr(torch.compiler, '_is_exporting_flag', False)
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
+    )
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the operators here take ``x``: on a GPU that runs Triton's kernels, of a type that they know."""
+    return x.device.type == 'cuda' and x.dtype in DTYPES and is_plain_call(x) and _runs_on(x.device)
+
+
+def serves_attention(x: Tensor, heads: int, grid: int) -> bool:
+    """Whether :func:`dilated_attention` takes a map (B, H, W, C)."""
+    return x.shape[3] // heads in HEAD_CHANNELS and grid * grid <= MOST_TOKENS and serves(x)
+
+
+def serves_rows(x: Tensor) -> bool:
+    """Whether :func:`layer_norm` and :func:`close_branch` take ``x``. A compiler fuses more than they do."""
+    return x.shape[-1] <= MOST_CHANNELS and not torch.compiler.is_compiling() and serves(x)
+
+
+def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:
+    """GSDA's attention.
+
+    Args:
+        qkv: (B, H, W, 3C), of each token query, key and value of all heads.
+        table: ((2g-1)**2, h), the bias of each offset between query and key, row by row.
+        heads: h.
+        grid: g.
+
+    Returns:
+        (B, H, W, C).
+    """
+    return torch.ops.scopevit.dilated_attention(qkv, table, heads, grid)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer norm of the last dimension, computed in float32; under autocast of its type, as a linear layer takes it."""
+    dtype = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else x.dtype
+    return torch.ops.scopevit.layer_norm(x, weight, bias, eps, dtype)
+
+
+def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Optional[Tensor]) -> Tensor:
+    """x + branch * gamma, with the branches of single images dropped or made stronger.
+
+    Args:
+        x: (B, ..., C).
+        branch: (B, ..., C).
+        gamma: (C,).
+        keep: (B,), a further factor of each image; None: 1.
+
+    Returns:
+        (B, ..., C) of the wider type of ``x`` and ``gamma``.
+    """
+    return torch.ops.scopevit.close_branch(x, branch, gamma, gamma.new_empty(0) if keep is None else keep)
+
+
+def _kernels() -> tuple:
+    """The modules with the kernels; Triton is slow to import."""
+    from .triton_kernels import dilated_attention, narrow
+
+    return dilated_attention, narrow
+
+
+def _attention_backward(grad: Tensor, qkv: Tensor, table: Tensor, heads: int, grid: int) -> tuple:
+    return _kernels()[0].backward(grad, qkv, table, heads, grid)
+
+
+def _attention_gradients(ctx, grad: Tensor) -> tuple:
+    qkv, table = ctx.saved_tensors
+    of_qkv, of_table = torch.ops.scopevit.dilated_attention_backward(grad, qkv, table, *ctx.rest)
+    return of_qkv, of_table.to(table.dtype), None, None
+
+
+def _norm_gradients(ctx, grad: Tensor) -> tuple:
+    x, weight, bias = ctx.saved_tensors
+    of_x, of_weight, of_bias = torch.ops.scopevit.layer_norm_backward(grad, x, weight, ctx.rest[0])
+    return of_x, of_weight.to(weight.dtype), of_bias.to(bias.dtype), None, None
+
+
+def _close_gradients(ctx, grad: Tensor) -> tuple:
+    x, branch, gamma, keep = ctx.saved_tensors
+    of_branch, of_gamma = torch.ops.scopevit.close_branch_backward(grad, branch, gamma, keep)
+    return grad.to(x.dtype), of_branch, of_gamma.to(gamma.dtype), None
+
+
+def _keep_inputs(ctx, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+    ctx.rest = tuple(x for x in inputs if not isinstance(x, Tensor))
+
+
+def _refuse_second_derivative(ctx, *grads: Tensor) -> None:
+    raise NotImplementedError(
+        "ScopeViT's GPU kernels have no second derivative; PyTorch has, with SCOPEVIT_TRITON=0 in the environment"
+    )
+
+
+def _float32_like(*tensors: Tensor) -> tuple:
+    return tuple(x.new_empty(x.shape, dtype=torch.float32) for x in tensors)
+
+
+_LIBRARY = torch.library.Library('scopevit', 'FRAGMENT')
+_OPERATORS = {
+    'dilated_attention(Tensor qkv, Tensor table, int heads, int grid) -> Tensor': (
+        lambda qkv, *rest: _kernels()[0].forward(qkv, *rest),
+        lambda qkv, *rest: qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3),
+        _attention_gradients,
+    ),
+    'dilated_attention_backward(Tensor grad, Tensor qkv, Tensor table, int heads, int grid) -> (Tensor, Tensor)': (
+        _attention_backward,
+        lambda grad, qkv, table, *rest: (torch.empty_like(qkv), *_float32_like(table)),
+        _refuse_second_derivative,
+    ),
+    'layer_norm(Tensor x, Tensor weight, Tensor bias, float eps, ScalarType dtype) -> Tensor': (
+        lambda *inputs: _kernels()[1].layer_norm(*inputs),
+        lambda x, weight, bias, eps, dtype: torch.empty_like(x, dtype=dtype),
+        _norm_gradients,
+    ),
+    'layer_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)': (
+        lambda *inputs: _kernels()[1].layer_norm_backward(*inputs),
+        lambda grad, x, weight, eps: (torch.empty_like(x), *_float32_like(weight, weight)),
+        _refuse_second_derivative,
+    ),
+    'close_branch(Tensor x, Tensor branch, Tensor gamma, Tensor keep) -> Tensor': (
+        lambda *inputs: _kernels()[1].close_branch(*inputs),
+        lambda x, branch, gamma, keep: torch.empty_like(x, dtype=torch.promote_types(x.dtype, gamma.dtype)),
+        _close_gradients,
+    ),
+    'close_branch_backward(Tensor grad, Tensor branch, Tensor gamma, Tensor keep) -> (Tensor, Tensor)': (
+        lambda *inputs: _kernels()[1].close_branch_backward(*inputs),
+        lambda grad, branch, gamma, keep: (torch.empty_like(branch), *_float32_like(gamma)),
+        _refuse_second_derivative,
+    ),
+}
+"""For each operator what computes it, what it returns of a shape, and its gradients."""
+
+if hasattr(torch.library, 'register_autograd'):  # PyTorch 2.4
+    for _schema, (_compute, _fake, _gradients) in _OPERATORS.items():
+        _name = _schema.partition('(')[0]
+        _LIBRARY.define(_schema)
+        _LIBRARY.impl(_name, _compute, 'CompositeExplicitAutograd')
+        torch.library.register_fake(f'scopevit::{_name}', _fake, lib=_LIBRARY)
+        torch.library.register_autograd(f'scopevit::{_name}', _gradients, setup_context=_keep_inputs, lib=_LIBRARY)

@@ -1,0 +1,272 @@
+"""Kernels for GPUs against plain formulas in float64: on a GPU where there is one, else by Triton's interpreter."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scopevit.models import ScopeViT
+from scopevit.models.layers import GlobalScaleDilatedAttention, attention
+from scopevit.models.ops import gpu
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+# numpy, by which the interpreter computes, has no bfloat16.
+HALF = torch.bfloat16 if DEVICE == 'cuda' else torch.float16
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+ONE_STAGE = dict(embed_dims=(32,), depths=(1,), num_heads=(2,))
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+    """The kernels are imported at the first call, and then know how they are run."""
+    if DEVICE == 'cpu':
+        monkeypatch.setenv('TRITON_INTERPRET', '1')
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Let the kernels serve on the device of these tests."""
+    if DEVICE == 'cpu':
+        monkeypatch.setattr(gpu, 'serves', lambda x: x.dtype in gpu.DTYPES and gpu.is_plain_call(x))
+
+
+def close(value, expected, dtype=torch.float32):
+    expected = expected.double()
+    difference = (value.to(expected) - expected).norm()
+    return difference <= TOLERANCE[dtype] * expected.norm().clamp(min=1e-12)
+
+
+def double(*tensors):
+    return [x.detach().double().requires_grad_(x.requires_grad) for x in tensors]
+
+
+def plain_gsda(qkv, table, heads, grid):
+    """Each token's attention to those of its group, one by one from the definition."""
+    B, H, W, C3 = qkv.shape
+    d = C3 // 3 // heads
+    sh, sw = -(-H // grid), -(-W // grid)
+    y, x = (t.flatten() for t in torch.meshgrid(torch.arange(H), torch.arange(W), indexing='ij'))
+    same = (y[:, None] % sh == y[None] % sh) & (x[:, None] % sw == x[None] % sw)
+    dy, dx = y[:, None] // sh - y[None] // sh, x[:, None] // sw - x[None] // sw
+    offset = (dy + grid - 1) * (2 * grid - 1) + dx + grid - 1
+    q, k, v = qkv.view(B, H * W, 3, heads, d).permute(2, 0, 3, 1, 4)
+    logits = q @ k.transpose(-1, -2) / d**0.5 + table[offset.to(table.device)].permute(2, 0, 1)
+    weights = logits.masked_fill(~same.to(qkv.device), float('-inf')).softmax(-1)
+    return (weights @ v).transpose(1, 2).reshape(B, H, W, heads * d)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize('dtype', [torch.float32, HALF], ids=str)
+@pytest.mark.parametrize(
+    ('B', 'H', 'W', 'heads', 'd', 'grid'),
+    [
+        (2, 16, 16, 2, 16, 8),
+        (1, 13, 21, 4, 16, 8),  # padded at both sides
+        (2, 1, 1, 2, 16, 8),
+        (1, 5, 9, 2, 32, 4),  # fewer tokens than a product of matrices takes
+        (1, 3, 20, 1, 64, 8),  # lower than the grid
+        (2, 7, 7, 1, 16, 7),
+    ],
+)
+def test_dilated_attention(B, H, W, heads, d, grid, dtype):
+    torch.manual_seed(0)
+    qkv = torch.randn(B, H, W, 3 * heads * d, device=DEVICE, dtype=dtype, requires_grad=True)
+    table = torch.randn((2 * grid - 1) ** 2, heads, device=DEVICE, requires_grad=True)
+    output = gpu.dilated_attention(qkv, table, heads, grid)
+    grad = torch.randn_like(output)
+    gradients = torch.autograd.grad(output, (qkv, table), grad)
+    plain = double(qkv, table)
+    expected = plain_gsda(*plain, heads, grid)
+    assert output.dtype == dtype
+    assert close(output, expected, dtype)
+    for value, wanted in zip(gradients, torch.autograd.grad(expected, plain, grad.double())):
+        assert close(value, wanted, dtype)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize('dtype', [torch.float32, HALF], ids=str)
+@pytest.mark.parametrize('shape', [(2, 5, 7, 32), (3, 24), (129, 256), (5, 640)])
+def test_layer_norm(shape, dtype):
+    torch.manual_seed(0)
+    x = (3 * torch.randn(shape, device=DEVICE) + 1).to(dtype).requires_grad_()
+    weight, bias = torch.randn(2, shape[-1], device=DEVICE).unbind()
+    weight, bias = weight.requires_grad_(), bias.requires_grad_()
+    output = gpu.layer_norm(x, weight, bias, 1e-5)
+    grad = torch.randn_like(output)
+    gradients = torch.autograd.grad(output, (x, weight, bias), grad)
+    plain = double(x, weight, bias)
+    expected = F.layer_norm(plain[0], shape[-1:], *plain[1:], eps=1e-5)
+    assert output.dtype == dtype
+    assert close(output, expected, dtype)
+    for value, wanted in zip(gradients, torch.autograd.grad(expected, plain, grad.double())):
+        assert close(value, wanted, dtype)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize('factors', [None, (0.0, 1.25, 1.25)], ids=['all_kept', 'one_dropped'])
+@pytest.mark.parametrize('shape', [(3, 5, 7, 32), (3, 1, 1, 24)])
+def test_a_branch_is_closed(shape, factors):
+    torch.manual_seed(0)
+    x = torch.randn(shape, device=DEVICE, requires_grad=True)
+    branch = torch.randn(shape, device=DEVICE, dtype=HALF, requires_grad=True)
+    gamma = torch.randn(shape[-1], device=DEVICE, requires_grad=True)
+    keep = None if factors is None else torch.tensor(factors, device=DEVICE)
+    output = gpu.close_branch(x, branch, gamma, keep)
+    grad = torch.randn_like(output)
+    gradients = torch.autograd.grad(output, (x, branch, gamma), grad)
+    plain = double(x, branch, gamma)
+    expected = plain[0] + plain[1] * plain[2] * (1 if keep is None else keep.double().view(-1, 1, 1, 1))
+    assert output.dtype == torch.float32
+    assert close(output, expected)
+    for value, wanted, of in zip(gradients, torch.autograd.grad(expected, plain, grad.double()), (x, branch, gamma)):
+        assert value.dtype == of.dtype
+        assert close(value, wanted, of.dtype)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize('size', [(64, 64), (37, 61)])
+def test_a_model_is_the_same_with_and_without_kernels(size, served, monkeypatch):
+    torch.manual_seed(0)
+    model = ScopeViT(
+        dict(embed_dims=(32, 64), depths=(1, 1), num_heads=(2, 4)), out_indices=(1,), drop_path_rate=0.5
+    ).to(DEVICE)
+    for name, parameter in model.named_parameters():
+        if name.endswith('gamma'):
+            parameter.data.normal_(1, 0.2)
+    images = torch.randn(3, 3, *size, device=DEVICE)
+
+    def train():
+        torch.manual_seed(1)
+        model.zero_grad()
+        (output,) = model.train()(images)
+        output.square().mean().backward()
+        return [output.detach(), *(p.grad.clone() for p in model.parameters())]
+
+    used = []
+    for name in ('dilated_attention', 'layer_norm', 'close_branch'):
+        run = getattr(gpu, name)
+        monkeypatch.setattr(gpu, name, lambda *inputs, name=name, run=run: used.append(name) or run(*inputs))
+    by_kernels = train()
+    assert len(used) == 2 * 1 + 4 * 2 + 4 * 2  # of each stage's two blocks
+    monkeypatch.setattr(gpu, 'serves', lambda x: False)
+    for value, expected in zip(by_kernels, train()):
+        assert (value - expected).norm() <= 2e-4 * expected.norm() + 1e-7
+
+
+@pytest.mark.triton
+def test_attention_is_compiled_as_one_operator_for_all_sizes(served):
+    torch.manual_seed(0)
+    layer = GlobalScaleDilatedAttention(32, 2, 8, 0.0).to(DEVICE)
+    operators = []
+
+    def backend(graph, inputs):
+        operators.append([str(node.target) for node in graph.graph.nodes])
+        return graph
+
+    run = torch.compile(layer, backend=backend, fullgraph=True, dynamic=True)
+    for size in ((16, 24), (13, 21)):
+        x = torch.randn(2, *size, 32, device=DEVICE)
+        assert close(run(x), layer(x), torch.float16)
+    assert len(operators) == 1
+    assert any('dilated_attention' in name for name in operators[0])
+
+
+@pytest.mark.triton
+def test_a_second_derivative_says_how_to_get_it():
+    x = torch.randn(2, 32, device=DEVICE, requires_grad=True)
+    ones = torch.ones(32, device=DEVICE)
+    (first,) = torch.autograd.grad(gpu.layer_norm(x, ones, ones, 1e-5).square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match='SCOPEVIT_TRITON=0'):
+        first.sum().backward()
+
+
+def test_kernels_serve_nothing_on_cpus():
+    assert not gpu.serves(torch.zeros(2, 32))
+
+
+@pytest.mark.parametrize('capability', [(7, 5), (8, 0), (9, 0)], ids=['Turing', 'Ampere', 'Hopper'])
+@pytest.mark.parametrize('switch', ['0', '1'])
+def test_which_gpus_run_the_kernels(capability, switch, monkeypatch):
+    monkeypatch.setenv('SCOPEVIT_TRITON', switch)
+    monkeypatch.setattr(torch.version, 'hip', None)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: True)
+    gpu._runs_on.cache_clear()
+    newest = hasattr(torch.compiler, 'is_exporting')
+    assert gpu._runs_on(torch.device('cuda:0')) == (switch == '1' and capability >= (8, 0) and newest)
+    gpu._runs_on.cache_clear()
+
+
+def test_large_batches_are_split(monkeypatch):
+    monkeypatch.setattr(attention, 'MOST_ENTRIES', 3)
+    q, k, v = torch.randn(3, 8, 2, 5, 16, requires_grad=True).unbind()
+    bias = torch.randn(1, 2, 5, 5, requires_grad=True)
+    output = attention._within_limits(q, k, v, bias)
+    expected = attention.attention(q, k, v, bias)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-6)
+    (of_bias,), (wanted,) = (torch.autograd.grad(x.square().sum(), bias) for x in (output, expected))
+    torch.testing.assert_close(of_bias, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('triton', [True, False], ids=['triton', 'pytorch'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_65536_groups(dtype, triton, monkeypatch):
+    if not triton:
+        monkeypatch.setattr(gpu, 'serves', lambda x: False)
+    model = ScopeViT(ONE_STAGE, out_indices=(0,)).cuda()
+    images = torch.randn(1024, 3, 256, 256, device='cuda')
+    with torch.autocast('cuda', dtype, enabled=dtype != torch.float32):
+        with torch.no_grad():
+            whole = model.eval()(images)[0]
+            parts = [model(part)[0] for part in images.split(256)]
+        torch.testing.assert_close(whole, torch.cat(parts), rtol=2e-2, atol=2e-2)
+        del whole, parts
+        model.train()(images)[0].float().square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('triton', [True, False], ids=['triton', 'pytorch'])
+def test_a_frozen_bias_far_below_zero_leaves_gradients_finite(triton, monkeypatch):
+    if not triton:
+        monkeypatch.setattr(gpu, 'serves', lambda x: False)
+    layer = GlobalScaleDilatedAttention(32, 2, 8, 0.0).cuda()
+    layer.rel_pos.requires_grad_(False)
+    layer.rel_pos.fc2.bias -= 200
+    x = torch.randn(4, 13, 21, 32, device='cuda', requires_grad=True)
+    with torch.autocast('cuda', torch.bfloat16):
+        layer(x).float().square().mean().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_mixed_precision_is_as_exact_with_kernels_as_without(dtype, monkeypatch):
+    torch.manual_seed(0)
+    model = ScopeViT('xtiny', out_indices=(0, 1, 2, 3)).cuda().eval()
+    images = torch.randn(2, 3, 200, 333, device='cuda')
+    with torch.no_grad():
+        expected = [x.double() for x in model.double()(images.double())]
+        model.float()
+        errors = {}
+        for triton in (True, False):
+            if not triton:
+                monkeypatch.setattr(gpu, 'serves', lambda x: False)
+            with torch.autocast('cuda', dtype):
+                errors[triton] = [((a - b).norm() / b.norm()).item() for a, b in zip(model(images), expected)]
+    assert all(a <= 1.5 * b for a, b in zip(errors[True], errors[False])), errors
+
+
+@pytest.mark.gpu
+def test_a_compiled_model_trains_as_an_eager_one():
+    torch.manual_seed(0)
+    model = ScopeViT(ONE_STAGE, out_indices=(0,), rel_pos_drop=0.0).cuda().train()
+    images = torch.randn(4, 3, 64, 96, device='cuda')
+    gradients = []
+    for run in (model, torch.compile(model, dynamic=False)):
+        torch.manual_seed(1)
+        model.zero_grad()
+        with torch.autocast('cuda', torch.bfloat16):
+            run(images)[0].float().square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (gradients[0] - gradients[1]).norm() <= 5e-2 * gradients[0].norm()
