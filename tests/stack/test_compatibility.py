@@ -51,7 +51,7 @@ print(WITH_MULTIMODAL)
 @pytest.mark.slow
 @pytest.mark.parametrize(('version', 'imports'), [('4.57.0', False), ('5.17.0', True)])
 def test_mmpretrain_beside_transformers_5(version, imports):
-    """mmpretrain takes names from it that are gone; without the package, as here, so is all that version 4 would have."""
+    """mmpretrain takes names that are gone; without the package, as here, so is what version 4 would have."""
     result = subprocess.run([sys.executable, '-c', SCRIPT.format(version=version)], capture_output=True, text=True)
     assert (result.stdout.split()[-1:] == ['False']) == imports, result.stderr[-2000:]
     assert ("No module named 'transformers'" in result.stderr) != imports
