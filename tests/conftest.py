@@ -11,6 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 GPU, COMPILED = 'gpu', 'compiled_mmcv'  # markers of what may skip
 sys.path.insert(0, str(Path(__file__).parent))  # for tests/reference
 
+# Without a GPU kernels in Triton are interpreted, which Triton has to know when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault('TRITON_INTERPRET', '1')
+
 # Beside other workers each process has a core to itself, and so has what its tests start.
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -35,6 +35,13 @@ launch() {
     shift
     require_count NPROC "$nproc"
     require_count NNODES "${NNODES:-1}"
+    if [ "${NNODES:-1}" -gt 1 ]; then # without these every machine would wait for the others in silence
+        [ -n "${MASTER_ADDR:-}" ] || refuse "NNODES=$NNODES needs MASTER_ADDR, the address of the first machine"
+        case ${NODE_RANK:-} in
+            '' | *[!0-9]*) refuse "NNODES=$NNODES needs NODE_RANK, the number of this machine from 0 on" ;;
+        esac
+        [ "$NODE_RANK" -lt "$NNODES" ] || refuse "NODE_RANK must be less than NNODES=$NNODES, but is $NODE_RANK"
+    fi
     share_cores "$nproc"
     local rendezvous=(--standalone)
     if [ "${NNODES:-1}" -gt 1 ] || [ -n "${PORT:-}" ]; then

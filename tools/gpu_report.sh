@@ -18,6 +18,7 @@ source tools/env.sh
 
 steps=(tests training compiled inference inference_compiled detection float32 tools)
 out=$1
+case $out in -*) refuse "unknown option $out" ;; esac
 shift
 for step in "$@"; do
     [[ " ${steps[*]} " == *" $step "* ]] || refuse "unknown step $step"

@@ -41,4 +41,7 @@ default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
 # Processes see different images, so their batch norms differ; average them after each epoch,
 # before validation and saving.
 custom_hooks = [dict(type='SyncBuffersHook')]
+# Each process draws its own mixup, CutMix and boxes.
+randomness = dict(seed=None, diff_rank_seed=True)
+env_cfg = dict(cudnn_benchmark=True)  # all images have one size
 auto_scale_lr = dict(base_batch_size=1024)

@@ -9,5 +9,6 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=2e-4, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'.gamma': dict(decay_mult=0.0)}),
 )
+randomness = dict(seed=None, diff_rank_seed=True)  # each process drops branches of its own
 # Batch norms of the processes, which see different images, are averaged before validation and saving.
 custom_hooks = [dict(type='SyncBuffersHook')]

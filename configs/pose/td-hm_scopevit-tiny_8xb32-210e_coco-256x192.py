@@ -6,6 +6,8 @@ model = dict(
     head=dict(in_channels=256),
 )
 sync_bn = 'torch'
+randomness = dict(seed=None, diff_rank_seed=True)
+env_cfg = dict(cudnn_benchmark=True)  # all images have one size
 train_dataloader = dict(batch_size=32)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=256)

@@ -7,7 +7,19 @@ model = dict(
     decode_head=dict(in_channels=[32, 64, 128, 256]),
     auxiliary_head=dict(in_channels=128),
 )
+# At test time images are also resized to a multiple of 32, the last stage's stride; labels stay as they are.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='ResizeToMultiple', size_divisor=32),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs'),
+]
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
 sync_bn = 'torch'  # the backbone's batch norms, too, over all GPUs
+randomness = dict(seed=None, diff_rank_seed=True)
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(
     _delete_=True,

@@ -1,6 +1,6 @@
 # Semantic FPN on drawn scenes in ADE20K's layout, minutes on two CPU cores.
 # `python tools/data/make_scenes.py` draws them; start with --pretrained.
-_base_ = './scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
+_base_ = './scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py'
 
 crop_size = (128, 128)
 model = dict(

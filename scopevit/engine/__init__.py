@@ -1,5 +1,5 @@
 from .evaluation import DumpPredictions
-from .hooks import PretrainedBackboneHook
+from .hooks import PretrainedBackboneHook, SyncBuffersHook
 from .optim import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
 
 __all__ = [
@@ -7,4 +7,5 @@ __all__ = [
     'DumpPredictions',
     'LayerDecayOptimWrapperConstructor',
     'PretrainedBackboneHook',
+    'SyncBuffersHook',
 ]

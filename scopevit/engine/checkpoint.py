@@ -43,8 +43,6 @@ def _history_buffer_method(owner: object, name: str) -> object:
 
 def allow_mmengine_checkpoints() -> None:
     """Let safe loading read what MMEngine and timm store besides tensors: logs and plain options."""
-    if tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6):  # safe loading is not the default there
-        return
     multiarray = importlib.import_module('numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray')
     allowed = [HistoryBuffer, np.ndarray, np.dtype, argparse.Namespace]
     # Files written under numpy 1 and numpy 2 name the same functions differently.

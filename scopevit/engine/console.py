@@ -11,15 +11,16 @@ import re
 import sys
 import warnings
 from contextlib import contextmanager
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Union
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader
 
 from .errors import UserError
 from .hooks import PretrainedBackboneHook
@@ -74,6 +75,19 @@ class QuietRunner(Runner):
         for handler in screen_handlers(logger):
             handler.addFilter(self.screen)
         return logger
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: Union[DataLoader, dict], seed: Optional[int] = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Processes with seeds of their own have one for the order of the data, and that is the one they would share.
+
+        MMEngine draws another for each data loader.
+        """
+        sampler = dataloader.get('sampler') if isinstance(dataloader, dict) else None
+        if diff_rank_seed and isinstance(sampler, dict):
+            dataloader = {**dataloader, 'sampler': {'seed': seed - get_rank(), **sampler}}
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def build_train_loop(self, loop: object) -> object:
         self.register_hook(_ScreenHook(self.screen), priority='VERY_LOW')

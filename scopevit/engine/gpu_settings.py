@@ -3,7 +3,6 @@
 ``--cfg-options gpu.tf32=False`` switches one off; docs/gpu.md lists them.
 """
 
-import inspect
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Optional, Tuple, Union
@@ -131,18 +130,11 @@ def _set_amp_dtype(cfg: Config, wanted: str) -> None:
 
 def _amp_dtype_for(cfg: Config) -> Tuple[str, str]:
     scope = cfg.get('default_scope')
-    if not _has_bfloat16():
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
         return 'float16', 'this GPU has no bfloat16'
     if scope not in _IN_BFLOAT16:
         return 'float16', f'models of {scope} need it; gpu.amp_dtype=bfloat16 to try the other'
     return 'bfloat16', 'gpu.amp_dtype=float16 for the other'
-
-
-def _has_bfloat16() -> bool:
-    supported = torch.cuda.is_bf16_supported
-    if 'including_emulation' in inspect.signature(supported).parameters:
-        return supported(including_emulation=False)
-    return supported()
 
 
 def _fuse_optimizer(cfg: Config) -> None:
@@ -152,8 +144,7 @@ def _fuse_optimizer(cfg: Config) -> None:
     kind = optimizer.get('type')
     if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper') or kind not in _FUSED:
         return
-    fits = 'fused' in inspect.signature(getattr(torch.optim, kind)).parameters  # SGD's is younger than torch 2.1
-    if fits and not {'fused', 'foreach', 'differentiable'} & set(optimizer):
+    if not {'fused', 'foreach', 'differentiable'} & set(optimizer):
         optimizer['fused'] = True
         _log(f'{kind} updates all parameters in one kernel (gpu.fused_optimizer=False: in several)')
 
@@ -173,8 +164,6 @@ def _set_cudnn_benchmark(cfg: Config, wanted: Union[bool, str], one_size: bool) 
 
 
 def _set_cudnn_attention(wanted: Union[bool, str], one_size: bool) -> None:
-    if not hasattr(torch.backends.cuda, 'enable_cudnn_sdp'):  # of torch before 2.3
-        return
     before = torch.backends.cuda.cudnn_sdp_enabled()
     if wanted == 'auto':
         wanted = before and one_size
@@ -236,8 +225,6 @@ def compile_backbone(runner: Runner, training: bool = True) -> None:
         _, backbone = backbone_of(model)
     except UserError as error:
         raise UserError(f'--compile compiles the backbone, but {error}: leave --compile out') from None
-    if not hasattr(backbone, 'compile'):
-        raise UserError(f'--compile needs a newer PyTorch than {torch.__version__}: leave it out')
     backbone.compile(dynamic=_varying_sizes(runner.cfg, ('train', 'val') if training else ('test',)))
     runner.logger.info('Compiling the backbone; the first iterations take a minute or more')
 

@@ -1,6 +1,8 @@
 """Hooks for MMEngine's Runner."""
 
-from mmengine.hooks import Hook
+from mmengine.dist import all_reduce_params
+from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import SyncBuffersHook as MMEngineSyncBuffersHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -33,3 +35,28 @@ class PretrainedBackboneHook(Hook):
         _, backbone = backbone_of(model)
         match = load_backbone(backbone, self.checkpoint)
         runner.logger.info(f'Backbone from {self.checkpoint}: {match}')
+
+
+@HOOKS.register_module()
+class SyncBuffersHook(MMEngineSyncBuffersHook):
+    """Average the processes' statistics of batch norms before validation and saving, also those of averaged weights.
+
+    MMEngine's own hook knows nothing of EMAHook: with ``update_buffers`` each process then validates with, and the
+    first saves, statistics of its own images alone.
+    """
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        is_due = self.distributed and not self.called_in_train
+        super().before_val_epoch(runner)
+        if is_due:
+            self._average_those_of_ema(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        super().after_train_epoch(runner)
+        if self.distributed:
+            self._average_those_of_ema(runner)
+
+    def _average_those_of_ema(self, runner: Runner) -> None:
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                all_reduce_params(hook.ema_model.module.buffers(), op='mean')

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
-OLDEST_TORCH = (2, 1)
+OLDEST_TORCH = (2, 6)
 TORCH_INDEX = 'https://download.pytorch.org/whl'  # /cpu, /cu126, ...
 COMPILE_MMCV = 'in a checkout, bash tools/setup.sh --mmcv-operators'
 TOOLBOXES = dict(mmpretrain='mmpretrain', mmdet='mmdet', mmseg='mmsegmentation', mmpose='mmpose')  # by module
@@ -358,17 +358,10 @@ def check_kernel() -> Iterator[Finding]:
 
 
 def check_safe_loading() -> Iterator[Finding]:
-    torch = version_of('torch')
     if os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD') in ('1', 'y', 'yes', 'true'):
         yield Finding(
             'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set: checkpoints may run code when they are loaded',
             'unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD; scopevit reads checkpoints of MMEngine without it',
-            stops=False,
-        )
-    elif torch and numbers(torch) < (2, 6):
-        yield Finding(
-            f'torch {torch}: --resume may run code of a checkpoint, since safe loading is not the default before 2.6',
-            "pip install --upgrade 'torch>=2.6' torchvision, or resume from checkpoints of your own alone",
             stops=False,
         )
 

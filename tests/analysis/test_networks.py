@@ -87,7 +87,7 @@ def test_sizes_of_text():
     [
         (CONFIG, (256, 256)),
         ('configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py', (800, 1344)),
-        ('configs/segmentation/scopevit-tiny_fpn_8xb2-80k_ade20k-512x512.py', (512, 512)),
+        ('configs/segmentation/scopevit-tiny_fpn_8xb4-80k_ade20k-512x512.py', (512, 512)),
         ('configs/pose/td-hm_scopevit-tiny_8xb32-210e_coco-256x192.py', (256, 192)),
         ('mmpretrain::deit/deit-small_4xb256_in1k.py', (224, 224)),
         ('mmdet::ssd/ssd300_coco.py', (300, 300)),
@@ -105,7 +105,7 @@ def test_usual_sizes(config, size):
     [
         ('configs/classification/scopevit-xtiny_8xb128-300e_in1k-256px.py', (40, 56), (2, 1000)),
         ('configs/pose/td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py', (64, 32), (2, 17, 16, 8)),
-        ('configs/segmentation/scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py', (64, 96), (2, 150, 16, 24)),
+        ('configs/segmentation/scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py', (64, 96), (2, 150, 16, 24)),
     ],
 )
 def test_networks_of_configs(config, size, shape):

@@ -15,13 +15,6 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 ONE_STAGE = dict(embed_dims=(32,), depths=(1,), num_heads=(2,))
 
 
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """The kernels are imported at the first call, and then know how they are run."""
-    if DEVICE == 'cpu':
-        monkeypatch.setenv('TRITON_INTERPRET', '1')
-
-
 @pytest.fixture
 def served(monkeypatch):
     """Let the kernels serve on the device of these tests."""

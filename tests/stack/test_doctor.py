@@ -296,11 +296,6 @@ def test_unsafe_loading(machine, monkeypatch):
     finds('checkpoints may run code', 'unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', False)
 
 
-def test_torch_that_loads_unsafely_by_default(machine):
-    machine.versions.update(torch='2.4.1', torchvision='0.19.1')
-    finds('safe loading is not the default before 2.6', "pip install --upgrade 'torch>=2.6'", False)
-
-
 @pytest.mark.parametrize(('stops', 'status'), [(True, 1), (False, 0)])
 def test_status_says_whether_a_training_can_start(stops, status, machine, monkeypatch, capsys):
     monkeypatch.setattr(doctor, 'CHECKS', [lambda: iter([doctor.Finding('it is broken', 'repair it', stops)])])

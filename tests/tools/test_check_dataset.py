@@ -26,7 +26,7 @@ from helpers import (
 CONFIGS = ROOT / 'configs'
 RETINANET = CONFIGS / 'detection' / 'retinanet_scopevit-xtiny_fpn_1x_coco.py'
 MASK_RCNN = CONFIGS / 'detection' / 'mask-rcnn_scopevit-xtiny_fpn_1x_coco.py'
-FPN = CONFIGS / 'segmentation' / 'scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
+FPN = CONFIGS / 'segmentation' / 'scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py'
 POSE = CONFIGS / 'pose' / 'td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py'
 IMAGENET = CONFIGS / 'classification' / 'scopevit-xtiny_8xb128-300e_in1k-256px.py'
 CUSTOM = CONFIGS / 'classification' / 'scopevit-tiny_1xb64-30e-ft_custom-256px.py'

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from helpers import ROOT, TOY, fails_cleanly, load_tool, tool_here
 
-SEGMENTATION = ROOT / 'configs' / 'segmentation' / 'scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
+SEGMENTATION = ROOT / 'configs' / 'segmentation' / 'scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py'
 
 
 def data_time(*words, cwd=None):

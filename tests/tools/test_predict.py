@@ -41,7 +41,7 @@ test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', bac
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
 """,
     'segmentation': f"""
-_base_ = '{ROOT}/configs/segmentation/scopevit-xtiny_fpn_8xb2-80k_ade20k-512x512.py'
+_base_ = '{ROOT}/configs/segmentation/scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py'
 model = dict({BACKBONE}, {NECK}, decode_head=dict(
     in_channels=[32, 32, 32, 32], channels=32, num_classes=4, norm_cfg=dict(type='SyncBN')))
 test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'),

@@ -274,6 +274,24 @@ def test_scripts_choose_ports_and_machines():
 
 
 @pytest.mark.parametrize(
+    ('env', 'says'),
+    [
+        (dict(NODE_RANK='1'), 'NNODES=2 needs MASTER_ADDR, the address of the first machine'),
+        (dict(MASTER_ADDR='10.0.0.1'), 'NNODES=2 needs NODE_RANK, the number of this machine from 0 on'),
+        (dict(MASTER_ADDR='10.0.0.1', NODE_RANK='second'), 'NNODES=2 needs NODE_RANK'),
+        (dict(MASTER_ADDR='10.0.0.1', NODE_RANK='2'), 'NODE_RANK must be less than NNODES=2, but is 2'),
+    ],
+)
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+def test_several_machines_say_who_and_where_they_are(script, env, says):
+    """Otherwise each waits for the others in silence."""
+    words = ('config.py', *(['checkpoint.pth'] if 'test' in script else []), 1)
+    result = tool(script, *words, env=dict(env, NNODES='2', PYTHON='echo'), check=False)
+    assert result.returncode == 2
+    assert says in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
     ('words', 'says'),
     [
         (['--task', 'everything'], '--task must be classification, detection, instance, segmentation, pose or all'),

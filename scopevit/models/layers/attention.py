@@ -11,22 +11,14 @@ import math
 import sysconfig
 from contextlib import nullcontext
 from pathlib import Path
-from typing import ContextManager, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .common import is_exporting
-
-try:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-except ImportError:  # PyTorch before 2.3, whose cuDNN has no attention
-    from torch.backends.cuda import SDPBackend
-
-    def sdpa_kernel(kernels: list) -> ContextManager:
-        return nullcontext()
-
 
 HEAD_CHANNELS = (16, 32, 64)
 """Channels d of a head for which there is a kernel."""

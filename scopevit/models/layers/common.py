@@ -10,11 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..ops import gpu
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
-HAS_FUSED_LINEAR = (
-    HAS_ONEDNN
-    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
-    and hasattr(torch.amp, 'is_autocast_available')  # since 2.4, as is_autocast_enabled of a device
-)
+HAS_FUSED_LINEAR = HAS_ONEDNN and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 FEWEST_IMAGES = 16
 """With a single thread PyTorch leaves a 1x1 convolution to oneDNN only if it is of so many images."""
 

@@ -176,10 +176,9 @@ _OPERATORS = {
 }
 """For each operator what computes it, what it returns of a shape, and its gradients."""
 
-if hasattr(torch.library, 'register_autograd'):  # PyTorch 2.4
-    for _schema, (_compute, _fake, _gradients) in _OPERATORS.items():
-        _name = _schema.partition('(')[0]
-        _LIBRARY.define(_schema)
-        _LIBRARY.impl(_name, _compute, 'CompositeExplicitAutograd')
-        torch.library.register_fake(f'scopevit::{_name}', _fake, lib=_LIBRARY)
-        torch.library.register_autograd(f'scopevit::{_name}', _gradients, setup_context=_keep_inputs, lib=_LIBRARY)
+for _schema, (_compute, _fake, _gradients) in _OPERATORS.items():
+    _name = _schema.partition('(')[0]
+    _LIBRARY.define(_schema)
+    _LIBRARY.impl(_name, _compute, 'CompositeExplicitAutograd')
+    torch.library.register_fake(f'scopevit::{_name}', _fake, lib=_LIBRARY)
+    torch.library.register_autograd(f'scopevit::{_name}', _gradients, setup_context=_keep_inputs, lib=_LIBRARY)

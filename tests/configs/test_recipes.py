@@ -1,0 +1,162 @@
+"""Every benchmark config holds what the paper's release does, resolved and built: rates, decay, schedule, images."""
+
+import re
+
+import pytest
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from helpers import ROOT
+from scopevit.engine import SyncBuffersHook
+
+BENCHMARKS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if re.search('_(in1k|coco|ade20k)-?', path.stem))
+RECIPES = {  # images of an iteration, optimizer, learning rate, weight decay
+    'classification': (1024, 'AdamW', 1e-3, 0.05),
+    'mask-rcnn': (16, 'AdamW', 2e-4, 0.05),
+    'retinanet': (16, 'AdamW', 1e-4, 0.05),
+    '_fpn_8xb4': (32, 'AdamW', 2e-4, 1e-4),
+    'upernet': (16, 'AdamW', 1e-4, 0.01),
+    'td-hm': (256, 'Adam', 1e-3, 0),
+}
+LENGTHS = {  # what a training's epochs or iterations are, and where its rate falls or how
+    'classification': ('epochs', 300, 'CosineAnnealingLR', 1e-6),
+    '_1x_': ('epochs', 12, 'MultiStepLR', [8, 11]),
+    '_ms-3x_': ('epochs', 36, 'MultiStepLR', [27, 33]),
+    '_fpn_8xb4': ('iters', 80000, 'PolyLR', 0.9),
+    'upernet': ('iters', 160000, 'PolyLR', 1.0),
+    'td-hm': ('epochs', 210, 'MultiStepLR', [170, 200]),
+}
+WARM_UPS = {  # first share of the rate, and for how many iterations or epochs
+    'classification': (1e-2, 5),
+    'mask-rcnn': (1e-3, 500),
+    'retinanet': (1e-3, 500),
+    '_fpn_8xb4': None,
+    'upernet': (1e-6, 1500),
+    'td-hm': (1e-3, 500),
+}
+
+
+def of(path, facts):
+    name = f'{path.parent.name}/{path.name}'
+    return next(value for key, value in facts.items() if key in name)
+
+
+@pytest.fixture(params=BENCHMARKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def cfg(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+def build(cfg):
+    from mmengine.registry import MODELS
+
+    return MODELS.build(cfg.model)
+
+
+def transforms(loader):
+    return {transform.type: transform for transform in loader.dataset.pipeline}
+
+
+def test_batch_and_rates(path, cfg):
+    images, kind, rate, decay = of(path, RECIPES)
+    gpus, batch = map(int, (re.search(r'_(\d+)xb(\d+)-', path.stem) or re.search('(8)(2)', '82')).groups())
+    assert gpus * batch == gpus * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == images
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.get('weight_decay', 0)) == (kind, rate, decay)
+    assert cfg.optim_wrapper.get('clip_grad') is None
+
+
+def test_length_and_schedule(path, cfg):
+    unit, length, kind, where = of(path, LENGTHS)
+    assert cfg.train_cfg[f'max_{unit}'] == length
+    (main,) = (part for part in cfg.param_scheduler if part.type == kind)
+    assert main.end == length
+    assert dict(CosineAnnealingLR='eta_min', MultiStepLR='milestones', PolyLR='power')[kind] in main
+    assert where in (main.get('eta_min'), main.get('milestones'), main.get('power'))
+    warm_ups = [(part.start_factor, part.end) for part in cfg.param_scheduler if part.type == 'LinearLR']
+    assert warm_ups == [warm_up for warm_up in [of(path, WARM_UPS)] if warm_up]
+
+
+def test_decay_groups_of_the_built_model(path, cfg):
+    """None on norms and layer scale, where the release writes so; Semantic FPN decays everything, pose nothing."""
+    *_, decay = of(path, RECIPES)
+    model = build(cfg)
+    settings = {**cfg.optim_wrapper, 'type': OptimWrapper}
+    settings = {key: value for key, value in settings.items() if key not in ('dtype', 'loss_scale')}
+    groups = build_optim_wrapper(model, Config(settings)._cfg_dict).param_groups
+    of_parameter = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    norms = {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm))
+        for p in module.parameters()
+    }
+    counted = {'free': 0, 'decayed': 0}
+    for name, parameter in model.named_parameters():
+        is_free = id(parameter) in norms or name.endswith('.gamma')
+        if path.parent.name == 'classification':  # no bias either
+            is_free = is_free or parameter.ndim == 1
+        expected = decay if '_fpn_8xb4' in path.stem or not is_free else 0
+        assert of_parameter[id(parameter)] == expected, name
+        counted['free' if is_free else 'decayed'] += 1
+    assert min(counted.values()) > 30
+
+
+def test_each_process_draws_its_own(cfg):
+    assert cfg.randomness.diff_rank_seed
+    assert cfg.randomness.seed is None
+
+
+def test_images_of_one_size_let_cudnn_choose(path, cfg):
+    assert cfg.env_cfg.cudnn_benchmark == (path.parent.name != 'detection')
+
+
+def test_images_that_are_tested(path, cfg):
+    test = transforms(cfg.test_dataloader)
+    assert test == transforms(cfg.val_dataloader)
+    if path.parent.name == 'classification':
+        assert (test['ResizeEdge'].scale, test['CenterCrop'].crop_size) == (284, 256)
+        assert test['ResizeEdge'].interpolation == 'bicubic'
+    elif path.parent.name == 'segmentation':
+        names = list(test)
+        assert names.index('Resize') < names.index('ResizeToMultiple') < names.index('LoadAnnotations')
+        assert test['ResizeToMultiple'].size_divisor == 32
+        assert test['Resize'].scale == (2048, 512)
+    elif path.parent.name == 'pose':
+        assert cfg.model.test_cfg.flip_test
+
+
+def test_images_that_are_trained_with(path, cfg):
+    train = transforms(cfg.train_dataloader)
+    if path.parent.name == 'classification':
+        assert (train['RandAugment'].magnitude_level, train['RandAugment'].magnitude_std) == (9, 0.5)
+        assert (train['RandomErasing'].erase_prob, train['RandomErasing'].mode) == (0.25, 'rand')
+        assert [(a.type, a.alpha) for a in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
+    elif path.parent.name == 'segmentation':
+        assert (train['RandomResize'].ratio_range, train['RandomCrop'].crop_size) == ((0.5, 2.0), (512, 512))
+    elif path.parent.name == 'pose':
+        height, width = map(int, re.search(r'(\d+)x(\d+)$', path.stem).groups())
+        for codec in (cfg.codec, cfg.model.head.decoder, train['GenerateTarget'].encoder):
+            assert (codec.sigma, codec.input_size) == (2, (width, height))
+            assert codec.heatmap_size == (width // 4, height // 4)
+
+
+def test_only_small_poses_at_384_are_in_float16(path, cfg):
+    in_half = cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    assert in_half == (path.stem == 'td-hm_scopevit-small_8xb32-210e_coco-384x288')
+    assert not in_half or (cfg.optim_wrapper.dtype, cfg.optim_wrapper.loss_scale) == ('float16', 'dynamic')
+
+
+def test_the_average_keeps_its_statistics():
+    cfg = Config.fromfile(ROOT / 'configs/classification/scopevit-tiny_8xb128-300e-ema_in1k-256px.py')
+    sync, ema = cfg.custom_hooks
+    assert sync.type == f'scopevit.{SyncBuffersHook.__name__}'
+    assert (ema.type, ema.momentum, ema.update_buffers) == ('EMAHook', 1e-4, True)

@@ -1,0 +1,101 @@
+"""The page on full runs: its commands fit the configs and keep the recipes, and its lengths are the configs'."""
+
+import argparse
+import re
+import shlex
+
+import pytest
+from mmengine.config import DictAction
+
+from helpers import ROOT
+from scopevit.engine.launch import load_config
+
+PAGE = (ROOT / 'docs' / 'reproduce.md').read_text()
+LINES = ''.join(re.findall(r'```bash\n(.*?)```', PAGE, flags=re.DOTALL)).replace('\\\n', ' ').splitlines()
+EIGHT_GPUS = [line for line in LINES if line.startswith('bash ')]
+ONE_GPU = [line for line in LINES if line.startswith('python ')]
+TABLE = [
+    [cell.strip() for cell in line.strip('|').split('|')]
+    for line in PAGE.splitlines()
+    if re.search(r'\d+ (images|persons)', line) and line.startswith('|')
+]
+
+
+def parsed(line):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--pretrained')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    words = shlex.split(line)
+    return words[2], parser.parse_args([word for word in words[3:] if word != '8'])
+
+
+def lengths(cfg):
+    """What is counted in batches, and what in epochs."""
+    by_iter, by_epoch = [], []
+    loop = cfg.train_cfg
+    (by_iter if 'max_iters' in loop else by_epoch).extend(
+        [loop.get('max_iters') or loop.max_epochs, loop.get('val_interval', 1)]
+    )
+    for scheduler in cfg.param_scheduler:
+        place = by_epoch if scheduler.get('by_epoch', True) else by_iter
+        place.extend([scheduler.get('begin', 0), scheduler.end])
+    checkpoint = cfg.default_hooks.checkpoint
+    (by_epoch if checkpoint.get('by_epoch', True) else by_iter).append(checkpoint.interval)
+    return by_iter, by_epoch
+
+
+def test_every_family_has_both_commands():
+    eight, one = ([parsed(line) for line in lines] for lines in (EIGHT_GPUS, ONE_GPU))
+    assert [config for config, _ in eight] == [config for config, _ in one]
+    benchmarks = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / 'configs').glob('*/*scopevit-tiny*.py')
+        if re.search('_(in1k|coco|ade20k)', path.stem)
+    }
+    assert {config for config, _ in eight} == benchmarks
+    for config, args in [*eight, *one]:
+        assert bool(args.pretrained) == ('classification' not in config)
+
+
+@pytest.mark.parametrize('line', ONE_GPU, ids=lambda line: line.split()[2].rpartition('/')[2])
+def test_accumulation_keeps_the_recipe(line):
+    config, args = parsed(line)
+    eight, one = load_config(str(ROOT / config)), load_config(str(ROOT / config), args.cfg_options)
+    assert one.optim_wrapper.accumulative_counts == 8
+    by_iter, by_epoch = lengths(eight)
+    assert lengths(one) == ([8 * length for length in by_iter], by_epoch)
+    for before, after in zip(eight.get('custom_hooks', []), one.get('custom_hooks', [])):
+        assert after.get('interval') == (8 if before.type == 'EMAHook' else before.get('interval'))
+
+
+@pytest.mark.parametrize('row', TABLE, ids=lambda row: re.findall(r'\w[^,\]]*', row[0])[0])
+def test_lengths_are_the_configs(row):
+    images, batch, per_epoch, epochs, total = (float(re.sub('[^0-9.]', '', cell)) for cell in row[1:])
+    key = {
+        'ImageNet': '_in1k',
+        'RetinaNet': '_1x_',
+        'ms-3x': '_ms-3x_',
+        '80k': '_fpn_8xb4',
+        '160k': 'upernet_8',
+        'pose': '_coco-',
+    }
+    name = next(value for words, value in key.items() if words in row[0])
+    configs = [config for config, _ in map(parsed, EIGHT_GPUS) if name in config]
+    assert configs
+    for config in configs:
+        cfg = load_config(str(ROOT / config))
+        loader = cfg.train_dataloader
+        of_process = -(-images // 8)
+        size = loader.batch_size
+        assert batch == 8 * size
+        assert per_epoch == (of_process // size if loader.get('drop_last') else -(-of_process // size))
+        if 'max_iters' in cfg.train_cfg:
+            assert total == cfg.train_cfg.max_iters
+            assert epochs == pytest.approx(total * batch / images, abs=0.05)
+        else:
+            assert epochs == cfg.train_cfg.max_epochs
+            assert total == per_epoch * epochs
+
+
+def test_the_table_has_all_families():
+    assert len(TABLE) == 6

@@ -1,0 +1,94 @@
+"""What two processes share and what each has for itself: seeds, order of the data, statistics of averaged weights."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from helpers import ROOT, TOY, tool
+
+# Prints of each of the first batches which images it has, and by how much they are mixed with others.
+SCRIPT = """
+import json, sys
+from itertools import islice
+from mmengine.config import Config
+from mmengine.dist import get_rank
+from scopevit.engine.launch import build_runner, load_config
+import torch
+torch.distributed.init_process_group('gloo')
+cfg = load_config(sys.argv[1])
+cfg.merge_from_dict(dict(
+    work_dir=sys.argv[3], launcher='pytorch', log_level='ERROR',
+    randomness=dict(seed=3, diff_rank_seed=sys.argv[4] == '1'),
+    **{f'{loader}_dataloader.dataset.data_root': sys.argv[2] for loader in ('train', 'val', 'test')},
+))
+cfg.model.train_cfg = dict(augments=[dict(type='Mixup', alpha=0.8)])
+cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+cfg.env_cfg = dict(dist_cfg=dict(backend='gloo'))
+runner = build_runner(cfg)
+images, mixed = [], []
+for data in islice(runner.build_dataloader(cfg.train_dataloader, runner.seed, sys.argv[4] == '1'), 3):
+    images.append([sample.sample_idx for sample in data['data_samples']])
+    data = runner.model.module.data_preprocessor(data, training=True)
+    mixed.append(round(min(sample.gt_score.max().item() for sample in data['data_samples']), 6))
+with open(f'{sys.argv[3]}/{get_rank()}.json', 'w') as file:
+    json.dump(dict(images=images, mixed=mixed), file)
+torch.distributed.destroy_process_group()
+"""
+
+
+def draws(folder, data, own_seeds):
+    """Of two processes, the images of their batches and how these are mixed."""
+    folder.mkdir()
+    (folder / 'script.py').write_text(SCRIPT)
+    words = [TOY, data, folder, int(own_seeds)]
+    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    result = subprocess.run(
+        [*launch, str(folder / 'script.py'), *map(str, words)], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads((folder / f'{rank}.json').read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_processes_mix_images_in_their_own_way_and_share_one_order_of_the_data(fashion_mnist, tmp_path):
+    shared, own = (draws(tmp_path / str(int(seeds)), fashion_mnist, seeds) for seeds in (False, True))
+    assert shared[0]['mixed'] == shared[1]['mixed']
+    assert not set(own[0]['mixed']) & set(own[1]['mixed'])
+    assert [process['images'] for process in own] == [process['images'] for process in shared]
+    first, second = ({image for batch in process['images'] for image in batch} for process in own)
+    assert not first & second
+
+
+CONFIG = """
+_base_ = {toy!r}
+
+model = dict(backbone=dict(norm_eval=False))
+train_dataloader = dict(batch_size=8)
+train_cfg = dict(max_epochs=2, val_interval=1)
+optim_wrapper = dict(optimizer=dict(lr=0.05))
+custom_hooks = [
+    dict(type='scopevit.SyncBuffersHook'),
+    dict(type='EMAHook', momentum=0.2, update_buffers=True, priority='ABOVE_NORMAL'),
+]
+"""
+
+
+@pytest.mark.slow
+def test_published_average_is_the_one_that_was_validated(toy_options, tmp_path):
+    """Batch norms learn the statistics of each process's images; those of the average are averaged over processes."""
+    config = tmp_path / 'averaged.py'
+    config.write_text(CONFIG.format(toy=str(TOY)))
+    result = tool('dist_train.sh', config, 2, '--work-dir', tmp_path, *toy_options)
+    validated = re.findall(r'accuracy/top1: ([\d.]+)', result.stdout + result.stderr)[-1]
+    saved = torch.load(tmp_path / 'epoch_2.pth', map_location='cpu', weights_only=False)
+    name = 'backbone.stages.3.norm.running_mean'
+    assert not torch.equal(saved['state_dict'][name], saved['ema_state_dict'][f'module.{name}'])
+    printed = tool('converters/publish_model.py', tmp_path / 'epoch_2.pth', tmp_path / 'published.pth').stdout
+    tested = tool('test.py', TOY, printed.split()[-1], '--work-dir', tmp_path / 'test', *toy_options)
+    assert re.findall(r'accuracy/top1: ([\d.]+)', tested.stdout + tested.stderr)[-1] == validated

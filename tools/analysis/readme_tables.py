@@ -1,0 +1,101 @@
+"""Write the READMEs' tables of configs from the metafiles, the one home of their numbers.
+
+python tools/analysis/readme_tables.py            # rewrites what stands between the markers
+python tools/analysis/readme_tables.py --check    # writes nothing; fails if a table is out of date
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Dict, List
+
+import yaml
+
+from scopevit.engine.errors import UserError, user_errors
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = ('classification', 'detection', 'segmentation', 'pose')
+BEGIN = '<!-- written by tools/analysis/readme_tables.py -->'
+END = '<!-- end of the table -->'
+
+
+def entries(task: str) -> List[dict]:
+    """A task's configs, as its metafile lists them."""
+    return yaml.safe_load((ROOT / 'configs' / task / 'metafile.yml').read_text())['Models']
+
+
+def table(header: str, rows: List[List[str]]) -> str:
+    """A Markdown table; the columns between the first and the last hold numbers."""
+    rule = '| --- |' + ' ---: |' * (header.count(',') - 1) + ' --- |'
+    lines = ['| ' + ' | '.join(header.split(', ')) + ' |', rule, *('| ' + ' | '.join(row) + ' |' for row in rows)]
+    return '\n'.join(line.replace('|  |', '| |') for line in lines)
+
+
+def size_and_macs(metadata: dict) -> List[str]:
+    return [metadata['Image Size'], f'{metadata["FLOPs"] / 1e9:.4g}']
+
+
+def result(entry: dict) -> str:
+    """What was measured, and on what; else what the paper reports; else nothing."""
+    measured = [
+        ', '.join(f'{metric} {value}' for metric, value in found['Metrics'].items()) + f' ({found["Dataset"]})'
+        for found in entry.get('Results', [])
+    ]
+    paper = entry['Metadata'].get('Paper Top-1')
+    return '; '.join(measured) or (f"Top 1 Accuracy {paper} (the paper's)" if paper else '')
+
+
+def task_table(task: str) -> str:
+    rows = []
+    for entry in entries(task):
+        metadata = entry['Metadata']
+        config = f'[{entry["Name"]}]({os.path.basename(entry["Config"])})'
+        rows.append([config, f'{metadata["Parameters"] / 1e6:.2f}', *size_and_macs(metadata), result(entry)])
+    return table('Config, Parameters (M), Image, MACs (G), Result', rows)
+
+
+def root_table() -> str:
+    """The plain ImageNet models."""
+    rows = []
+    for entry in entries('classification'):
+        metadata, (model, recipe, *_) = entry['Metadata'], entry['Name'].split('_')
+        if metadata['Training Data'] != 'ImageNet-1k' or recipe.endswith('-ema'):
+            continue
+        parameters = [f'{metadata[key] / 1e6:.2f}' for key in ('Parameters', 'Backbone Parameters')]
+        name = f'[{model.replace("scopevit", "ScopeViT")}]({entry["Config"]})'
+        rows.append([name, *parameters, *size_and_macs(metadata), result(entry)])
+    return table('Model, Parameters (M), Backbone alone (M), Image, MACs (G), ImageNet-1K (%)', rows)
+
+
+def pages() -> Dict[str, str]:
+    """Each README with its table."""
+    return {'README.md': root_table(), **{f'configs/{task}/README.md': task_table(task) for task in TASKS}}
+
+
+def with_table(page: str, text: str, new_table: str) -> str:
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f'{page} has no place for its table: put it between the lines {BEGIN} and {END}')
+    return f'{before}{BEGIN}\n\n{new_table}\n\n{END}{after}'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--check', action='store_true', help='write nothing; fail if a table is out of date')
+    args = parser.parse_args()
+    with user_errors():
+        old = {page: (ROOT / page).read_text() for page in pages()}
+        new = {page: with_table(page, old[page], new_table) for page, new_table in pages().items()}
+        outdated = [page for page in new if new[page] != old[page]]
+        if args.check and outdated:
+            raise UserError(
+                f'not as the metafiles have it: {", ".join(outdated)}; run python tools/analysis/readme_tables.py'
+            )
+        for page in outdated:
+            (ROOT / page).write_text(new[page])
+            print(f'{page}: written')
+
+
+if __name__ == '__main__':
+    main()
