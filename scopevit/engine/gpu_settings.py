@@ -154,7 +154,7 @@ def _set_cudnn_benchmark(cfg: Config, wanted: Union[bool, str], one_size: bool) 
     before = bool(env.get('cudnn_benchmark'))
     if wanted == 'auto':
         deterministic = (cfg.get('randomness') or {}).get('deterministic')  # for which MMEngine switches it off
-        wanted = before or (one_size and not deterministic)
+        wanted = (before or one_size) and not deterministic
     env['cudnn_benchmark'] = wanted
     if wanted and not before:
         keep = 'gpu.cudnn_benchmark=False keeps that'

@@ -52,27 +52,7 @@ def test_name_keeps_its_promises(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_batch_norms_are_averaged_over_processes(name):
     """Otherwise validation mixes the statistics of all processes and a checkpoint holds those of one."""
-    assert 'SyncBuffersHook' in [hook.type for hook in load(name).custom_hooks]
-
-
-@pytest.mark.parametrize('name', IMAGENET)
-def test_recipe_of_the_release(name):
-    cfg = load(name)
-    optimizer = cfg.optim_wrapper.optimizer
-    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, 0.05)
-    assert cfg.optim_wrapper.get('clip_grad') is None
-    warm_up, cosine = cfg.param_scheduler
-    assert (warm_up.start_factor, warm_up.end, cosine.eta_min) == (1e-2, 5, 1e-6)
-    assert [(a.type, a.alpha) for a in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
-    assert cfg.model.head.loss.label_smooth_val == 0.1
-    assert cfg.model.backbone.get('drop_path_rate', 0) == 0
-    train = {t.type: t for t in cfg.train_dataloader.dataset.pipeline}
-    assert (train['RandAugment'].magnitude_level, train['RandAugment'].magnitude_std) == (9, 0.5)
-    assert (train['RandomErasing'].erase_prob, train['RandomErasing'].mode) == (0.25, 'rand')
-    assert train['RandomResizedCrop'].interpolation == 'bicubic'
-    test = {t.type: t for t in cfg.test_dataloader.dataset.pipeline}
-    assert test['CenterCrop'].crop_size / test['ResizeEdge'].scale == pytest.approx(0.9, abs=2e-3)
-    assert ('EMAHook' in str(cfg.get('custom_hooks'))) == ('-ema' in name)
+    assert any(hook.type.endswith('SyncBuffersHook') for hook in load(name).custom_hooks)
 
 
 def test_layer_decay_reaches_every_layer():

@@ -250,7 +250,7 @@ def test_cudnn_benchmark_that_is_chosen(lines):
         cfg = config(**options)
         gpu.settle_gpu(cfg)
         assert cfg.env_cfg.cudnn_benchmark is expected
-    assert said(lines, 'does not try its algorithms, in place of env_cfg.cudnn_benchmark=True') == 1
+    assert said(lines, 'does not try its algorithms, in place of env_cfg.cudnn_benchmark=True') == 3
     for options in (dict(gpu__cudnn_benchmark=True), dict(env_cfg__cudnn_benchmark=True)):
         cfg = config(COCO, **options)
         gpu.settle_gpu(cfg)

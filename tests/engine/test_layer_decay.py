@@ -14,7 +14,7 @@ CONFIGS = [
     'detection/mask-rcnn_scopevit-xtiny_fpn_1x_coco.py',
     'detection/retinanet_scopevit-xtiny_fpn_1x_coco.py',
     'segmentation/scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512.py',
-    'segmentation/scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py',
+    'segmentation/scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512.py',
     'pose/td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py',
 ]
 
