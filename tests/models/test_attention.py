@@ -46,7 +46,7 @@ def is_served(function, *inputs):
 def assert_close(found, expected, tolerance=1e-5):
     assert found.shape == expected.shape
     assert found.isfinite().all()
-    assert (found.double() - expected).abs().max() <= tolerance * max(expected.abs().max(), 1e-1)
+    assert (found.double() - expected).abs().max() <= tolerance * max(expected.abs().max(), 1e-2)
 
 
 def test_the_kernel_is_built_where_it_can_be():
