@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What ScopeViT does on this GPU: tests, speed and memory beside peers, limits, and a training by each toolbox.
 #
-#   bash tools/gpu_report.sh OUT [STEP...]     about 8 minutes on one GPU; no network
+#   bash tools/gpu_report.sh OUT [STEP...]     no network; its length on a GPU was not measured yet
 #
 # Steps, all by default and in this order: tests training compiled inference inference_compiled detection float32 tools.
 # OUT/report.md grows with each. The folder has each step's log, tables and measurements. The models of timm need

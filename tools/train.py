@@ -11,7 +11,7 @@ from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_
 from scopevit.engine.checks import check_channels, check_data, failures_explained
 from scopevit.engine.console import log_summary, progress_shown
 from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.gpu_settings import compile_backbone
+from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
 from scopevit.engine.launch import (
     add_common_arguments,
     build_runner,
@@ -87,6 +87,7 @@ def check_start(cfg: Config, runner: Runner) -> None:
     checkpoint = cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
     if checkpoint is not None:
         check_fits(runner.model, checkpoint)
+        check_loss_scale(cfg, checkpoint)
         return
     saved = glob.glob(os.path.join(glob.escape(runner.work_dir), '*.pth'))
     if saved:

@@ -45,7 +45,7 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(
     optimizer=dict(lr=3e-4, weight_decay=0.05),
     constructor='scopevit.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.8),
+    paramwise_cfg=dict(layer_decay_rate=0.8, norm_decay_mult=0.0, custom_keys={'.gamma': dict(decay_mult=0.0)}),
 )
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=60, val_interval=5)
 param_scheduler = [

@@ -80,12 +80,12 @@ class QuietRunner(Runner):
     def build_dataloader(
         dataloader: Union[DataLoader, dict], seed: Optional[int] = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Processes with seeds of their own have one for the order of the data, and that is the one they would share.
+        """Processes with seeds of their own have one order of the data, that of the seed which they would share.
 
-        MMEngine draws another for each data loader.
+        MMEngine, which has added the rank to ``seed``, draws another for each data loader.
         """
         sampler = dataloader.get('sampler') if isinstance(dataloader, dict) else None
-        if diff_rank_seed and isinstance(sampler, dict):
+        if diff_rank_seed and seed is not None and isinstance(sampler, dict):
             dataloader = {**dataloader, 'sampler': {'seed': seed - get_rank(), **sampler}}
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 

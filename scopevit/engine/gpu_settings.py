@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from .checkpoint import read_checkpoint
 from .console import is_first_process
 from .errors import UserError
 from .optim import backbone_of
@@ -137,6 +138,23 @@ def _amp_dtype_for(cfg: Config) -> Tuple[str, str]:
     return 'bfloat16', 'gpu.amp_dtype=float16 for the other'
 
 
+def check_loss_scale(cfg: Config, checkpoint: str) -> None:
+    """Make sure that a training with loss scaling does not go on from one without, whose checkpoint has no scale.
+
+    Raises:
+        UserError: If it would.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    scales = wrapper.get('type') == 'AmpOptimWrapper' and wrapper.get('loss_scale') != dict(enabled=False)
+    saved = (read_checkpoint(checkpoint).get('optimizer') or {}) if scales else {}
+    if saved.get('loss_scaler') == {}:
+        raise UserError(
+            f'--resume: {checkpoint} was trained in bfloat16, without loss scaling, and now it would be '
+            f'{wrapper.get("dtype") or "float16"} with it; go on with --cfg-options gpu.amp_dtype=bfloat16, or '
+            'without --amp'
+        )
+
+
 def _fuse_optimizer(cfg: Config) -> None:
     """Let one of torch's optimizers update all parameters at once; several optimizers stay as they are."""
     wrapper = cfg.get('optim_wrapper') or {}
@@ -181,7 +199,9 @@ def has_one_size(cfg: Config, split: str = 'train') -> bool:
         split: 'train', 'val' or 'test'.
     """
     preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    resizes = any('RandomResize' in augment['type'] for augment in preprocessor.get('batch_augments') or ())
+    augments = preprocessor.get('batch_augments') or ()
+    augments = augments if isinstance(augments, (list, tuple)) else ()  # mmpretrain's mix images, and leave their size
+    resizes = any('RandomResize' in str(augment.get('type')) for augment in augments)
     if cfg.get('default_scope') == 'mmdet' or resizes:  # padded to the largest image of the batch, or resized with it
         return False
     padding = preprocessor if split == 'train' else preprocessor.get('test_cfg') or {}
@@ -201,7 +221,9 @@ def _gives_one_size(dataset: dict) -> bool:
 def _ends_in_one_size(pipeline: list) -> bool:
     """Whether the last transform that decides about an image's size gives all one size."""
     for transform in reversed(pipeline):
-        kind = re.split('[./]', str(transform['type']))[-1]  # of mmpretrain.CenterCrop, torchvision/CenterCrop
+        kind = transform['type']
+        # mmpretrain.CenterCrop, torchvision/CenterCrop, or the class itself
+        kind = re.split('[./]', kind)[-1] if isinstance(kind, str) else kind.__name__
         if kind in _ONE_SIZE:
             return True
         if kind == 'Resize':

@@ -24,13 +24,13 @@ def leave_out_new_transformers() -> None:
     """
     spec = importlib.util.find_spec('mmpretrain')
     name = 'mmpretrain.utils.dependency'
-    if spec is None or 'mmpretrain' in sys.modules or _major_version('transformers') < 5:
+    if spec is None or spec.origin is None or 'mmpretrain' in sys.modules or _major_version('transformers') < 5:
         return
     path = Path(spec.origin).parent / 'utils' / 'dependency.py'
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
+    alone = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(alone)
     try:
-        spec.loader.exec_module(module)
+        alone.loader.exec_module(module)
     except ImportError:  # something that mmpretrain needs is missing, which it says when it is imported
         return
     module.WITH_MULTIMODAL = False

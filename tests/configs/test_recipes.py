@@ -103,10 +103,11 @@ def test_length_and_schedule(path, cfg):
     assert cfg.train_cfg[f'max_{unit}'] == length
     (main,) = (part for part in cfg.param_scheduler if part.type == kind)
     assert main.end == length
-    assert dict(CosineAnnealingLR='eta_min', MultiStepLR='milestones', PolyLR='power')[kind] in main
-    assert where in (main.get('eta_min'), main.get('milestones'), main.get('power'))
+    assert main[dict(CosineAnnealingLR='eta_min', MultiStepLR='milestones', PolyLR='power')[kind]] == where
     warm_ups = [(part.start_factor, part.end) for part in cfg.param_scheduler if part.type == 'LinearLR']
     assert warm_ups == [warm_up for warm_up in [of(path, WARM_UPS)] if warm_up]
+    if kind != 'MultiStepLR':  # steps count from the beginning
+        assert main.begin == (warm_ups[0][1] if warm_ups else 0)
 
 
 def test_decay_groups_of_the_built_model(path, cfg):
@@ -131,10 +132,12 @@ def test_decay_groups_of_the_built_model(path, cfg):
         is_free = id(parameter) in norms or name.endswith('.gamma')
         if path.parent.name == 'classification':  # no bias either
             is_free = is_free or parameter.ndim == 1
-        if '-as-run' in path.stem:
-            is_free = 'norm' in name
+        if '-as-run' in path.stem:  # what its names hold: stem, positional encoding and heads have no 'norm' in theirs
+            own = not any(part in name for part in ('stages.0.patch_embed', '.cpe.')) and name.startswith('backbone.')
+            is_free = id(parameter) in norms and own
         expected = decay if '_fpn_8xb4' in path.stem or not is_free else 0
         assert of_parameter[id(parameter)] == expected, name
+        assert path.parent.name != 'pose' or 'weight_decay' not in cfg.optim_wrapper.optimizer
         counted['free' if is_free else 'decayed'] += 1
     assert min(counted.values()) > 30
 
@@ -159,23 +162,44 @@ def test_images_that_are_tested(path, cfg):
         assert names.index('Resize') < names.index('ResizeToMultiple') < names.index('LoadAnnotations')
         assert test['ResizeToMultiple'].size_divisor == 32
         assert test['Resize'].scale == (2048, 512)
+        assert test['Resize'].keep_ratio
     elif path.parent.name == 'pose':
         assert cfg.model.test_cfg.flip_test
+    assert cfg.val_dataloader.batch_size == dict(classification=128, pose=32).get(path.parent.name, 1)
 
 
 def test_images_that_are_trained_with(path, cfg):
     train = transforms(cfg.train_dataloader)
     if path.parent.name == 'classification':
-        assert (train['RandAugment'].magnitude_level, train['RandAugment'].magnitude_std) == (9, 0.5)
+        augment = train['RandAugment']
+        assert (augment.magnitude_level, augment.magnitude_std, augment.total_level) == (9, 0.5, 10)
+        assert (augment.num_policies, augment.policies) == (2, 'timm_increasing')
+        assert train['RandomResizedCrop'].interpolation == 'bicubic'
+        assert cfg.model.head.loss.label_smooth_val == 0.1
         assert (train['RandomErasing'].erase_prob, train['RandomErasing'].mode) == (0.25, 'rand')
         assert [(a.type, a.alpha) for a in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
     elif path.parent.name == 'segmentation':
         assert (train['RandomResize'].ratio_range, train['RandomCrop'].crop_size) == ((0.5, 2.0), (512, 512))
+        assert cfg.model.data_preprocessor.size == (512, 512)
+    elif path.parent.name == 'detection':
+        assert ('RandomChoiceResize' in train) == ('_ms-' in path.stem)
     elif path.parent.name == 'pose':
         height, width = map(int, re.search(r'(\d+)x(\d+)$', path.stem).groups())
         for codec in (cfg.codec, cfg.model.head.decoder, train['GenerateTarget'].encoder):
             assert (codec.sigma, codec.input_size) == (2, (width, height))
             assert codec.heatmap_size == (width // 4, height // 4)
+
+
+def test_heads(path, cfg):
+    stages = cfg.model.backbone.get('out_indices', (3,))
+    assert stages == ((1, 2, 3) if 'retinanet' in path.stem else (0, 1, 2, 3) if 'fpn' in path.stem else stages)
+    if path.parent.name == 'detection':
+        assert cfg.model.neck.out_channels == 256
+    elif 'upernet' in path.stem:
+        assert (stages, cfg.model.decode_head.channels) == ((0, 1, 2, 3), 512)
+        assert (cfg.model.auxiliary_head.in_index, cfg.model.auxiliary_head.loss_decode.loss_weight) == (2, 0.4)
+    elif path.parent.name == 'pose':
+        assert (stages, len(cfg.model.head.get('deconv_out_channels', (256, 256, 256)))) == ((3,), 3)
 
 
 def test_only_small_poses_at_384_are_in_float16(path, cfg):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
@@ -92,6 +92,19 @@ def test_only_a_gpu_is_settled(available, monkeypatch, tmp_path, lines):
     assert ('gpu' in cfg) == available == bool(lines)
     with pytest.raises(UserError, match='sets gpu: tf23'):
         prepare(config(gpu__tf23=True), args)
+
+
+def test_going_on_in_float16_from_bfloat16(tmp_path):
+    """A scaler that is switched off saves nothing, and one that is not refuses that."""
+    saved, scaled = tmp_path / 'bfloat16.pth', tmp_path / 'float16.pth'
+    torch.save(dict(state_dict={}, optimizer=dict(loss_scaler={})), saved)
+    torch.save(dict(state_dict={}, optimizer=dict(loss_scaler=dict(scale=1.0))), scaled)
+    in_half, without = (dict(type='AmpOptimWrapper', loss_scale=scale) for scale in ('dynamic', dict(enabled=False)))
+    with pytest.raises(UserError, match='trained in bfloat16, without loss scaling.*gpu.amp_dtype=bfloat16'):
+        gpu.check_loss_scale(Config(dict(optim_wrapper=in_half)), str(saved))
+    gpu.check_loss_scale(Config(dict(optim_wrapper=in_half)), str(scaled))
+    gpu.check_loss_scale(Config(dict(optim_wrapper=without)), str(saved))
+    gpu.check_loss_scale(Config(dict(optim_wrapper=dict(type='OptimWrapper'))), str(saved))
 
 
 def test_only_the_first_process_logs(monkeypatch, lines):
@@ -223,6 +236,22 @@ def test_sizes_behind_a_pipeline(pipeline, one_size):
     resized = dict(batch_augments=[dict(type='BatchSyncRandomResize')])
     cfg = Config(dict(model=dict(data_preprocessor=resized), train_dataloader=dict(dataset=data)))
     assert not gpu.has_one_size(cfg)
+
+
+def test_images_that_are_mixed_keep_their_size():
+    mixing = dict(batch_augments=dict(augments=[dict(type='Mixup', alpha=0.8)]))  # of mmpretrain
+    cfg = config(model__data_preprocessor=mixing)
+    assert gpu.has_one_size(cfg)
+
+
+def test_types_that_are_classes():
+    class CenterCrop:
+        pass
+
+    dataset = dict(pipeline=[dict(type=CenterCrop)])
+    preprocessor = dict(batch_augments=[dict(type=CenterCrop)])
+    cfg = ConfigDict(train_dataloader=dict(dataset=dataset), model=dict(data_preprocessor=preprocessor))
+    assert gpu.has_one_size(cfg)
 
 
 def test_sizes_without_data():

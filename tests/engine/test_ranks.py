@@ -65,8 +65,24 @@ def test_processes_mix_images_in_their_own_way_and_share_one_order_of_the_data(f
     assert not first & second
 
 
+HOOK = """
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class KeepStatistics(Hook):
+    priority = 'LOWEST'  # after the checkpoint is written
+
+    def after_train_epoch(self, runner):
+        (ema,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+        torch.save(dict(ema.ema_model.module.named_buffers()), f'{runner.work_dir}/statistics_{get_rank()}.pth')
+"""
 CONFIG = """
 _base_ = {toy!r}
+
+custom_imports = dict(imports=['keep_statistics'])
 
 model = dict(backbone=dict(norm_eval=False))
 train_dataloader = dict(batch_size=8)
@@ -75,6 +91,7 @@ optim_wrapper = dict(optimizer=dict(lr=0.05))
 custom_hooks = [
     dict(type='scopevit.SyncBuffersHook'),
     dict(type='EMAHook', momentum=0.2, update_buffers=True, priority='ABOVE_NORMAL'),
+    dict(type='KeepStatistics'),
 ]
 """
 
@@ -84,11 +101,18 @@ def test_published_average_is_the_one_that_was_validated(toy_options, tmp_path):
     """Batch norms learn the statistics of each process's images; those of the average are averaged over processes."""
     config = tmp_path / 'averaged.py'
     config.write_text(CONFIG.format(toy=str(TOY)))
-    result = tool('dist_train.sh', config, 2, '--work-dir', tmp_path, *toy_options)
+    (tmp_path / 'keep_statistics.py').write_text(HOOK)
+    path = dict(PYTHONPATH=str(tmp_path))
+    result = tool('dist_train.sh', config, 2, '--work-dir', tmp_path, *toy_options, env=path)
     validated = re.findall(r'accuracy/top1: ([\d.]+)', result.stdout + result.stderr)[-1]
     saved = torch.load(tmp_path / 'epoch_2.pth', map_location='cpu', weights_only=False)
-    name = 'backbone.stages.3.norm.running_mean'
-    assert not torch.equal(saved['state_dict'][name], saved['ema_state_dict'][f'module.{name}'])
+    first, second = (torch.load(tmp_path / f'statistics_{rank}.pth') for rank in (0, 1))
+    means = [name for name in first if name.endswith('running_mean')]
+    assert len(means) > 10
+    for name in means:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
+        assert torch.equal(first[name], saved['state_dict'][name])
+        assert not torch.equal(first[name], saved['ema_state_dict'][f'module.{name}'])
     printed = tool('converters/publish_model.py', tmp_path / 'epoch_2.pth', tmp_path / 'published.pth').stdout
     tested = tool('test.py', TOY, printed.split()[-1], '--work-dir', tmp_path / 'test', *toy_options)
     assert re.findall(r'accuracy/top1: ([\d.]+)', tested.stdout + tested.stderr)[-1] == validated

@@ -20,6 +20,7 @@ def served(monkeypatch):
     """Let the kernels serve on the device of these tests."""
     if DEVICE == 'cpu':
         monkeypatch.setattr(gpu, 'serves', lambda x: x.dtype in gpu.DTYPES and gpu.is_plain_call(x))
+    monkeypatch.setattr(gpu, 'serves_attention', lambda x, heads, grid: gpu.serves(x))  # float32, too
 
 
 def close(value, expected, dtype=torch.float32):
@@ -161,6 +162,40 @@ def test_attention_is_compiled_as_one_operator_for_all_sizes(served):
         assert close(run(x), layer(x), torch.float16)
     assert len(operators) == 1
     assert any('dilated_attention' in name for name in operators[0])
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize('name', ['dilated_attention', 'layer_norm', 'close_branch'])
+def test_operators_are_what_they_declare(name):
+    """Shapes and strides, no aliases, gradients, and the same in compiled graphs, as torch checks it."""
+    x, wide = (torch.randn(2, 9, 10, 32 * n, device=DEVICE, requires_grad=True) for n in (1, 3))
+    weight, bias = (torch.randn(32, device=DEVICE, requires_grad=True) for _ in range(2))
+    inputs = dict(
+        dilated_attention=(wide, torch.randn(225, 2, device=DEVICE, requires_grad=True), 2, 8),
+        layer_norm=(x, weight, bias, 1e-5, torch.float32),
+        close_branch=(x, x.detach().clone().requires_grad_(), weight, torch.empty(0, device=DEVICE)),
+    )
+    torch.library.opcheck(getattr(torch.ops.scopevit, name).default, inputs[name])
+
+
+def test_attention_by_the_kernel_is_for_half_types(monkeypatch):
+    """In which it was measured to be faster."""
+    monkeypatch.setattr(gpu, '_runs_on', lambda device: True)
+    monkeypatch.setattr(gpu, 'is_plain_call', lambda x: True)
+
+    class OnGPU:
+        device, shape = torch.device('cuda'), (2, 8, 8, 32)
+
+        def __init__(self, dtype):
+            self.dtype = dtype
+
+    assert gpu.serves_attention(OnGPU(torch.bfloat16), heads=2, grid=8)
+    assert not gpu.serves_attention(OnGPU(torch.float32), heads=2, grid=8)
+    with monkeypatch.context() as autocast:
+        autocast.setattr(torch, 'is_autocast_enabled', lambda device: True)
+        assert gpu.serves_attention(OnGPU(torch.float32), heads=2, grid=8)
+    assert not gpu.serves_attention(OnGPU(torch.bfloat16), heads=4, grid=8)  # of 8 channels
+    assert not gpu.serves_attention(OnGPU(torch.bfloat16), heads=2, grid=9)  # 81 tokens in a group
 
 
 @pytest.mark.triton

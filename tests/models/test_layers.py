@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from scopevit.models import ScopeViT
 from scopevit.models.layers.common import linear
 
 
@@ -26,3 +27,11 @@ def test_linear_layers_equal_pytorchs(shape, has_bias, threads):
 
 def test_linear_layers_take_empty_batches(threads):
     assert linear(torch.zeros(0, 4, 4, 5), torch.zeros(7, 5)).shape == (0, 4, 4, 7)
+
+
+def test_training_after_an_evaluation_in_inference_mode():
+    """Whatever evaluation keeps, training does not get."""
+    model = ScopeViT('xtiny', out_indices=(0,))
+    with torch.inference_mode():
+        model.eval()(torch.rand(1, 3, 32, 32))
+    model.train()(torch.rand(2, 3, 32, 32))[0].sum().backward()

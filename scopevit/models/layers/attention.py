@@ -11,7 +11,7 @@ import math
 import sysconfig
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -60,11 +60,21 @@ def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> T
     From 65,536 batch entries on the kernels' grids are too large (pytorch #142228, #177985, #180718). cuDNN's
     gradient of q is NaN where a bias makes a row's sum of weights very small (pytorch #196678).
     """
-    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     parts = zip(*(x.split(MOST_ENTRIES) for x in (q, k, v)))
-    with nullcontext() if bias is None else sdpa_kernel(kernels):
+    kernels = [] if bias is None else _kernels_but_cudnn()
+    with sdpa_kernel(kernels) if kernels else nullcontext():
         parts = [F.scaled_dot_product_attention(*part, attn_mask=bias) for part in parts]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _kernels_but_cudnn() -> List[SDPBackend]:
+    """PyTorch's kernels for attention that are switched on; the compiler cannot ask."""
+    flags = {
+        SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled,
+        SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled,
+        SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled,
+    }
+    return [kernel for kernel, is_on in flags.items() if torch.compiler.is_compiling() or is_on()]
 
 
 class _Tensor(ctypes.Structure):

@@ -119,7 +119,8 @@ class RelativePositionBias(nn.Module):
             return compute()
         key = like.device, like.dtype
         if key not in self._logs:
-            coordinates = compute()
+            with torch.inference_mode(False):  # they may be part of a training later
+                coordinates = compute()
             if type(coordinates) is not Tensor:  # of a mode that only pretends to compute
                 return coordinates
             self._logs[key] = coordinates

@@ -9,7 +9,7 @@ Shape legend: as in layers/gsda.py.
 import functools
 import importlib.util
 import os
-from typing import Optional
+from typing import Callable, Optional
 
 import torch
 from torch import Tensor
@@ -52,8 +52,10 @@ def serves(x: Tensor) -> bool:
 
 
 def serves_attention(x: Tensor, heads: int, grid: int) -> bool:
-    """Whether :func:`dilated_attention` takes a map (B, H, W, C)."""
-    return x.shape[3] // heads in HEAD_CHANNELS and grid * grid <= MOST_TOKENS and serves(x)
+    """Whether :func:`dilated_attention` is to attend on a map (B, H, W, C): in half types, in which it was measured."""
+    if x.device.type != 'cuda' or x.shape[3] // heads not in HEAD_CHANNELS or grid * grid > MOST_TOKENS:
+        return False
+    return serves(x) and (x.dtype != torch.float32 or torch.is_autocast_enabled('cuda'))
 
 
 def serves_rows(x: Tensor) -> bool:
@@ -133,7 +135,8 @@ def _keep_inputs(ctx, inputs: tuple, output: Tensor) -> None:
 
 def _refuse_second_derivative(ctx, *grads: Tensor) -> None:
     raise NotImplementedError(
-        "ScopeViT's GPU kernels have no second derivative; PyTorch has, with SCOPEVIT_TRITON=0 in the environment"
+        "ScopeViT's GPU kernels have no second derivative; PyTorch has, with SCOPEVIT_TRITON=0 in the environment and "
+        'torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH) around the forward pass'
     )
 
 
@@ -150,35 +153,46 @@ _OPERATORS = {
     ),
     'dilated_attention_backward(Tensor grad, Tensor qkv, Tensor table, int heads, int grid) -> (Tensor, Tensor)': (
         _attention_backward,
-        lambda grad, qkv, table, *rest: (torch.empty_like(qkv), *_float32_like(table)),
+        lambda grad, qkv, table, *rest: (qkv.new_empty(qkv.shape), *_float32_like(table)),
         _refuse_second_derivative,
     ),
     'layer_norm(Tensor x, Tensor weight, Tensor bias, float eps, ScalarType dtype) -> Tensor': (
         lambda *inputs: _kernels()[1].layer_norm(*inputs),
-        lambda x, weight, bias, eps, dtype: torch.empty_like(x, dtype=dtype),
+        lambda x, weight, bias, eps, dtype: x.new_empty(x.shape, dtype=dtype),
         _norm_gradients,
     ),
     'layer_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)': (
         lambda *inputs: _kernels()[1].layer_norm_backward(*inputs),
-        lambda grad, x, weight, eps: (torch.empty_like(x), *_float32_like(weight, weight)),
+        lambda grad, x, weight, eps: (x.new_empty(x.shape), *_float32_like(weight, weight)),
         _refuse_second_derivative,
     ),
     'close_branch(Tensor x, Tensor branch, Tensor gamma, Tensor keep) -> Tensor': (
         lambda *inputs: _kernels()[1].close_branch(*inputs),
-        lambda x, branch, gamma, keep: torch.empty_like(x, dtype=torch.promote_types(x.dtype, gamma.dtype)),
+        lambda x, branch, gamma, keep: x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, gamma.dtype)),
         _close_gradients,
     ),
     'close_branch_backward(Tensor grad, Tensor branch, Tensor gamma, Tensor keep) -> (Tensor, Tensor)': (
         lambda *inputs: _kernels()[1].close_branch_backward(*inputs),
-        lambda grad, branch, gamma, keep: (torch.empty_like(branch), *_float32_like(gamma)),
+        lambda grad, branch, gamma, keep: (branch.new_empty(branch.shape), *_float32_like(gamma)),
         _refuse_second_derivative,
     ),
 }
 """For each operator what computes it, what it returns of a shape, and its gradients."""
 
+
+def _on_device_of_its_input(compute: Callable) -> Callable:
+    """Triton starts kernels on the current GPU, whichever has the tensors."""
+
+    def run(first: Tensor, *rest: object) -> object:
+        with torch.cuda.device_of(first):
+            return compute(first, *rest)
+
+    return run
+
+
 for _schema, (_compute, _fake, _gradients) in _OPERATORS.items():
     _name = _schema.partition('(')[0]
     _LIBRARY.define(_schema)
-    _LIBRARY.impl(_name, _compute, 'CompositeExplicitAutograd')
+    _LIBRARY.impl(_name, _on_device_of_its_input(_compute), 'CompositeExplicitAutograd')
     torch.library.register_fake(f'scopevit::{_name}', _fake, lib=_LIBRARY)
     torch.library.register_autograd(f'scopevit::{_name}', _gradients, setup_context=_keep_inputs, lib=_LIBRARY)

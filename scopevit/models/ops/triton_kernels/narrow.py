@@ -120,7 +120,7 @@ def _plan(x: Tensor) -> tuple:
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """(..., C) -> (..., C) of ``dtype``."""
     x = x.contiguous()
-    output = torch.empty_like(x, dtype=dtype)
+    output = x.new_empty(x.shape, dtype=dtype)
     if x.numel():
         M, tiles, _, constants = _plan(x)
         _norm_kernel[(tiles,)](x, weight, bias, output, M, eps, **constants)
@@ -132,17 +132,17 @@ def layer_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> 
     grad, x = grad.contiguous(), x.contiguous()
     grad_x = torch.empty_like(x)
     if not x.numel():
-        return grad_x, *weight.new_zeros(2, len(weight), dtype=torch.float32)
+        return grad_x, *(weight.new_zeros(len(weight), dtype=torch.float32) for _ in range(2))
     M, _, programs, constants = _plan(x)
     partial = weight.new_empty(2, programs, len(weight), dtype=torch.float32)
     _norm_backward_kernel[(programs,)](grad, x, weight, grad_x, partial, M, eps, **constants)
-    return grad_x, *partial.sum(dim=1)
+    return grad_x, partial[0].sum(dim=0), partial[1].sum(dim=0)
 
 
 def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor) -> Tensor:
     """x + branch * gamma (* keep, per image): (B, ..., C); ``keep`` is (B,), or empty where all are kept."""
     x, branch = x.contiguous(), branch.contiguous()
-    output = torch.empty_like(x, dtype=torch.promote_types(x.dtype, gamma.dtype))
+    output = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, gamma.dtype))
     if x.numel():
         M, tiles, _, constants = _plan(x)
         drops = keep.numel() > 0
