@@ -265,10 +265,13 @@ def _adapt_to_cpu(cfg: Config) -> None:
     optim_wrapper = cfg.get('optim_wrapper') or {}
     if optim_wrapper.get('type') == 'AmpOptimWrapper':
         # float16 settings of the GPU wrapper; bfloat16 needs no loss scaling.
-        for key in ('loss_scale', 'dtype', 'use_fsdp'):
-            optim_wrapper.pop(key, None)
-        optim_wrapper['type'] = 'scopevit.CPUAmpOptimWrapper'
-        print_log('No GPU: mixed precision runs in bfloat16 on the CPU', logger='current')
+        own = [optim_wrapper.pop(key, None) for key in ('dtype', 'loss_scale', 'use_fsdp')]
+        if own[0] == 'float16' and cfg.get('default_scope') == 'mmpose':  # as the recipe has it, not --amp
+            optim_wrapper['type'] = 'OptimWrapper'
+            print_log('No GPU: float16 becomes float32, since poses cannot be computed in bfloat16', logger='current')
+        else:
+            optim_wrapper['type'] = 'scopevit.CPUAmpOptimWrapper'
+            print_log('No GPU: mixed precision runs in bfloat16 on the CPU', logger='current')
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if (cfg.get(name) or {}).get('pin_memory'):
             cfg[name]['pin_memory'] = False

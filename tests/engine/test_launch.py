@@ -95,6 +95,10 @@ def test_mixed_precision_on_cpus_is_bfloat16():
     cfg = Config(dict(model=dict(), optim_wrapper=dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16')))
     launch._adapt_to_cpu(cfg)
     assert cfg.optim_wrapper == dict(type='scopevit.CPUAmpOptimWrapper')
+    # mmpose computes in NumPy, too, which has no bfloat16
+    pose = dict(default_scope='mmpose', optim_wrapper=dict(type='AmpOptimWrapper', dtype='float16'))
+    launch._adapt_to_cpu(cfg_of_poses := Config(pose))
+    assert cfg_of_poses.optim_wrapper == dict(type='OptimWrapper')
     model = torch.nn.Linear(4, 4)
     wrapper = OPTIM_WRAPPERS.build(
         ConfigDict(type='scopevit.CPUAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
