@@ -106,6 +106,10 @@ if [ -n "$torch" ]; then
     if [[ $torch =~ ==2\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -lt 14 ]; then
         fitting="torchvision==0.$((BASH_REMATCH[1] + 15)).*"
     fi
+    if [[ $torch =~ ==(1\.|2\.[0-5]\.) ]]; then
+        fail "$python has $torch, and scopevit takes PyTorch 2.6 or newer: $python -m pip install --upgrade torch torchvision,
+or leave it as it is and set up another environment"
+    fi
     torchvision=${torchvision:-$fitting}
 else
     torch=$(grep '^torch==' requirements/constraints.txt)

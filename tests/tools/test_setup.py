@@ -118,6 +118,15 @@ def test_a_torch_that_is_there_stays_and_torchvision_follows_it(checkout):
     assert '--index-url' not in torch
 
 
+@pytest.mark.parametrize('torch', ['1.13.1', '2.5.1+cu121'])
+def test_a_torch_that_is_too_old_is_named_before_anything_changes(torch, checkout):
+    result, calls = set_up(checkout, FAKE_TORCH=torch)
+    assert result.returncode == 1
+    assert f'torch=={torch}, and scopevit takes PyTorch 2.6 or newer' in result.stderr
+    assert 'pip install --upgrade torch torchvision' in result.stderr
+    assert not pip_calls(calls)
+
+
 def test_a_compiled_mmcv_stays(checkout):
     set_up(checkout, FAKE_MMCV='1')
     lists = Path(os.environ['FAKE_CALLS'] + '.lists').read_text()
