@@ -44,7 +44,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) ->
     """
     if _kernel_serves(q, k, v, bias):
         return torch.ops.scopevit.attention(q, k, v, bias)[0]
-    if q.device.type == 'cuda' and (bias is not None or len(q) > MOST_ENTRIES):
+    if q.device.type == 'cuda' and (bias is not None or q.shape[0] > MOST_ENTRIES):
         return _within_limits(q, k, v, bias)
     if bias is None or q.device.type != 'cpu' or not bias.requires_grad:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

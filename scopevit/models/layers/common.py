@@ -61,7 +61,7 @@ class LayerScale(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        factors = self.drop_path.factors(self.gamma.expand(len(x), -1))
+        factors = self.drop_path.factors(self.gamma.expand(x.shape[0], -1))
         if gpu.serves_rows(x):
             return gpu.close_branch(x, branch, self.gamma, factors)
         scale = self.gamma if factors is None else self.gamma * factors.view(-1, 1, 1, 1)
