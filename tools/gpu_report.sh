@@ -63,15 +63,18 @@ run() { # run STEP
 }
 
 one_toolbox() { # one_toolbox CONFIG SCENES: an epoch with --amp, and validation
-    local config=configs/$1.py data=$2/coco/ split options=(train_cfg.max_epochs=1 train_cfg.val_interval=1)
+    local config=configs/$1.py data=$2/coco/ split options=(train_cfg.max_epochs=1 train_cfg.val_interval=1) amp=(--amp)
     case $1 in
         classification/*) data=$2/imagenet ;;
         segmentation/*) data=$2/ade/ADEChallengeData2016 ;;
         detection/*) options+=("val_evaluator.ann_file=${data}annotations/instances_val2017.json") ;;
-        pose/*) options+=("val_evaluator.ann_file=${data}annotations/person_keypoints_val2017.json") ;;
+        pose/*)
+            options+=("val_evaluator.ann_file=${data}annotations/person_keypoints_val2017.json")
+            [ "$device" = cuda ] || amp=() # mmpose does not compute in bfloat16
+            ;;
     esac
     for split in train val; do options+=("${split}_dataloader.dataset.data_root=$data"); done
-    "$PYTHON" tools/train.py "$config" --amp --work-dir "$out/work_dirs/$(basename "$1")" \
+    "$PYTHON" tools/train.py "$config" "${amp[@]}" --work-dir "$out/work_dirs/$(basename "$1")" \
         --cfg-options default_hooks.logger.interval=1 "${options[@]}"
 }
 
