@@ -5,7 +5,6 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from helpers import COMPILED_MMCV, ROOT, fails_cleanly, image_folders, tool_here, write_image
@@ -336,10 +335,9 @@ def test_label_maps_with_unknown_classes(maps):
     fails_cleanly(train(SEMANTIC_FPN, maps), 'label 7', 'model.decode_head.num_classes=2', 'check_dataset.py')
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision is float16 on GPUs')
 @pytest.mark.parametrize('config', [MASK_RCNN, POSE], ids=['detection', 'pose'])
 def test_mixed_precision_in_which_a_head_cannot_compute(config, coco):
-    result = train(config, coco, 'optim_wrapper.type=AmpOptimWrapper')
+    result = train(config, coco, 'optim_wrapper.type=AmpOptimWrapper', 'gpu.amp_dtype=bfloat16')
     if config == MASK_RCNN and not COMPILED_MMCV:  # whose RoIAlign cannot
         assert result.returncode == 0, result.stderr
     else:
