@@ -265,8 +265,10 @@ def _adapt_to_cpu(cfg: Config) -> None:
     optim_wrapper = cfg.get('optim_wrapper') or {}
     if optim_wrapper.get('type') == 'AmpOptimWrapper':
         # float16 settings of the GPU wrapper; bfloat16 needs no loss scaling.
-        own = [optim_wrapper.pop(key, None) for key in ('dtype', 'loss_scale', 'use_fsdp')]
-        if own[0] == 'float16' and cfg.get('default_scope') == 'mmpose':  # as the recipe has it, not --amp
+        dtype = optim_wrapper.pop('dtype', None)
+        for key in ('loss_scale', 'use_fsdp'):
+            optim_wrapper.pop(key, None)
+        if dtype == 'float16' and cfg.get('default_scope') == 'mmpose':  # as the recipe has it, not --amp
             optim_wrapper['type'] = 'OptimWrapper'
             print_log('No GPU: float16 becomes float32, since poses cannot be computed in bfloat16', logger='current')
         else:
