@@ -18,8 +18,7 @@ except Exception as error:  # torch or mmengine is missing or broken in any way;
             f'scopevit cannot be used: {type(_cause).__name__}: {_cause} (python -m scopevit doctor tells what to do)'
         ) from _cause
 else:
-    from . import engine
     from .models import ScopeViT
     from .stack import compatibility
 
-__all__ = ['ScopeViT', '__version__', 'compatibility', 'engine']
+__all__ = ['ScopeViT', '__version__', 'compatibility']

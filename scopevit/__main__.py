@@ -8,12 +8,11 @@ Without a command it lists them; ``scopevit COMMAND --help`` tells a command's a
 import difflib
 import runpy
 import sys
-from typing import Dict, Tuple
 
-from .stack.shipped import shipped
+from .utils.shipped import shipped
 
 # Command: what it runs, a file of tools/ or a module, and what it does.
-COMMANDS: Dict[str, Tuple[str, str]] = {
+COMMANDS: dict[str, tuple[str, str]] = {
     'train': ('train.py', 'train a model from a config'),
     'test': ('test.py', 'test a checkpoint'),
     'predict': ('predict.py', 'predict for images, folders and videos'),

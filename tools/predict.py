@@ -33,9 +33,9 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -44,9 +44,11 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.inference import Detector, PoseEstimator, Prediction, Predictor, build_predictor, read_image
-from scopevit.engine.launch import check_writable, load_config
+from scopevit.apis.inferencer import Detector, PoseEstimator, Prediction, Predictor, build_predictor
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import check_writable
+from scopevit.utils.image import read_image
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv')
@@ -91,13 +93,13 @@ class Input:
         return self.path.lower().endswith(VIDEOS)
 
 
-def find_inputs(words: List[str], out: str, note: Callable[[str], None]) -> List[Input]:
+def find_inputs(words: list[str], out: str, note: Callable[[str], None]) -> list[Input]:
     """The files that the command line names, in the order of the words, sorted within each.
 
     Raises:
         UserError: If a path does not exist or a pattern matches nothing.
     """
-    found: Dict[str, Input] = {}
+    found: dict[str, Input] = {}
     for word in words:
         if os.path.isdir(word):
             files, root = list(_files_of(word, out)), word
@@ -129,7 +131,7 @@ def _files_of(folder: str, out: str) -> Iterator[str]:
         yield from (os.path.join(parent, file) for file in sorted(files))
 
 
-def name_results(inputs: List[Input], out: str) -> None:
+def name_results(inputs: list[Input], out: str) -> None:
     """Give every input a name of its own for its results.
 
     Raises:
@@ -165,7 +167,7 @@ def prepare_out(out: str, overwrite: bool) -> None:
         )
 
 
-def read_boxes(path: str) -> Dict[str, List[list]]:
+def read_boxes(path: str) -> dict[str, list[list]]:
     """Boxes (x, y, width, height, score) by image name or COCO's image id, as a string.
 
     Raises:
@@ -176,7 +178,7 @@ def read_boxes(path: str) -> Dict[str, List[list]]:
             content = json.load(file)
     except (OSError, ValueError) as error:
         raise UserError(f'--boxes {path} cannot be read as JSON: {error}') from None
-    boxes: Dict[str, List[list]] = {}
+    boxes: dict[str, list[list]] = {}
     try:
         if isinstance(content, dict) and 'annotations' in content:
             names = {image['id']: image['file_name'] for image in content['images']}
@@ -202,7 +204,7 @@ def read_boxes(path: str) -> Dict[str, List[list]]:
     return boxes
 
 
-def key_of(path: str, boxes: Dict[str, List[list]]) -> Optional[str]:
+def key_of(path: str, boxes: dict[str, list[list]]) -> str | None:
     """What boxes call an image: the end of its path, the longest there is, or the id in COCO's file names."""
     parts = path.split('/')
     stem = os.path.splitext(parts[-1])[0]
@@ -212,7 +214,7 @@ def key_of(path: str, boxes: Dict[str, List[list]]) -> Optional[str]:
     return next((key for key in keys if key in boxes), None)
 
 
-def set_box_finder(predictor: Predictor, inputs: List[Input], args: argparse.Namespace, score_thr: float) -> None:
+def set_box_finder(predictor: Predictor, inputs: list[Input], args: argparse.Namespace, score_thr: float) -> None:
     """Tell a pose model where the people are.
 
     Raises:
@@ -238,7 +240,7 @@ def set_box_finder(predictor: Predictor, inputs: List[Input], args: argparse.Nam
         predictor.find_boxes = _boxes_from_detector(args, predictor.device, score_thr)
 
 
-def _boxes_from_file(path: str, inputs: List[Input]) -> Callable:
+def _boxes_from_file(path: str, inputs: list[Input]) -> Callable:
     boxes = read_boxes(path)
     if any(item.is_video for item in inputs):
         raise UserError('--boxes FILE is for images; for a video use --boxes whole or a detector')
@@ -246,14 +248,14 @@ def _boxes_from_file(path: str, inputs: List[Input]) -> Callable:
     if not any(boxes.get(key) for key in keys.values()):
         some = ', '.join(list(boxes)[:3]) or 'none'
         raise UserError(f'--boxes {path} has no box for any input; its images are {some}, ...')
-    images: Dict[str, str] = {}
+    images: dict[str, str] = {}
     for image, key in keys.items():
         if key is not None and images.setdefault(key, image) != image:
             raise UserError(
                 f'--boxes {path} has one entry {key} for {images[key]} and {image}: write their folders before the name'
             )
 
-    def find(image: np.ndarray, path: str) -> Tuple[np.ndarray, np.ndarray]:
+    def find(image: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
         found = np.array(boxes.get(keys[path], []), np.float32).reshape(-1, 5)
         return found[:, :4], found[:, 4]
 
@@ -272,7 +274,7 @@ def _boxes_from_detector(args: argparse.Namespace, device: str, score_thr: float
         raise UserError(f'the detector has no class {category}; its classes are {known}: choose --detector-category')
     label = detector.classes.index(category) if category in detector.classes else int(category)
 
-    def find(image: np.ndarray, path: str) -> Tuple[np.ndarray, np.ndarray]:
+    def find(image: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
         boxes, scores = detector.boxes(image, label)
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], scores[:, None]], 1)
         kept = nms(corners, 0.3)  # as mmpose does: two boxes of one person would give two skeletons
@@ -379,7 +381,7 @@ def predict_video(predictor: Predictor, item: Input, out: str, progress: Progres
             progress.advance(bar)
 
 
-def predict_all(predictor: Predictor, inputs: List[Input], out: str, console: Console) -> int:
+def predict_all(predictor: Predictor, inputs: list[Input], out: str, console: Console) -> int:
     """Write the results of all inputs that can be read; returns how many could not."""
     failed = 0
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

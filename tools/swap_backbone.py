@@ -11,9 +11,9 @@ import tempfile
 
 from mmengine.config import Config
 
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import load_config
 from scopevit.swap import list_changes, list_notes, show_diff, swap_backbone, toolbox_of
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError, user_errors
 
 
 def parse_args() -> argparse.Namespace:

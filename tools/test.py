@@ -7,20 +7,15 @@ import os
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from scopevit.engine.checkpoint import check_fits, to_plain
-from scopevit.engine.checks import check_data, failures_explained
+from scopevit.checks.data import check_data
+from scopevit.checks.failures import failures_explained
 from scopevit.engine.console import progress_shown
-from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.gpu_settings import compile_backbone
-from scopevit.engine.launch import (
-    add_common_arguments,
-    build_runner,
-    check_writable,
-    end_loaders,
-    leave_processes,
-    load_config,
-    prepare,
-)
+from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
+from scopevit.utils.checkpoint import check_fits, to_plain
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,20 +7,16 @@ import os
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from scopevit.engine.checkpoint import check_backbone_matches, check_fits, read_checkpoint
-from scopevit.engine.checks import check_channels, check_data, failures_explained
+from scopevit.checks.channels import check_channels
+from scopevit.checks.data import check_data
+from scopevit.checks.failures import failures_explained
 from scopevit.engine.console import log_summary, progress_shown
-from scopevit.engine.errors import UserError, user_errors
 from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
-from scopevit.engine.launch import (
-    add_common_arguments,
-    build_runner,
-    end_loaders,
-    leave_processes,
-    load_config,
-    prepare,
-)
+from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
 from scopevit.swap import load_and_swap
+from scopevit.utils.checkpoint import check_backbone_matches, check_fits, read_checkpoint
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError, user_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,7 +14,6 @@ import shlex
 import sys
 from datetime import date
 from pathlib import Path
-from typing import List, Tuple
 
 import torch
 from mmengine.logging import MMLogger
@@ -26,9 +25,10 @@ from projects.imagenet_table.rows import PROJECT, ROOT, ROWS, Row, choose_rows  
 from scopevit.analysis import CONVENTION, Count, count  # noqa: E402
 from scopevit.analysis.benchmark import Entry, Settings, compare, markdown  # noqa: E402
 from scopevit.analysis.machine import check_device  # noqa: E402
-from scopevit.analysis.networks import Network, build_model, load_network  # noqa: E402
-from scopevit.engine.errors import UserError, user_errors  # noqa: E402
-from scopevit.engine.launch import positive  # noqa: E402
+from scopevit.analysis.spec import load_network
+from scopevit.apis.model import Network, build_model
+from scopevit.utils.arguments import positive
+from scopevit.utils.errors import UserError, user_errors
 
 HALF_A_DIGIT = 0.05  # numbers of the table have one decimal
 TOLERANCE = 1e-3  # of multiply-accumulates, where libraries may pad or resize otherwise
@@ -67,7 +67,7 @@ def measure(row: Row) -> dict:
     return facts
 
 
-def _count(row: Row, options: dict) -> Tuple[nn.Module, Count]:
+def _count(row: Row, options: dict) -> tuple[nn.Module, Count]:
     cfg = row.load()
     cfg.merge_from_dict(options)
     network = Network(build_model(cfg))
@@ -99,7 +99,7 @@ def table(rows: list) -> str:
     return '\n'.join(text)
 
 
-def notes(facts: dict) -> List[str]:
+def notes(facts: dict) -> list[str]:
     """What has to be said of a row's numbers."""
     columns = (('parameters', 'parameters'), ('macs', 'MACs'), ('top1_of_the_paper', 'top-1'))
     lines = [f'{name}: {facts[key]["explanation"]}' for key, name in columns if facts[key]['explanation']]

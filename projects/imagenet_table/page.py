@@ -7,7 +7,6 @@ import statistics
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import matplotlib
 import torch
@@ -21,10 +20,10 @@ from projects.imagenet_table.rows import ROWS, Row  # noqa: E402
 from projects.imagenet_table.small import CHANNELS, crossvit_sides, swin_windows  # noqa: E402
 from scopevit.analysis import count  # noqa: E402
 from scopevit.analysis.benchmark import machine_in_words, markdown  # noqa: E402
-from scopevit.analysis.networks import load_network  # noqa: E402
+from scopevit.analysis.spec import load_network
 
 
-def summarise(row: Row, results: List[dict], config: Path, size: int) -> dict:
+def summarise(row: Row, results: list[dict], config: Path, size: int) -> dict:
     """One line of the table, from a row's trainings with its learning rate."""
     network, _ = load_network(str(config))
     counted = count(network, torch.zeros(1, CHANNELS, size, size))
@@ -38,7 +37,7 @@ def summarise(row: Row, results: List[dict], config: Path, size: int) -> dict:
     return facts
 
 
-def table(lines: List[dict]) -> str:
+def table(lines: list[dict]) -> str:
     """In Markdown, best row first."""
     header = ('Model', 'Parameters', 'MACs', 'Accuracy (%)', 'lowest to highest', 'Seeds')
     rows = [(*header, 'Learning rate', 'Images/s', 's/epoch', 'Waiting')]
@@ -61,7 +60,7 @@ def table(lines: List[dict]) -> str:
     return markdown(rows)
 
 
-def draw(of_row: Dict[str, List[dict]], out: Path) -> None:
+def draw(of_row: dict[str, list[dict]], out: Path) -> None:
     """Loss over iterations and accuracy on held-out images, over the seeds, and on test images of each seed."""
     accuracies = {name: [result['accuracy'] for result in results] for name, results in of_row.items()}
     ordered = sorted(of_row, key=lambda name: -statistics.mean(accuracies[name]))
@@ -91,7 +90,7 @@ def draw(of_row: Dict[str, List[dict]], out: Path) -> None:
     plt.close(figure)
 
 
-def evit_tokens(size: int, keep_rate: float) -> List[int]:
+def evit_tokens(size: int, keep_rate: float) -> list[int]:
     """Tokens of EViT-S before and after each of its reorganisations, with the class token and the fused one."""
     tokens = [1 + (size // 16) ** 2]
     for _ in range(3):
@@ -100,7 +99,7 @@ def evit_tokens(size: int, keep_rate: float) -> List[int]:
     return tokens
 
 
-def p2t_grids(size: int) -> List[Tuple[int, ...]]:
+def p2t_grids(size: int) -> list[tuple[int, ...]]:
     """Sides of the grids to which P2T-T pools keys and values, stage by stage."""
     ratios = P2T.arch_settings['tiny']['pool_ratios']
     return [tuple(max(1, round(size // 2 ** (i + 2) / ratio)) for ratio in own) for i, own in enumerate(ratios)]
@@ -132,7 +131,7 @@ def limits(size: int) -> str:
     return '\n'.join(f'- {line}' for line in lines)
 
 
-def _machines(trainings: List[dict]) -> str:
+def _machines(trainings: list[dict]) -> str:
     """A sentence for each machine, with the days and commits of the trainings on it."""
     keys, sentences = ('device', 'cpu', 'cores', 'threads', 'torch'), []
     machines = [training['machine'] for training in trainings]
@@ -146,7 +145,7 @@ def _machines(trainings: List[dict]) -> str:
 
 
 def write_page(
-    out: Path, lines: List[dict], of_row: Dict[str, List[dict]], facts: dict, missing: List[str], trials: List[dict]
+    out: Path, lines: list[dict], of_row: dict[str, list[dict]], facts: dict, missing: list[str], trials: list[dict]
 ) -> None:
     """Write NAME.md, NAME.json and NAME.png.
 

@@ -2,13 +2,13 @@
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Tuple
 
 from mmengine.config import Config
 
-from scopevit.engine.errors import UserError
+from scopevit.utils.errors import UserError
 
 PROJECT = Path(__file__).resolve().parent
 ROOT = PROJECT.parents[1]
@@ -47,8 +47,8 @@ class Row:
     why_parameters: str = ''
     why_macs: str = ''
     why_top1: str = ''
-    left_out: Optional[str] = None
-    other_mode: Optional[Tuple[str, Dict[str, object]]] = None
+    left_out: str | None = None
+    other_mode: tuple[str, dict[str, object]] | None = None
 
     @property
     def size(self) -> int:
@@ -56,7 +56,7 @@ class Row:
         return int(re.search(r'-(\d+)px$', Path(self.config).stem).group(1))
 
     @property
-    def missing_library(self) -> Optional[str]:
+    def missing_library(self) -> str | None:
         """What must be installed beside the repository's own libraries, and is not."""
         optional = self.library in ('timm', 'transformers')
         return self.library if optional and importlib.util.find_spec(self.library) is None else None
@@ -216,7 +216,7 @@ ROWS = (
 )
 
 
-def choose_rows(names: Iterable[str]) -> List[Row]:
+def choose_rows(names: Iterable[str]) -> list[Row]:
     """The rows of these names; all without any.
 
     Raises:

@@ -3,12 +3,11 @@
 import argparse
 import os
 from pathlib import Path
-from typing import List
 
 from mmengine.config import Config, ConfigDict
 
 from projects.imagenet_table.rows import ROOT, Row
-from scopevit.engine.errors import UserError
+from scopevit.utils.errors import UserError
 
 RECIPE = ROOT / 'configs' / 'classification' / 'scopevit-xtiny_2xb64-9e_fashion-mnist-32px.py'
 CLASSES, CHANNELS = 10, 1
@@ -18,12 +17,12 @@ LIBRARIES = {  # their words for classes and channels
 }
 
 
-def swin_windows(size: int) -> List[int]:
+def swin_windows(size: int) -> list[int]:
     """For each stage the largest window up to 7 that divides its map, so that no map is padded."""
     return [max(w for w in range(1, 8) if size // stride % w == 0) for stride in (4, 8, 16, 32)]
 
 
-def crossvit_sides(size: int) -> List[int]:
+def crossvit_sides(size: int) -> list[int]:
     """Sides of the images that its two branches see, in whole patches of 12 and 16 pixels."""
     return [12 * round(size * 240 / 224 / 12), size]
 

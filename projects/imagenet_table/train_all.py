@@ -25,9 +25,10 @@ import signal
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 
@@ -38,8 +39,8 @@ from projects.imagenet_table.rows import ROOT, ROWS, Row, choose_rows  # noqa: E
 from projects.imagenet_table.small import count_held_out, count_images, small_config  # noqa: E402
 from scopevit.analysis import Entry, Settings, compare  # noqa: E402
 from scopevit.analysis.benchmark import describe_machine  # noqa: E402
-from scopevit.analysis.networks import load_network  # noqa: E402
-from scopevit.engine.errors import UserError, user_errors  # noqa: E402
+from scopevit.analysis.spec import load_network
+from scopevit.utils.errors import UserError, user_errors
 
 SETTINGS = ('data', 'size', 'images', 'epochs', 'batch', 'lr', 'amp')
 START_UP = 20.0  # seconds, of training and test together
@@ -93,7 +94,7 @@ def folder_of(row: Row, lr: float, seed: int, args: argparse.Namespace) -> Path:
     return Path(args.folder) / _stem(row) / f'lr{lr:g}-seed{seed}'
 
 
-def estimate(rows: List[Row], args: argparse.Namespace) -> None:
+def estimate(rows: list[Row], args: argparse.Namespace) -> None:
     """Time a few training steps of the rows in turn, and say how long all that is left will take."""
     left = {}
     for row in rows:
@@ -131,10 +132,10 @@ def estimate(rows: List[Row], args: argparse.Namespace) -> None:
 class Log(NamedTuple):
     """What a training wrote: accuracy by epoch, loss by iteration, and seconds of iterations."""
 
-    held_out: Dict[int, float]
-    losses: Dict[int, float]
-    times: List[float]
-    data_times: List[float]
+    held_out: dict[int, float]
+    losses: dict[int, float]
+    times: list[float]
+    data_times: list[float]
 
 
 def read_log(work_dir: Path) -> Log:
@@ -230,7 +231,7 @@ def _device() -> str:
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def report(rows: List[Row], results: List[dict], trials: List[dict], args: argparse.Namespace) -> None:
+def report(rows: list[Row], results: list[dict], trials: list[dict], args: argparse.Namespace) -> None:
     """Print the table; with ``--out``, write the page."""
     of_row = {row.name: [result for result in results if result['row'] == row.name] for row in rows}
     missing = [
@@ -268,7 +269,7 @@ def train_all(args: argparse.Namespace) -> None:
         train_rows(rows, args)
 
 
-def train_rows(rows: List[Row], args: argparse.Namespace) -> None:
+def train_rows(rows: list[Row], args: argparse.Namespace) -> None:
     """Do all trainings, seed by seed.
 
     Raises:
@@ -293,7 +294,7 @@ def train_rows(rows: List[Row], args: argparse.Namespace) -> None:
         raise UserError('; '.join(failures))
 
 
-def parse_args(words: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these')
     parser.add_argument('--seeds', type=int, default=3, help='how many, from 0 (default: %(default)s)')

@@ -10,19 +10,19 @@ import random
 import statistics
 import textwrap
 import time
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..engine.errors import UserError
+from ..apis.model import Size, image_channels
 from ..models.layers.common import HAS_FUSED_LINEAR
+from ..utils.errors import UserError
 from .count import CONVENTION, count
 from .machine import describe_machine, load_average, machine_in_words
-from .networks import Size, image_channels
 from .profiling import KINDS, profile
 from .reporting import markdown, quartiles, summary
 
@@ -75,7 +75,7 @@ class Settings:
     batch: int = 8
     train: bool = False
     device: str = 'cpu'
-    threads: Optional[int] = None
+    threads: int | None = None
     dtype: str = 'float32'
     tf32: bool = False
     autocast: bool = False
@@ -84,8 +84,8 @@ class Settings:
     dynamic: bool = False
     warmup: int = 3
     rounds: int = 20
-    budget: Optional[float] = None
-    calls: Optional[int] = None
+    budget: float | None = None
+    calls: int | None = None
 
 
 @dataclass
@@ -117,16 +117,16 @@ class Result:
     parameters: int
     macs: int = 0
     calls: int = 1
-    seconds: List[float] = field(default_factory=list)
-    ratios: List[float] = field(default_factory=list)
-    extra_memory: Optional[int] = None
+    seconds: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    extra_memory: int | None = None
     efficiency: float = 0.0
-    floors: Dict[str, float] = field(default_factory=dict)
-    shares: Dict[str, float] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
     gpu_seconds: float = 0.0
     launches: float = 0.0
-    kernels: List[Tuple[str, float, float]] = field(default_factory=list)
-    error: Optional[str] = None
+    kernels: list[tuple[str, float, float]] = field(default_factory=list)
+    error: str | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -137,7 +137,7 @@ class Result:
         return 1e3 / self.images_per_second
 
     @property
-    def step_quartiles(self) -> List[float]:
+    def step_quartiles(self) -> list[float]:
         """Seconds: lower quartile, median, upper quartile."""
         return quartiles(self.seconds)
 
@@ -155,7 +155,7 @@ class Result:
             ratio=summary(self.ratios),
         )
 
-    def cells(self) -> List[str]:
+    def cells(self) -> list[str]:
         """Its row of the table."""
         start = [self.label, self.size_text, f'{self.parameters / 1e6:.2f} M']
         if self.error:
@@ -184,17 +184,17 @@ def number(value: float, digits: int) -> str:
 class Report:
     """Results, and on what machine and how they came about."""
 
-    machine: Dict[str, object]
+    machine: dict[str, object]
     settings: Settings
-    results: List[Result]
+    results: list[Result]
 
     @property
-    def measured(self) -> List[Result]:
+    def measured(self) -> list[Result]:
         """Those of models that could be run."""
         return [result for result in self.results if not result.error]
 
     @property
-    def failures(self) -> List[str]:
+    def failures(self) -> list[str]:
         """What the others failed with."""
         return [f'{r.label} does not run at {r.size_text}: {r.error}' for r in self.results if r.error]
 
@@ -350,7 +350,7 @@ def _relate(result: Result, results: Sequence[Result], matmul: '_Matmul', settin
     result.efficiency = statistics.median(rates)
 
 
-def _floors(result: Result, machine: Dict[str, object], settings: Settings) -> Dict[str, float]:
+def _floors(result: Result, machine: dict[str, object], settings: Settings) -> dict[str, float]:
     """See :class:`Result`."""
     operations = 2 * result.macs * (3 if settings.train else 1)
     item = 4 if settings.autocast else DTYPES[settings.dtype].itemsize
@@ -362,7 +362,7 @@ def _floors(result: Result, machine: Dict[str, object], settings: Settings) -> D
 
 
 @contextmanager
-def _threads(number: Optional[int]) -> Iterator[None]:
+def _threads(number: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -381,7 +381,7 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _enough_programs(number: int, settings: Settings) -> ContextManager:
+def _enough_programs(number: int, settings: Settings) -> AbstractContextManager:
     """Let torch.compile make one for each entry; beyond a few it would stop compiling and not say so."""
     if not settings.compile:
         return nullcontext()
@@ -408,7 +408,7 @@ class _Timed:
     def __init__(self, settings: Settings) -> None:
         self.device = torch.device(settings.device)
         self.calls = settings.calls
-        self.seconds: List[float] = []
+        self.seconds: list[float] = []
         self.is_long = False
 
     def warm_up(self, steps: int) -> None:
@@ -486,7 +486,7 @@ class _Stepper(_Timed):
                 self.result.gpu_seconds, self.result.launches = found.gpu_seconds, found.launches
                 self.result.kernels = found.kernels
 
-    def _autocast(self) -> ContextManager:
+    def _autocast(self) -> AbstractContextManager:
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
     def _evaluate(self) -> object:

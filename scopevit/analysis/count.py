@@ -5,10 +5,10 @@ What is computed is what is counted: on padding as well, and fused attention as 
 
 import copy
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Dict, Iterator, Optional, Tuple
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -50,12 +50,12 @@ class Count:
 
     parameters: int
     macs: int
-    by_kind: Dict[str, int]
-    modules: Dict[str, ModuleCount]
-    uncounted: Tuple[str, ...]
+    by_kind: dict[str, int]
+    modules: dict[str, ModuleCount]
+    uncounted: tuple[str, ...]
 
 
-def count(model: nn.Module, *inputs: object, call: Optional[Callable] = None) -> Count:
+def count(model: nn.Module, *inputs: object, call: Callable | None = None) -> Count:
     """Count parameters and MACs of ``model(*inputs)`` in evaluation.
 
     A copy of the model runs, on torch's meta device, where nothing is computed; if the model does
@@ -128,7 +128,7 @@ def _separate_attention() -> Iterator[None]:
 class _CountingMode(TorchDispatchMode):
     """Counts the operators that run while it is on, for the innermost module that is being called."""
 
-    def __init__(self, names: Dict[nn.Module, str]) -> None:
+    def __init__(self, names: dict[nn.Module, str]) -> None:
         super().__init__()
         self.by_module: Counter = Counter()
         self.by_kind: Counter = Counter()
@@ -144,7 +144,7 @@ class _CountingMode(TorchDispatchMode):
     def _leave(self, *_: object) -> None:
         self._running.pop()
 
-    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Optional[dict] = None):
+    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         kwargs = kwargs or {}
         library, name = func._schema.name.split('::')
         count_macs = _rule(name.rstrip('_')) if library in LIBRARIES else None
@@ -204,7 +204,7 @@ _RULES = {
 }
 
 
-def _rule(name: str) -> Optional[Callable]:
+def _rule(name: str) -> Callable | None:
     """How an operator of a known library is counted; None for those that count nothing."""
     # Fused attention has an operator for each kind of device and of kernel; the one named '_math' is made of others.
     is_fused = name.startswith('_scaled_dot_product_') and not name.endswith(('_math', '_backward'))

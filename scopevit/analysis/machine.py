@@ -5,15 +5,14 @@ import platform
 import re
 import subprocess
 from datetime import date
-from typing import Dict, Optional
 
 import torch
 
-from ..engine.errors import UserError
 from ..models.layers.attention import KERNEL
+from ..utils.errors import UserError
 
 
-def describe_machine(device: str) -> Dict[str, object]:
+def describe_machine(device: str) -> dict[str, object]:
     """Hardware, libraries and commit, and how busy the CPUs are now."""
     on_gpu = torch.device(device).type == 'cuda'
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -34,7 +33,7 @@ def describe_machine(device: str) -> Dict[str, object]:
     )
 
 
-def machine_in_words(machine: Dict[str, object]) -> str:
+def machine_in_words(machine: dict[str, object]) -> str:
     """A sentence on what :func:`describe_machine` found, and on ``load_after``, if that is in it.
 
     Memory, commit, load and whether ScopeViT's attention kernel for CPUs was there may be missing.
@@ -81,7 +80,7 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _memory() -> Optional[float]:
+def _memory() -> float | None:
     """GiB of the machine's memory."""
     try:
         return round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1)
@@ -89,7 +88,7 @@ def _memory() -> Optional[float]:
         return None
 
 
-def _commit() -> Optional[str]:
+def _commit() -> str | None:
     """Commit of this code, with ``-dirty`` if code has changed since; None where git does not know it."""
     folder, file = os.path.split(os.path.abspath(__file__))
 

@@ -4,9 +4,9 @@ import gc
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 
@@ -39,10 +39,10 @@ class Profile:
     """
 
     memory: int
-    shares: Dict[str, float]
+    shares: dict[str, float]
     gpu_seconds: float
     launches: float
-    kernels: List[Tuple[str, float, float]]
+    kernels: list[tuple[str, float, float]]
 
 
 def profile(step: Callable[[], object], device: torch.device, times: int = 1) -> Profile:
@@ -112,7 +112,7 @@ def kind_of(operator: str, shapes: Sequence = ()) -> str:
     return kind
 
 
-def _shares(profiler: torch.profiler.profile, on_gpu: bool) -> Dict[str, float]:
+def _shares(profiler: torch.profiler.profile, on_gpu: bool) -> dict[str, float]:
     times = dict.fromkeys((*KINDS, 'other'), 0.0)
     for event in profiler.key_averages(group_by_input_shape=True):
         # On a GPU kernels have entries of their own, whose time operators that started them have as well.

@@ -10,8 +10,8 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, List, Optional, Union
 
 import torch
 from mmengine.device import get_device
@@ -22,9 +22,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
-from .errors import UserError
+from ..apis.model import backbone_of
+from ..utils.errors import UserError
 from .hooks import PretrainedBackboneHook
-from .optim import backbone_of
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Said by libraries about themselves: nothing that a user does would change it.
@@ -78,7 +78,7 @@ class QuietRunner(Runner):
 
     @staticmethod
     def build_dataloader(
-        dataloader: Union[DataLoader, dict], seed: Optional[int] = None, diff_rank_seed: bool = False
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
         """Processes with seeds of their own have one order of the data, that of the seed which they would share.
 
@@ -111,7 +111,7 @@ class _ScreenHook(Hook):
         self.screen.is_open = True
 
 
-def screen_handlers(logger: logging.Logger) -> List[logging.StreamHandler]:
+def screen_handlers(logger: logging.Logger) -> list[logging.StreamHandler]:
     """Those of a logger's handlers that write on the screen."""
     return [
         h for h in logger.handlers if isinstance(h, logging.StreamHandler) and not isinstance(h, logging.FileHandler)
@@ -219,7 +219,7 @@ class _ProgressHook(Hook):
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.bars: List[TaskID] = []
+        self.bars: list[TaskID] = []
 
     def _start(self, what: str, total: int, done: int = 0) -> None:
         self.bars.append(self.progress.add_task(what, total=total, completed=done))
@@ -247,7 +247,7 @@ class _ProgressHook(Hook):
 
     after_test_iter = after_val_iter
 
-    def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self._end()
 
     after_test_epoch = after_val_epoch

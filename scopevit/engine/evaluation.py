@@ -1,6 +1,7 @@
 """Predictions of a test run as a file."""
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import DumpResults

@@ -5,7 +5,6 @@
 
 import re
 from dataclasses import asdict, dataclass, fields
-from typing import Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -13,10 +12,10 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from .checkpoint import read_checkpoint
+from ..apis.model import backbone_of
+from ..utils.checkpoint import read_checkpoint
+from ..utils.errors import UserError
 from .console import is_first_process
-from .errors import UserError
-from .optim import backbone_of
 
 # Toolboxes whose models compute in bfloat16. mmdet would round the boxes of RoIs to it, by up to 4 pixels at 1,333, and
 # its operators, if they are mmcv's compiled ones, know no bfloat16, as NumPy, which gets mmpose's heatmaps.
@@ -56,8 +55,8 @@ class GPUSettings:
     tf32: bool = True
     amp_dtype: str = 'auto'
     fused_optimizer: bool = True
-    cudnn_benchmark: Union[bool, str] = 'auto'
-    cudnn_attention: Union[bool, str] = 'auto'
+    cudnn_benchmark: bool | str = 'auto'
+    cudnn_attention: bool | str = 'auto'
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -129,7 +128,7 @@ def _set_amp_dtype(cfg: Config, wanted: str) -> None:
     _log(f'Mixed precision runs in {wanted}{scaling} ({why})')
 
 
-def _amp_dtype_for(cfg: Config) -> Tuple[str, str]:
+def _amp_dtype_for(cfg: Config) -> tuple[str, str]:
     scope = cfg.get('default_scope')
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         return 'float16', 'this GPU has no bfloat16'
@@ -167,7 +166,7 @@ def _fuse_optimizer(cfg: Config) -> None:
         _log(f'{kind} updates all parameters in one kernel (gpu.fused_optimizer=False: in several)')
 
 
-def _set_cudnn_benchmark(cfg: Config, wanted: Union[bool, str], one_size: bool) -> None:
+def _set_cudnn_benchmark(cfg: Config, wanted: bool | str, one_size: bool) -> None:
     env = cfg.setdefault('env_cfg', ConfigDict())
     before = bool(env.get('cudnn_benchmark'))
     if wanted == 'auto':
@@ -181,7 +180,7 @@ def _set_cudnn_benchmark(cfg: Config, wanted: Union[bool, str], one_size: bool) 
         _log('cuDNN does not try its algorithms, in place of env_cfg.cudnn_benchmark=True')
 
 
-def _set_cudnn_attention(wanted: Union[bool, str], one_size: bool) -> None:
+def _set_cudnn_attention(wanted: bool | str, one_size: bool) -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
     if wanted == 'auto':
         wanted = before and one_size
@@ -251,7 +250,7 @@ def compile_backbone(runner: Runner, training: bool = True) -> None:
     runner.logger.info('Compiling the backbone; the first iterations take a minute or more')
 
 
-def _varying_sizes(cfg: Config, splits: Tuple[str, ...]) -> Optional[bool]:
+def _varying_sizes(cfg: Config, splits: tuple[str, ...]) -> bool | None:
     """What torch calls ``dynamic``; None, where one split alone has one size, compiles for it and then for all."""
     used = {has_one_size(cfg, split) for split in splits if cfg.get(f'{split}_dataloader')}
     return None if len(used) == 2 else used != {True}

@@ -6,9 +6,9 @@ from mmengine.hooks import SyncBuffersHook as MMEngineSyncBuffersHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from ..apis.model import backbone_of
 from ..registry import HOOKS
-from .checkpoint import load_backbone
-from .optim import backbone_of
+from ..utils.checkpoint import load_backbone
 
 
 @HOOKS.register_module()

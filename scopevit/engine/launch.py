@@ -2,27 +2,23 @@
 
 import argparse
 import ctypes
-import difflib
 import functools
 import gc
-import importlib.util
 import os
 import subprocess
-import tempfile
 from pathlib import Path
-from typing import Optional
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..stack.doctor import TOOLBOXES
-from ..stack.shipped import shipped
+from ..utils.config import add_config_options
+from ..utils.errors import UserError
+from ..utils.files import check_writable
 from .console import QuietRunner, silence_useless_warnings
-from .errors import UserError
 from .gpu_settings import gpu_settings, settle_gpu
 
 # Environment variables in which a launcher states rank, local rank and world size.
@@ -36,82 +32,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing have in common."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, for example train_dataloader.batch_size=64 or model.backbone.arch=small',
-    )
+    add_config_options(parser)
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started'
     )
     parser.add_argument('--compile', action='store_true', help='compile the backbone (a minute or more at the start)')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-
-
-def positive(text: str) -> int:
-    """Type of an option that is a number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError('must be at least 1')
-    return value
-
-
-def load_config(name: str, cfg_options: Optional[dict] = None) -> Config:
-    """Load a config file, or one of an installed toolbox or of this package (``mmdet::retinanet/...``).
-
-    Raises:
-        UserError: If there is no such config, or an override does not fit it.
-    """
-    given, (scope, _, path) = name, name.partition('::')
-    if scope == 'scopevit':
-        name = str(shipped('configs') / path)
-    if '::' in name:
-        _check_toolbox(name, scope)
-    elif not os.path.isfile(name):
-        raise UserError(f'config {given} does not exist{_suggestion(given)}')
-    try:
-        if '::' in name:
-            cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
-            # Under its own name the config is saved beside the results.
-            cfg = Config(cfg._cfg_dict, cfg_text=cfg.text, filename=os.path.basename(name))
-        else:
-            cfg = Config.fromfile(name)
-    except Exception as error:  # a config is a program: whatever it raises, it is the config's
-        raise UserError(f'config {name} cannot be loaded: {type(error).__name__}: {error}') from error
-    if cfg_options:
-        try:
-            cfg.merge_from_dict(cfg_options)
-        except (KeyError, TypeError, AssertionError) as error:
-            raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
-    return cfg
-
-
-def _check_toolbox(name: str, scope: str) -> None:
-    """Make sure that the toolbox of a config's name is one, is installed, and has the config."""
-    if scope not in TOOLBOXES:
-        raise UserError(f'config {name}: {scope} is none of scopevit, {", ".join(TOOLBOXES)}')
-    spec = importlib.util.find_spec(scope)
-    if spec is None:
-        install = 'scopevit install-mmpose' if scope == 'mmpose' else f'pip install {TOOLBOXES[scope]}'
-        raise UserError(f'config {name}: {scope} is not installed: {install}')
-    folder = Path(spec.origin).parent / '.mim' / 'configs'
-    path = name.partition('::')[2]
-    if folder.is_dir() and not (folder / path).is_file():
-        known = {file.name: file.relative_to(folder).as_posix() for file in folder.rglob('*.py')}
-        close = difflib.get_close_matches(os.path.basename(path), known, n=3)
-        hint = f'; did you mean {" or ".join(f"{scope}::{known[c]}" for c in close)}?' if close else ''
-        raise UserError(f'config {name} does not exist{hint}')
-
-
-def _suggestion(name: str) -> str:
-    here, folder = Path('configs'), shipped('configs')
-    known = {path.name: str(path) for path in here.rglob('*.py')} or {
-        path.name: f'scopevit::{path.relative_to(folder).as_posix()}' for path in folder.rglob('*.py')
-    }
-    close = difflib.get_close_matches(os.path.basename(name), known, n=3, cutoff=0.4)
-    return f'; did you mean {" or ".join(known[c] for c in close)}?' if close else '; check the path'
 
 
 def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None:
@@ -154,16 +80,6 @@ def keep_freed_memory() -> None:
     if hasattr(libc, 'mallopt') and not any(name.startswith('MALLOC_') for name in os.environ):
         libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # glibc takes no more
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def check_writable(folder: str, option: str = '--work-dir') -> None:
-    """Make a folder, and make sure that files can be written there, before hours of work."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f'cannot write to {folder} ({error.strerror}); choose another folder with {option}') from None
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -233,7 +149,7 @@ def name_broken_images() -> None:
         return
 
     @functools.wraps(load)
-    def transform(self: LoadImageFromFile, results: dict) -> Optional[dict]:
+    def transform(self: LoadImageFromFile, results: dict) -> dict | None:
         try:
             return load(self, results)
         except FileNotFoundError as error:

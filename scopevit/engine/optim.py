@@ -1,30 +1,15 @@
 """Optimizer wrappers for MMEngine's Runner."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, List, Optional, Tuple
 
 import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from ..apis.model import backbone_of
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
-from .errors import UserError
-
-
-def backbone_of(model: nn.Module) -> Tuple[str, nn.Module]:
-    """The backbone that a model of any toolbox trains, and its name in it, such as ``'backbone'``.
-
-    Trackers have it in their ``detector``, semi-supervised methods in their ``student``.
-
-    Raises:
-        UserError: If there is none.
-    """
-    for name in ('backbone', 'detector.backbone', 'student.backbone'):
-        try:
-            return name, model.get_submodule(name)
-        except AttributeError:
-            continue
-    raise UserError(f'{type(model).__name__} has no backbone, neither of its own nor in a detector or student')
+from ..utils.errors import UserError
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -58,7 +43,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             ``lr``, or the model no backbone with ``get_layer_depth``.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         rate = (paramwise_cfg or {}).get('layer_decay_rate')
         if rate is None or not 0 < rate <= 1:
             raise UserError(f'paramwise_cfg.layer_decay_rate must be above 0 and at most 1, but is {rate}')
@@ -66,7 +51,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise UserError('layer-wise decay needs a learning rate: set optim_wrapper.optimizer.lr')
 
-    def add_params(self, params: List[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         super().add_params(params, module, prefix, **kwargs)
         if prefix:  # MMEngine comes here for every module; at the end, for the whole model
             return

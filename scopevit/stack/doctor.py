@@ -19,15 +19,16 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+
+from ..utils.toolboxes import TOOLBOXES
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
 OLDEST_TORCH = (2, 6)
 TORCH_INDEX = 'https://download.pytorch.org/whl'  # /cpu, /cu126, ...
 COMPILE_MMCV = 'in a checkout, bash tools/setup.sh --mmcv-operators'
-TOOLBOXES = dict(mmpretrain='mmpretrain', mmdet='mmdet', mmseg='mmsegmentation', mmpose='mmpose')  # by module
 # Official distributions, and the names under which a maintained fork installs the same modules.
 FORKS = {name: f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')}
 FORKS['mmdet'] = 'onedl-mmdetection'
@@ -59,7 +60,7 @@ class Finding:
 # Facts
 
 
-def version_of(distribution: str) -> Optional[str]:
+def version_of(distribution: str) -> str | None:
     """Installed version of a distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
@@ -67,7 +68,7 @@ def version_of(distribution: str) -> Optional[str]:
         return None
 
 
-def import_error(module: str) -> Optional[BaseException]:
+def import_error(module: str) -> BaseException | None:
     """What importing a module raises; None if it works."""
     try:
         silence = io.StringIO()
@@ -79,7 +80,7 @@ def import_error(module: str) -> Optional[BaseException]:
     return None
 
 
-def gpus_of_driver() -> List[str]:
+def gpus_of_driver() -> list[str]:
     """Names of the NVIDIA GPUs that the driver shows, whether torch can use them or not."""
     if not shutil.which('nvidia-smi'):
         return []
@@ -88,7 +89,7 @@ def gpus_of_driver() -> List[str]:
     return [] if result.returncode else result.stdout.strip().splitlines()
 
 
-def gpus_of_torch() -> List[str]:
+def gpus_of_torch() -> list[str]:
     """Names of the GPUs that torch can use; the driver may know of more."""
     import torch
 
@@ -99,7 +100,7 @@ def gpus_of_torch() -> List[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
-def unsupported_gpus() -> List[str]:
+def unsupported_gpus() -> list[str]:
     """GPUs for whose compute capability the installed torch has no code."""
     import torch
 
@@ -118,14 +119,14 @@ def _runs(kind: str, built: int, capability: int) -> bool:
     return built <= capability and (kind == 'compute' or built // 10 == capability // 10)
 
 
-def cuda_of_torch() -> Optional[str]:
+def cuda_of_torch() -> str | None:
     """CUDA version that the installed torch is built for; None for a CPU build."""
     import torch
 
     return torch.version.cuda or getattr(torch.version, 'hip', None)
 
 
-def shared_memory() -> Optional[int]:
+def shared_memory() -> int | None:
     """MiB of shared memory, through which loader processes hand on batches; None if the system has no such limit."""
     with contextlib.suppress(OSError):
         return shutil.disk_usage('/dev/shm').total // 2**20
@@ -158,7 +159,7 @@ def mmcv_is_compiled() -> bool:
 # Checks
 
 
-def numbers(version: str) -> Tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
     """The first two numbers of a version."""
     return tuple(int(number) for number in re.findall(r'\d+', version)[:2])
 
@@ -263,7 +264,7 @@ def check_toolboxes() -> Iterator[Finding]:
         yield from _check_import(module, f'{module}.models', TOOLBOXES[module], TOOLBOXES[module])
 
 
-def _toolboxes() -> List[str]:
+def _toolboxes() -> list[str]:
     return [module for module, name in TOOLBOXES.items() if version_of(name) or version_of(f'onedl-{name}')]
 
 
@@ -366,7 +367,7 @@ def check_safe_loading() -> Iterator[Finding]:
         )
 
 
-CHECKS: Tuple[Callable[[], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_python,
     check_torch,
     check_torchvision,
@@ -382,7 +383,7 @@ CHECKS: Tuple[Callable[[], Iterator[Finding]], ...] = (
     check_safe_loading,
 )
 # What stands on the packages above: not asked while something is wrong with those.
-CHECKS_ABOVE: Tuple[Callable[[], Iterator[Finding]], ...] = (check_toolboxes, check_evaluation)
+CHECKS_ABOVE: tuple[Callable[[], Iterator[Finding]], ...] = (check_toolboxes, check_evaluation)
 
 
 def _check_import(what: str, module: str, distribution: str, requirement: str) -> Iterator[Finding]:
@@ -418,14 +419,14 @@ def _words(error: BaseException) -> str:
     return f'{type(error).__name__}: {lines[0] if lines else ""}'
 
 
-def _dotted(version: Tuple[int, ...]) -> str:
+def _dotted(version: tuple[int, ...]) -> str:
     return '.'.join(map(str, version))
 
 
 # Report
 
 
-def describe() -> Dict[str, str]:
+def describe() -> dict[str, str]:
     """Machine and stack, for a report."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     facts = {
@@ -438,7 +439,7 @@ def describe() -> Dict[str, str]:
     return facts
 
 
-def examine() -> List[Finding]:
+def examine() -> list[Finding]:
     """What all checks find, the worst first."""
     findings = [finding for check in CHECKS for finding in check()]
     if not any(finding.stops for finding in findings):

@@ -1,15 +1,7 @@
 """Putting ScopeViT in place of the backbone of any toolbox's config."""
 
-from .core import (
-    SwapError,
-    find_backbone,
-    list_changes,
-    list_notes,
-    load_and_swap,
-    show_diff,
-    swap_backbone,
-    toolbox_of,
-)
+from ..utils.toolboxes import toolbox_of
+from .core import SwapError, find_backbone, list_changes, list_notes, load_and_swap, show_diff, swap_backbone
 
 __all__ = [
     'SwapError',

@@ -11,10 +11,9 @@ from the new ones. Which way works is not guessed: each is built and run.
 import copy
 import difflib
 import logging
-import re
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -22,13 +21,14 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..engine.errors import UserError
-from ..engine.inference import is_checkpoint
-from ..engine.launch import load_config
+from ..apis.model import in_scope
 from ..models import ScopeViT
 from ..models.ops import MissingOperator
-from .probe import Level, ProbeError, build_uninitialised, in_scope, probe_backbone, probe_neck
-from .trial import SettingError, gpu_operator, run_tensor, small_model, walk
+from ..utils.config import is_checkpoint, load_config, walk
+from ..utils.errors import UserError
+from ..utils.toolboxes import toolbox_of
+from .probe import Level, ProbeError, build_uninitialised, probe_backbone, probe_neck
+from .trial import SettingError, gpu_operator, run_tensor, small_model
 
 STRIDES = (4, 8, 16, 32)
 # Settings that name the channels of incoming maps.
@@ -48,17 +48,17 @@ class SwapError(UserError):
         problems: Pairs of a key of the config and what is wrong there.
     """
 
-    def __init__(self, problems: Sequence[Tuple[str, str]]) -> None:
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
         self.problems = list(problems)
         super().__init__('the backbone cannot be replaced: ' + '; '.join(f'{key}: {why}' for key, why in problems))
 
 
 def swap_backbone(
     cfg: Config,
-    arch: Union[str, dict] = 'tiny',
+    arch: str | dict = 'tiny',
     *,
-    scope: Optional[str] = None,
-    check: Optional[Callable[[Config], object]] = None,
+    scope: str | None = None,
+    check: Callable[[Config], object] | None = None,
     **backbone_options,
 ) -> Config:
     """A copy of a config whose backbone is ScopeViT, with everything mended that depends on it.
@@ -124,7 +124,7 @@ def swap_backbone(
     raise SwapError(problems)
 
 
-def load_and_swap(name: str, arch: str, cfg_options: Optional[dict] = None) -> Config:
+def load_and_swap(name: str, arch: str, cfg_options: dict | None = None) -> Config:
     """Load a config of any toolbox, override settings of it, and swap its backbone.
 
     Overrides of the backbone (``model.backbone.drop_path_rate``) are meant for ScopeViT; all
@@ -144,13 +144,7 @@ def load_and_swap(name: str, arch: str, cfg_options: Optional[dict] = None) -> C
     return cfg
 
 
-def toolbox_of(name: str) -> Optional[str]:
-    """The toolbox that a config is part of, by its name (``mmdet::...``) or its place in an installed wheel."""
-    found = re.match(r'(\w+)::', name) or re.search(r'/(\w+)/\.mim/configs/', Path(name).absolute().as_posix())
-    return found and found.group(1)
-
-
-def find_backbone(cfg: Config) -> Tuple[str, ...]:
+def find_backbone(cfg: Config) -> tuple[str, ...]:
     """Where the backbone stands in a config, for example ``('model', 'backbone')``.
 
     Trackers and semi-supervised methods hold a whole model as their ``detector``.
@@ -168,7 +162,7 @@ def find_backbone(cfg: Config) -> Tuple[str, ...]:
     raise SwapError([('model', f'{cfg.model.type} has no backbone')])
 
 
-def _get(cfg: Config, path: Sequence[str]) -> Optional[ConfigDict]:
+def _get(cfg: Config, path: Sequence[str]) -> ConfigDict | None:
     node = cfg
     for key in path:
         node = node.get(key) if isinstance(node, (dict, Config)) else None
@@ -198,7 +192,7 @@ def _refuse_second_backbone(site: ConfigDict, key: str) -> None:
 # The ways to hand on what the old backbone did
 
 
-def _ways(site: ConfigDict, old: List[Level], scope: str) -> Iterator[Tuple[str, Callable]]:
+def _ways(site: ConfigDict, old: list[Level], scope: str) -> Iterator[tuple[str, Callable]]:
     """Ways to try, the simplest first: a name and a function (site, arch, scope) that sets backbone and neck."""
     if old[-1].stride < 0:  # tokens: if they are averaged, pooled maps can stand for them
         first = next(iter(_as_list(site.get('neck'))), {})
@@ -213,7 +207,7 @@ def _ways(site: ConfigDict, old: List[Level], scope: str) -> Iterator[Tuple[str,
     yield 'with a LevelAdapter', lambda *args: _adapted(*args, old)
 
 
-def _same_strides(old: Sequence[Level], site: ConfigDict) -> Optional[List[int]]:
+def _same_strides(old: Sequence[Level], site: ConfigDict) -> list[int] | None:
     """Stages of ScopeViT that can stand for the old levels without conversion; None if there are none."""
     strides = [level.stride for level in old]
     if len(old) == 1 and site.get('head') and _is_pooled(site):
@@ -239,7 +233,7 @@ def _is_pooled(site: ConfigDict) -> bool:
     return any(kind.split('.')[-1] in ('GlobalAveragePooling', 'VigClsHead', 'CSRAClsHead') for kind in types)
 
 
-def _rewritten(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Level], stages: List[int]) -> None:
+def _rewritten(site: ConfigDict, arch: str | dict, scope: str, old: list[Level], stages: list[int]) -> None:
     """ScopeViT's own maps, with their channels written into whatever follows."""
     site.backbone.out_indices = tuple(stages)
     channels = _channels(arch)
@@ -247,7 +241,7 @@ def _rewritten(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[L
     _rewrite_followers(site, scope, old, new)
 
 
-def _pooled(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Level]) -> None:
+def _pooled(site: ConfigDict, arch: str | dict, scope: str, old: list[Level]) -> None:
     """The last map's mean, for a head that takes a vector for each image."""
     if len(old) > 1:
         raise ProbeError(f'the old backbone hands on {len(old)} vectors for each image')
@@ -266,7 +260,7 @@ def _pooled(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Leve
         site.neck = site.neck[0]
 
 
-def _adapted(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Level]) -> None:
+def _adapted(site: ConfigDict, arch: str | dict, scope: str, old: list[Level]) -> None:
     """The old channels and strides, made from ScopeViT's maps."""
     site.backbone.out_indices = (0, 1, 2, 3)
     kept = _levels_in_use(site, len(old))
@@ -290,7 +284,7 @@ def _adapted(site: ConfigDict, arch: Union[str, dict], scope: str, old: List[Lev
     site.neck = adapter
 
 
-def _levels_in_use(site: ConfigDict, count: int) -> List[int]:
+def _levels_in_use(site: ConfigDict, count: int) -> list[int]:
     """Levels that anybody reads; for others an adapter would have parameters that never learn.
 
     Where heads choose by ``in_index`` it is renumbered.
@@ -306,7 +300,7 @@ def _levels_in_use(site: ConfigDict, count: int) -> List[int]:
     return used
 
 
-def _channels(arch: Union[str, dict]) -> Tuple[int, ...]:
+def _channels(arch: str | dict) -> tuple[int, ...]:
     settings = ScopeViT.arch_settings[arch] if isinstance(arch, str) else arch
     return tuple(settings['embed_dims'])
 
@@ -314,7 +308,7 @@ def _channels(arch: Union[str, dict]) -> Tuple[int, ...]:
 # Channels
 
 
-def _rewrite_followers(site: ConfigDict, scope: str, old: List[Level], new: List[Level]) -> None:
+def _rewrite_followers(site: ConfigDict, scope: str, old: list[Level], new: list[Level]) -> None:
     """Write new channels into necks and heads, following what each neck makes of them."""
     for neck in _as_list(site.get('neck')):
         before = copy.deepcopy(neck.to_dict())
@@ -336,7 +330,7 @@ def _rewrite_followers(site: ConfigDict, scope: str, old: List[Level], new: List
                     _rewrite_channels(head, old, new)
 
 
-def _rewrite_channels(node: dict, old: List[Level], new: List[Level], top: bool = True) -> None:
+def _rewrite_channels(node: dict, old: list[Level], new: list[Level], top: bool = True) -> None:
     """Replace old channels by new ones where settings name those of incoming maps.
 
     A single number inside a nested dict may mean anything; it is taken for channels only
@@ -369,9 +363,7 @@ def _rewrite_channels(node: dict, old: List[Level], new: List[Level], top: bool 
 # The rest of the config
 
 
-def _mend_model(
-    cfg: Config, site: ConfigDict, arch: Union[str, dict], options: dict, mend: Callable, scope: str
-) -> None:
+def _mend_model(cfg: Config, site: ConfigDict, arch: str | dict, options: dict, mend: Callable, scope: str) -> None:
     old = site.backbone
     site.backbone = ConfigDict(type='scopevit.ScopeViT', arch=arch, out_indices=(3,), **options)
     mend(site, arch, scope)
@@ -398,7 +390,7 @@ def _mend_model(
             cfg.pop('custom_imports')
 
 
-def _preprocessors(cfg: Config) -> Dict[str, ConfigDict]:
+def _preprocessors(cfg: Config) -> dict[str, ConfigDict]:
     """The data preprocessors that are used, by their keys; of nested ones the innermost."""
     found = {}
     for key in ('model', 'model.detector'):
@@ -413,13 +405,13 @@ def _preprocessors(cfg: Config) -> Dict[str, ConfigDict]:
     return found
 
 
-def _normalising_pipelines(cfg: Config) -> List[str]:
+def _normalising_pipelines(cfg: Config) -> list[str]:
     """Data loaders whose pipelines normalise the images."""
     names = [name for name in cfg if name.endswith('_dataloader')]
     return [name for name in names if any(step.get('type') == 'Normalize' for step in walk(cfg[name]))]
 
 
-def _is_near(values: Optional[Sequence[float]], wanted: Sequence[float]) -> bool:
+def _is_near(values: Sequence[float] | None, wanted: Sequence[float]) -> bool:
     """Equal but for rounding, which differs between the toolboxes' configs."""
     return values is not None and len(values) == len(wanted) and all(abs(a - b) < 2 for a, b in zip(values, wanted))
 
@@ -433,7 +425,7 @@ def _is_of_a_data_set(preprocessor: ConfigDict) -> bool:
     return len(mean) != 3 or len(scalings) < 3
 
 
-def _mend_normalisation(preprocessor: ConfigDict, scope: Optional[str]) -> None:
+def _mend_normalisation(preprocessor: ConfigDict, scope: str | None) -> None:
     """Images in the order and scale of ScopeViT's pretraining: RGB, with ImageNet's mean and standard deviation.
 
     Others belong to the old backbone's weights, or to certain data; those of data stay.
@@ -451,7 +443,7 @@ def _mend_normalisation(preprocessor: ConfigDict, scope: Optional[str]) -> None:
         preprocessor.mean, preprocessor.std = list(MEAN), list(STD)
 
 
-def list_notes(cfg: Config) -> List[str]:
+def list_notes(cfg: Config) -> list[str]:
     """What the swap left as it was in a config although ScopeViT was pretrained otherwise."""
     usual = f"ScopeViT's weights are pretrained on RGB with mean {MEAN} and std {STD}"
     pipelines = _normalising_pipelines(cfg)
@@ -512,7 +504,7 @@ def build_trial_model(cfg: Config) -> nn.Module:
         return model
 
 
-def try_model(cfg: Config) -> Tuple[nn.Module, int]:
+def try_model(cfg: Config) -> tuple[nn.Module, int]:
     """Build a config's model and run it on a small batch; raises what goes wrong.
 
     It runs on the CPU, and on the GPU if there is one and an operator runs only there.
@@ -537,7 +529,7 @@ def try_model(cfg: Config) -> Tuple[nn.Module, int]:
 # Telling what changed
 
 
-def list_changes(old: Config, new: Config) -> List[str]:
+def list_changes(old: Config, new: Config) -> list[str]:
     """One line for each setting that differs: its key, the old and the new value."""
     return list(_changes(old.to_dict(), new.to_dict(), ''))
 
@@ -578,7 +570,7 @@ def _one_line(error: Exception) -> str:
     return f'{type(error).__name__}: {" ".join(str(error).split())[:300]} ({frame.name} in {Path(frame.filename).name})'
 
 
-def _failing_key(error: Optional[BaseException], cfg: Config) -> Optional[str]:
+def _failing_key(error: BaseException | None, cfg: Config) -> str | None:
     """Key of the part of a model that was built or run when an error was raised, as far as its traceback tells."""
     if isinstance(error, SettingError):
         return error.key
@@ -597,6 +589,6 @@ def _failing_key(error: Optional[BaseException], cfg: Config) -> Optional[str]:
     return key.replace('.neck.neck', '.neck') if key != 'model' else None
 
 
-def _type(settings: object) -> Optional[str]:
+def _type(settings: object) -> str | None:
     """The name of a part's class, without its toolbox."""
     return str(settings.get('type')).split('.')[-1] if isinstance(settings, dict) else None

@@ -4,15 +4,16 @@ import copy
 import functools
 import math
 import pickle
-from contextlib import contextmanager
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..engine.inference import forget_pretrained
+from ..apis.model import in_scope
+from ..utils.config import without_weights
 
 
 class Level(NamedTuple):
@@ -31,27 +32,13 @@ class _SkipInit(TorchFunctionMode):
 
     drawing = {torch.Tensor.normal_, torch.Tensor.uniform_}
 
-    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: Optional[dict] = None):
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         kwargs = kwargs or {}
         if getattr(func, '__module__', None) == 'torch.nn.init':
             return args[0] if args else kwargs['tensor']
         if func in self.drawing:
             return args[0].zero_()  # not left as it is: torch draws again while values are out of range
         return func(*args, **kwargs)
-
-
-@contextmanager
-def in_scope(scope: str) -> Iterator[None]:
-    """Resolve plain type names in a toolbox, as its Runner would."""
-    with DefaultScope.overwrite_default_scope(scope):
-        yield
-
-
-def without_weights(node: object) -> object:
-    """A copy of nested settings that loads no pretrained weights when it is built or initialised."""
-    node = copy.deepcopy(node)
-    forget_pretrained(node)
-    return node
 
 
 def build_uninitialised(cfg: dict, scope: str) -> nn.Module:
@@ -69,7 +56,7 @@ def run_shapes(build: Callable, run: Callable) -> object:
             return run(build(), 'cpu')
 
 
-def probe_backbone(cfg: dict, scope: str, in_channels: int) -> List[Level]:
+def probe_backbone(cfg: dict, scope: str, in_channels: int) -> list[Level]:
     """Channels and strides of the maps that a backbone hands on, in training and in evaluation.
 
     Raises:
@@ -83,7 +70,7 @@ def probe_backbone(cfg: dict, scope: str, in_channels: int) -> List[Level]:
 
 
 @functools.lru_cache(maxsize=256)  # many configs have the same
-def _probe_backbone(pickled: bytes, scope: str, in_channels: int) -> List[Level]:
+def _probe_backbone(pickled: bytes, scope: str, in_channels: int) -> list[Level]:
     cfg = pickle.loads(pickled)
     try:
         build_uninitialised(cfg, scope)
@@ -116,7 +103,7 @@ def _run_both_modes(in_channels: int, size: Sequence[int], backbone: nn.Module, 
     return outputs
 
 
-def probe_neck(cfg: dict, scope: str, levels: Sequence[Level]) -> List[Level]:
+def probe_neck(cfg: dict, scope: str, levels: Sequence[Level]) -> list[Level]:
     """Channels of what a neck makes of these levels (strides are not followed: 1 for any map)."""
 
     def run(neck: nn.Module, device: str) -> object:
@@ -132,7 +119,7 @@ def probe_neck(cfg: dict, scope: str, levels: Sequence[Level]) -> List[Level]:
     return [Level(level.channels, min(level.stride, 1)) for level in _levels(output, (256, 256))]
 
 
-def _levels(output: object, size: Sequence[int]) -> List[Level]:
+def _levels(output: object, size: Sequence[int]) -> list[Level]:
     if isinstance(output, torch.Tensor):
         raise ProbeError(f'it hands on a single tensor of {output.ndim} dimensions, not a sequence of maps')
     if not isinstance(output, (list, tuple)) or not all(isinstance(x, torch.Tensor) for x in output):

@@ -5,7 +5,6 @@ used to find out whether a model runs, not to learn anything.
 """
 
 import re
-from typing import Iterator, Optional, Tuple
 
 import numpy as np
 import torch
@@ -14,8 +13,9 @@ from mmengine.registry import TRANSFORMS
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
+from ..apis.model import runnable
 from ..models.ops import MissingOperator
-from .probe import without_weights
+from ..utils.config import first_value, walk, without_weights
 
 SIZES = (96, 224, 320, 512)  # some heads only run on images as large as those of their recipe
 
@@ -46,13 +46,6 @@ def small_model(cfg: Config) -> ConfigDict:
         if settings.get('batch_augments'):
             settings.batch_augments = None
     return model
-
-
-def runnable(cfg: Config, model: nn.Module) -> Tuple[ConfigDict, nn.Module]:
-    """The part of a model that takes images: a tracker or a semi-supervised method trains its detector."""
-    if 'detector' in cfg.model:
-        return cfg.model.detector, model.student if hasattr(model, 'student') else model.detector
-    return cfg.model, model
 
 
 def trial_batch(cfg: Config, model: nn.Module, size: int, training: bool = False) -> dict:
@@ -95,7 +88,7 @@ def run_tensor(cfg: Config, model: nn.Module) -> int:
     raise problem
 
 
-def gpu_operator(error: Exception) -> Optional[str]:
+def gpu_operator(error: Exception) -> str | None:
     """The operator of mmcv that an error says has no implementation for CPUs."""
     found = re.match(r'(\w+?)(_forward)?(_impl)?: implementation for device cpu not found', str(error))
     return found and found.group(1)
@@ -121,20 +114,6 @@ def _check_heatmaps(cfg: Config, output: object) -> None:
     if isinstance(output, torch.Tensor) and output.ndim == 4 and size and tuple(output.shape[:1:-1]) != tuple(size):
         made = tuple(output.shape[:1:-1])
         raise SettingError('codec.heatmap_size', f'is {tuple(size)}, but the heatmaps are {made}')
-
-
-def walk(node: object) -> Iterator[dict]:
-    """Every dict of nested settings."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from walk(item)
-
-
-def first_value(node: object, key: str) -> object:
-    return next((found[key] for found in walk(node) if found.get(key) is not None), None)
 
 
 def _count(training: bool) -> int:
@@ -342,7 +321,7 @@ def _num_keypoints(settings: ConfigDict) -> int:
     return 17
 
 
-def parse_losses(losses: dict) -> Optional[torch.Tensor]:
+def parse_losses(losses: dict) -> torch.Tensor | None:
     """Sum of all losses, as MMEngine's training step forms it."""
     total = None
     for name, value in losses.items():

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from scopevit.analysis import Entry, Settings, benchmark, compare
-from scopevit.engine.errors import UserError
+from scopevit.utils.errors import UserError
 
 QUICK = dict(batch=2, warmup=1, rounds=3, calls=1)
 

@@ -13,7 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from helpers import ROOT, image_folders, tool, tool_here, write_image
-from scopevit.engine.checks import check_channels
+from scopevit.checks.channels import check_channels
 from scopevit.models import ScopeViT
 
 FINE_TUNING = sorted((ROOT / 'configs').glob('*/*_custom*.py'))

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from helpers import ROOT, load_tool
 from scopevit.analysis import count
-from scopevit.analysis.networks import build_model, image_size, tensor_call
+from scopevit.apis.model import build_model, image_size, tensor_call
 from scopevit.datasets.scenes import write_ade20k, write_coco
 from scopevit.models import ScopeViT
 

@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import DictAction
 
 from helpers import ROOT
-from scopevit.engine.launch import load_config
+from scopevit.utils.config import load_config
 
 PAGE = (ROOT / 'docs' / 'reproduce.md').read_text()
 LINES = ''.join(re.findall(r'```bash\n(.*?)```', PAGE, flags=re.DOTALL)).replace('\\\n', ' ').splitlines()

@@ -11,9 +11,10 @@ from mmengine.runner import Runner
 
 from helpers import ROOT, TOY, fails_cleanly, tool
 from scopevit.engine import gpu_settings as gpu
-from scopevit.engine.checkpoint import read_checkpoint
-from scopevit.engine.errors import UserError
-from scopevit.engine.launch import load_config, prepare
+from scopevit.engine.launch import prepare
+from scopevit.utils.checkpoint import read_checkpoint
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError
 
 IMAGENET = 'classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
 ADE20K = 'segmentation/scopevit-tiny_upernet_8xb2-160k_ade20k-512x512.py'

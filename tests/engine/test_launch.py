@@ -11,58 +11,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from helpers import CONFIGS
 from scopevit.engine import launch
-from scopevit.engine.errors import UserError
 from scopevit.registry import OPTIM_WRAPPERS
-
-
-def test_config_of_a_toolbox_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(launch.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(UserError, match='mmpose is not installed: scopevit install-mmpose'):
-        launch.load_config('mmpose::body_2d_keypoint/a.py')
-    with pytest.raises(UserError, match='mmseg is not installed: pip install mmsegmentation'):
-        launch.load_config('mmseg::pspnet/a.py')
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'mmpretrain::resnet/resnet18_8xb32_in1k.py',
-        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-        'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
-        'mmpose::body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py',
-    ],
-)
-def test_configs_of_installed_toolboxes_load(name):
-    cfg = launch.load_config(name, {'model.backbone.depth': 34})
-    assert cfg.model.backbone.depth == 34
-
-
-@pytest.mark.parametrize(
-    ('name', 'says'),
-    [
-        ('configs/classification/scopevit-tiny_8xb128_in1k.py', 'did you mean .*scopevit-tiny_8xb128'),
-        ('nothing/like/it.py', 'check the path'),
-        ('mmdet::retinanet/no_such.py', 'config mmdet::retinanet/no_such.py does not exist$'),
-        (
-            'mmdet::retinanet/retinanet_r50_fpn_1x_cocoo.py',
-            r'does not exist; did you mean mmdet::retinanet/retinanet_r50_fpn_1x_coco\.py',
-        ),
-        ('scopevit::detection/no.py', 'config scopevit::detection/no.py does not exist'),
-        ('nosuch::a/b.py', 'nosuch is none of scopevit, mmpretrain, mmdet, mmseg, mmpose'),
-    ],
-)
-def test_missing_configs_are_named(name, says, root, monkeypatch):
-    monkeypatch.chdir(root)
-    with pytest.raises(UserError, match=says):
-        launch.load_config(name)
-
-
-def test_override_that_does_not_fit_is_named():
-    config = str(CONFIGS / 'scopevit-tiny_8xb128-300e_in1k-256px.py')
-    with pytest.raises(UserError, match='--cfg-options does not fit'):
-        launch.load_config(config, {'model.backbone.arch.depths': 3})
+from scopevit.utils.errors import UserError
 
 
 def test_work_dir_that_cannot_be_written_is_named(tmp_path):

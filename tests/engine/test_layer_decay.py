@@ -7,7 +7,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from helpers import ROOT
-from scopevit.engine.errors import UserError
+from scopevit.utils.errors import UserError
 
 CONFIGS = [
     'classification/scopevit-xtiny_8xb128-300e_in1k-256px.py',

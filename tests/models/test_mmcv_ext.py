@@ -10,8 +10,8 @@ import torch
 
 from helpers import COMPILED_MMCV, ROOT
 from reference import plain_mmcv
-from scopevit.engine.errors import UserError
 from scopevit.models.ops import mmcv_ext
+from scopevit.utils.errors import UserError
 
 # By the modules of mmcv.ops that call them.
 MODULES = (

@@ -9,8 +9,8 @@ import pytest
 from mmengine.utils.dl_utils.misc import mmcv_full_available
 
 from helpers import fails_cleanly, tool_here
-from scopevit.engine.launch import load_config
 from scopevit.stack import compatibility
+from scopevit.utils.config import load_config
 
 CONFIG = 'scopevit::classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
 

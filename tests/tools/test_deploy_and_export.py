@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from helpers import ROOT, fails_cleanly, tool_here
 from reference.weights import fill
-from scopevit.engine.launch import load_config
+from scopevit.utils.config import load_config
 
 FOUR_STAGES = 'embed_dims=(16, 16, 32, 32), depths=(1, 1, 1, 1), num_heads=(2, 2, 4, 4)'
 CONFIG = f"""

@@ -12,8 +12,8 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
 from helpers import ROOT, fails_cleanly, tool, tool_here, write_image
-from scopevit.engine.checkpoint import to_plain
-from scopevit.engine.inference import read_image
+from scopevit.utils.checkpoint import to_plain
+from scopevit.utils.image import read_image
 
 TASKS = ('classification', 'detection', 'segmentation', 'pose')
 # Narrow models of the benchmark configs' kinds, on small inputs.

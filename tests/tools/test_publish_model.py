@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import TOY, fails_cleanly, tool
-from scopevit.engine.checkpoint import read_checkpoint
+from scopevit.utils.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from reference.weights import formula_image, formula_weight
-from scopevit.engine.checkpoint import load_backbone
 from scopevit.models import ScopeViT
+from scopevit.utils.checkpoint import load_backbone
 
 DATA = Path(__file__).parents[1] / 'data'
 TOOL = Path(__file__).parents[2] / 'tools' / 'converters' / 'released_to_scopevit.py'

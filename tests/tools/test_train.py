@@ -16,8 +16,8 @@ from mmengine.config import Config
 
 from helpers import ROOT, TOY, fails_cleanly, image_folders, tool
 from reference.weights import fill
-from scopevit.engine.checkpoint import read_checkpoint
 from scopevit.models import ScopeViT
+from scopevit.utils.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -23,16 +23,18 @@ import dataclasses
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, Dict, List, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from scopevit.analysis.benchmark import DTYPES, Entry, Report, Result, Settings, compare
 from scopevit.analysis.machine import check_device
-from scopevit.analysis.networks import Size, Spec, load_network, parse_size, switch_to_deploy
-from scopevit.analysis.reporting import check_file, write_json
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import positive
+from scopevit.analysis.spec import Spec, load_network, parse_size
+from scopevit.apis.model import Size, switch_to_deploy
+from scopevit.utils.arguments import positive
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import check_file, write_json
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
@@ -90,7 +92,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError('--dynamic says how to --compile; give both')
 
 
-def load(spec: Spec, sizes: Sequence[Size], deploy: bool) -> List[Entry]:
+def load(spec: Spec, sizes: Sequence[Size], deploy: bool) -> list[Entry]:
     """The entries of one model: one, or one for each of several sizes."""
     model, usual = load_network(spec.name, spec.options)
     if spec.deploy or deploy:
@@ -120,7 +122,7 @@ def plot_curves(report: Report) -> 'Figure':
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(16, 4.5), layout='constrained')
-    curves: Dict[str, List[Result]] = {}
+    curves: dict[str, list[Result]] = {}
     for result in sorted(report.measured, key=area):
         curves.setdefault(result.label, []).append(result)
     for label, results in curves.items():

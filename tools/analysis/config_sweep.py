@@ -26,7 +26,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from scopevit.datasets.scenes import write_ade20k, write_coco, write_imagenet
-from scopevit.engine.errors import UserError, user_errors
+from scopevit.utils.errors import UserError, user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / 'tools' / 'train.py'

@@ -19,8 +19,8 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import islice
-from typing import Iterator, List, Optional
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
@@ -28,12 +28,13 @@ from mmengine.runner import Runner
 
 from scopevit.analysis.benchmark import number
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
-from scopevit.analysis.reporting import check_file, markdown, summary, write_json
-from scopevit.engine.checks import check_data, failures_explained
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import build_runner, end_loaders, load_config, prepare
-from scopevit.swap.probe import without_weights
-from scopevit.swap.trial import first_value
+from scopevit.analysis.reporting import markdown, summary
+from scopevit.checks.data import check_data
+from scopevit.checks.failures import failures_explained
+from scopevit.engine.launch import build_runner, end_loaders, prepare
+from scopevit.utils.config import first_value, load_config, without_weights
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import check_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def training(config: str, cfg_options: Optional[dict], workers: Optional[int], folder: str) -> Runner:
+def training(config: str, cfg_options: dict | None, workers: int | None, folder: str) -> Runner:
     """The Runner of a config, ready for training steps; nothing is validated, logged or loaded."""
     cfg = load_config(config, cfg_options)
     if not isinstance(cfg.get('train_dataloader'), dict) or not isinstance(cfg.get('optim_wrapper'), dict):
@@ -129,7 +130,7 @@ def decoding(cfg: Config) -> dict:
     )
 
 
-def table(rows: List[dict]) -> str:
+def table(rows: list[dict]) -> str:
     """Times in Markdown, and the settings of each loader."""
     header = ('Config', 'Batch', 'Workers', 'Waiting, ms', 'Model, ms', 'Of the time', 'Images/s', 'Loader alone')
     lines, notes = [header], []
@@ -154,7 +155,7 @@ def table(rows: List[dict]) -> str:
     return '\n'.join([markdown(lines), '', *notes])
 
 
-def spread(seconds: List[float]) -> str:
+def spread(seconds: list[float]) -> str:
     """Median and quartiles in milliseconds."""
     quartiles = summary([1e3 * value for value in seconds])
     median, slow, fast = (number(quartiles[key], 3) for key in ('median', 'quartile1', 'quartile3'))

@@ -13,10 +13,10 @@ import torch
 from mmengine.config import DictAction
 
 from scopevit.analysis import CONVENTION, Count, count
-from scopevit.analysis.networks import build_model, image_channels, image_size, tensor_call
 from scopevit.analysis.reporting import markdown
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import load_config
+from scopevit.apis.model import build_model, image_channels, image_size, tensor_call
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError, user_errors
 
 
 def parse_args() -> argparse.Namespace:

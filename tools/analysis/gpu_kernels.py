@@ -10,17 +10,17 @@ speed. PyTorch's forward pass stands beside them.
 import argparse
 import itertools
 import statistics
-from typing import Callable, Iterator, Tuple
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scopevit.analysis.reporting import markdown
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import positive
 from scopevit.models.layers import GlobalScaleDilatedAttention
 from scopevit.models.ops import gpu
+from scopevit.utils.arguments import positive
+from scopevit.utils.errors import UserError, user_errors
 
 STAGES = ((2, 64), (4, 32), (8, 16), (16, 8))
 """Heads, of 16 channels, and side of the map at 256 pixels."""
@@ -55,7 +55,7 @@ def copy_speed() -> float:
     return 2 * source.nbytes / microseconds(lambda: target.copy_(source))
 
 
-def attention(x: Tensor, heads: int, speed: float) -> Iterator[Tuple[str, float, float]]:
+def attention(x: Tensor, heads: int, speed: float) -> Iterator[tuple[str, float, float]]:
     """Name, forward and backward time of GSDA's attention, and what they are compared with."""
     from scopevit.models.ops.triton_kernels import dilated_attention as kernels
 
@@ -76,7 +76,7 @@ def attention(x: Tensor, heads: int, speed: float) -> Iterator[Tuple[str, float,
         yield "PyTorch's, with a copy of the tokens", microseconds(lambda: layer._attend(x)), float('nan')
 
 
-def rows(x: Tensor, speed: float) -> Iterator[Tuple[str, float, float]]:
+def rows(x: Tensor, speed: float) -> Iterator[tuple[str, float, float]]:
     """The same of the layer norm of float32 rows, the results in bfloat16."""
     from scopevit.models.ops.triton_kernels import narrow as kernels
 
@@ -89,7 +89,7 @@ def rows(x: Tensor, speed: float) -> Iterator[Tuple[str, float, float]]:
     yield "PyTorch's, in float32", microseconds(lambda: F.layer_norm(wide, weight.shape, weight, bias)), float('nan')
 
 
-def table(title: str, measured: Iterator[Tuple[str, float, float]]) -> str:
+def table(title: str, measured: Iterator[tuple[str, float, float]]) -> str:
     lines = [(name, f'{forward:.1f}', f'{backward:.1f}') for name, forward, backward in measured]
     return markdown([(title, 'forward, µs', 'backward, µs'), *lines])
 

@@ -7,11 +7,10 @@ python tools/analysis/readme_tables.py --check    # writes nothing; fails if a t
 import argparse
 import os
 from pathlib import Path
-from typing import Dict, List
 
 import yaml
 
-from scopevit.engine.errors import UserError, user_errors
+from scopevit.utils.errors import UserError, user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ('classification', 'detection', 'segmentation', 'pose')
@@ -19,19 +18,19 @@ BEGIN = '<!-- written by tools/analysis/readme_tables.py -->'
 END = '<!-- end of the table -->'
 
 
-def entries(task: str) -> List[dict]:
+def entries(task: str) -> list[dict]:
     """A task's configs, as its metafile lists them."""
     return yaml.safe_load((ROOT / 'configs' / task / 'metafile.yml').read_text())['Models']
 
 
-def table(header: str, rows: List[List[str]]) -> str:
+def table(header: str, rows: list[list[str]]) -> str:
     """A Markdown table; the columns between the first and the last hold numbers."""
     rule = '| --- |' + ' ---: |' * (header.count(',') - 1) + ' --- |'
     lines = ['| ' + ' | '.join(header.split(', ')) + ' |', rule, *('| ' + ' | '.join(row) + ' |' for row in rows)]
     return '\n'.join(line.replace('|  |', '| |') for line in lines)
 
 
-def size_and_macs(metadata: dict) -> List[str]:
+def size_and_macs(metadata: dict) -> list[str]:
     return [metadata['Image Size'], f'{metadata["FLOPs"] / 1e9:.4g}']
 
 
@@ -67,7 +66,7 @@ def root_table() -> str:
     return table('Model, Parameters (M), Backbone alone (M), Image, MACs (G), ImageNet-1K (%)', rows)
 
 
-def pages() -> Dict[str, str]:
+def pages() -> dict[str, str]:
     """Each README with its table."""
     return {'README.md': root_table(), **{f'configs/{task}/README.md': task_table(task) for task in TASKS}}
 

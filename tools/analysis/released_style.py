@@ -11,14 +11,14 @@ stage's map divides by the grid of global attention.
 Shape legend: B batch, N = H*W tokens, C channels, h heads, d = C/h.
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scopevit.engine.errors import UserError
 from scopevit.models import ScopeViT
+from scopevit.utils.errors import UserError
 
 
 class ReleasedStyleScopeViT(nn.Module):

@@ -18,7 +18,6 @@ import re
 import subprocess
 from datetime import date
 from pathlib import Path
-from typing import Tuple
 
 import cv2
 import numpy as np
@@ -26,7 +25,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from scopevit.engine.errors import UserError, user_errors
+from scopevit.utils.errors import UserError, user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = {
@@ -115,7 +114,7 @@ def histogram(image: np.ndarray) -> np.ndarray:
     return np.sqrt(counts / counts.sum())
 
 
-def accuracy_by_colour(train: Tuple[Tensor, Tensor], val: Tuple[Tensor, Tensor]) -> float:
+def accuracy_by_colour(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> float:
     """Top-1 of softmax regression on histograms (N, bins) with labels (N,), by the best of three weight decays."""
     (x, y), (x_val, y_val) = train, val
     best = 0.0
@@ -134,7 +133,7 @@ def accuracy_by_colour(train: Tuple[Tensor, Tensor], val: Tuple[Tensor, Tensor])
     return best
 
 
-def histograms_of(folder: Path) -> Tuple[Tensor, Tensor]:
+def histograms_of(folder: Path) -> tuple[Tensor, Tensor]:
     """Histograms and labels of the images in class folders."""
     files = sorted(folder.glob('*/*.JPEG'))
     names = sorted({file.parent.name for file in files})

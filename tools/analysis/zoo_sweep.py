@@ -21,7 +21,6 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 import yaml
@@ -29,11 +28,13 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from torch import nn
 
-from scopevit.engine.errors import UserError, user_errors
+from scopevit.apis.model import in_scope, runnable
 from scopevit.models import ScopeViT
 from scopevit.swap.core import SwapError, swap_backbone, try_model
-from scopevit.swap.probe import build_uninitialised, in_scope
-from scopevit.swap.trial import SIZES, parse_losses, runnable, small_model, trial_batch, walk
+from scopevit.swap.probe import build_uninitialised
+from scopevit.swap.trial import SIZES, parse_losses, small_model, trial_batch
+from scopevit.utils.config import walk
+from scopevit.utils.errors import UserError, user_errors
 
 TOOLBOXES = ('mmdet', 'mmpose', 'mmpretrain', 'mmseg')
 FOLDER = Path(__file__).with_suffix('')
@@ -66,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def all_configs() -> Dict[str, str]:
+def all_configs() -> dict[str, str]:
     """Names such as mmdet/fcos/fcos_r50.py, and paths, of the configs in the installed wheels."""
     configs = {}
     for toolbox in TOOLBOXES:
@@ -77,7 +78,7 @@ def all_configs() -> Dict[str, str]:
     return configs
 
 
-def exclusion(cfg: Config) -> Optional[str]:
+def exclusion(cfg: Config) -> str | None:
     """The reason for which a config is excluded; None for all others."""
     backbone = cfg.model.get('backbone')
     kinds = dict(model=cfg.model.get('type'), backbone=backbone.get('type') if isinstance(backbone, dict) else None)
@@ -90,7 +91,7 @@ def exclusion(cfg: Config) -> Optional[str]:
 # One config
 
 
-def examine(name: str, path: str, arch: str, known: Dict[str, dict]) -> dict:
+def examine(name: str, path: str, arch: str, known: dict[str, dict]) -> dict:
     """The table's row for one config; ``known`` maps fingerprints of models to rows."""
     try:
         cfg = Config.fromfile(path)
@@ -110,7 +111,7 @@ def examine(name: str, path: str, arch: str, known: Dict[str, dict]) -> dict:
     return {**row, 'before': before}
 
 
-def examine_model(cfg: Config, arch: str, known: Dict[str, dict]) -> dict:
+def examine_model(cfg: Config, arch: str, known: dict[str, dict]) -> dict:
     try:
         build_uninitialised(small_model(cfg), cfg.default_scope)
     except Exception as error:
@@ -202,7 +203,7 @@ def where(error: Exception) -> str:
 # All configs
 
 
-def work(pipe: multiprocessing.connection.Connection, todo: List[Tuple[str, str]], arch: str, known: dict) -> None:
+def work(pipe: multiprocessing.connection.Connection, todo: list[tuple[str, str]], arch: str, known: dict) -> None:
     """In a process of its own: send a row for each config, until one kills or blocks the process."""
     import socket
 
@@ -224,13 +225,13 @@ def work(pipe: multiprocessing.connection.Connection, todo: List[Tuple[str, str]
         pipe.send(row)
 
 
-def remember(row: dict, known: Dict[str, dict]) -> None:
+def remember(row: dict, known: dict[str, dict]) -> None:
     for key in ('before', 'after'):
         if row.get(key) and row[key] not in known:
             known[row[key]] = {k: row[k] for k in ('status', 'reason', 'way')} | dict(same_as=row['name'])
 
 
-def sweep(todo: List[Tuple[str, str]], args: argparse.Namespace, known: Dict[str, dict]) -> None:
+def sweep(todo: list[tuple[str, str]], args: argparse.Namespace, known: dict[str, dict]) -> None:
     context = multiprocessing.get_context('fork')  # the toolboxes are imported once
     done = 0
     while done < len(todo):
@@ -256,7 +257,7 @@ def sweep(todo: List[Tuple[str, str]], args: argparse.Namespace, known: Dict[str
         receiver.close()
 
 
-def receive(pipe: multiprocessing.connection.Connection, timeout: int) -> Union[dict, str]:
+def receive(pipe: multiprocessing.connection.Connection, timeout: int) -> dict | str:
     """The next row, or why there will be none."""
     try:
         return pipe.recv() if pipe.poll(timeout) else f'longer than {timeout} s'
@@ -264,7 +265,7 @@ def receive(pipe: multiprocessing.connection.Connection, timeout: int) -> Union[
         return 'the process died'
 
 
-def read_results(path: str) -> Dict[str, dict]:
+def read_results(path: str) -> dict[str, dict]:
     """The latest row for each config."""
     if not os.path.isfile(path):
         return {}
@@ -272,7 +273,7 @@ def read_results(path: str) -> Dict[str, dict]:
         return {row['name']: row for row in map(json.loads, file)}
 
 
-def read_table() -> Dict[str, dict]:
+def read_table() -> dict[str, dict]:
     """The rows of the committed table."""
     with open(FOLDER / 'results.csv', newline='') as file:
         rows = list(csv.reader(file))[1:]
@@ -282,7 +283,7 @@ def read_table() -> Dict[str, dict]:
     }
 
 
-def write_table(rows: Dict[str, dict]) -> None:
+def write_table(rows: dict[str, dict]) -> None:
     """Raises if a config has no row: the table is of all or none."""
     missing = [name for name in all_configs() if name not in rows]
     if missing:
@@ -297,7 +298,7 @@ def write_table(rows: Dict[str, dict]) -> None:
             writer.writerow((name, row['status'], row['way'], row['same_as'], row['reason']))
 
 
-def summary(rows: Dict[str, dict]) -> str:
+def summary(rows: dict[str, dict]) -> str:
     counts = collections.Counter((name.split('/')[0], row['status']) for name, row in rows.items())
     lines = ['| |' + ''.join(f' {toolbox} |' for toolbox in (*TOOLBOXES, 'total'))]
     lines.append('| --- |' + ' --- |' * (len(TOOLBOXES) + 1))

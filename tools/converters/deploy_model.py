@@ -12,10 +12,9 @@ import argparse
 
 from mmengine.registry import MODELS, init_default_scope
 
-from scopevit.engine.checkpoint import check_fits, read_checkpoint, save_checkpoint, to_plain
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.inference import forget_pretrained
-from scopevit.engine.launch import load_config
+from scopevit.utils.checkpoint import check_fits, read_checkpoint, save_checkpoint, to_plain
+from scopevit.utils.config import forget_pretrained, load_config
+from scopevit.utils.errors import UserError, user_errors
 
 
 def deploy(config: str, path: str, out: str) -> None:

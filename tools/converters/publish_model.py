@@ -11,8 +11,8 @@ import hashlib
 import os
 import tempfile
 
-from scopevit.engine.checkpoint import CheckpointError, get_state_dict, read_checkpoint, save_checkpoint, to_plain
-from scopevit.engine.errors import UserError, user_errors
+from scopevit.utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint, save_checkpoint, to_plain
+from scopevit.utils.errors import UserError, user_errors
 
 # Facts worth keeping; the training config and logs, which hold paths of a machine, are not.
 KEPT_META = ('epoch', 'iter', 'seed', 'mmengine_version', 'dataset_meta', 'arch')

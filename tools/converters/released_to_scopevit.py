@@ -10,7 +10,8 @@ import argparse
 
 from torch import nn
 
-from scopevit.engine.checkpoint import (
+from scopevit.models import ScopeViT
+from scopevit.utils.checkpoint import (
     CheckpointError,
     Match,
     StateDict,
@@ -19,8 +20,7 @@ from scopevit.engine.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from scopevit.engine.errors import user_errors
-from scopevit.models import ScopeViT
+from scopevit.utils.errors import user_errors
 
 # Renamed parts, ours first. Order matters: longer parts before parts of them.
 RENAMED = (

@@ -21,7 +21,7 @@ import os
 import random
 import warnings
 from collections import Counter
-from typing import Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
 
 import numpy as np
 from mmengine.config import Config, DictAction
@@ -31,10 +31,10 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from PIL import Image
 from torch import nn
 
-from scopevit.engine.checks import class_heads, classes_of, joint_channels, joints_of
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.inference import forget_pretrained, read_image
-from scopevit.engine.launch import load_config
+from scopevit.checks.data import class_heads, classes_of, joint_channels, joints_of
+from scopevit.utils.config import forget_pretrained, load_config
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.image import read_image
 
 SPLITS = ('train', 'val', 'test')
 TOLERATED = 1e-4
@@ -86,7 +86,7 @@ class Report:
     """Says what is going on, and collects the problems."""
 
     def __init__(self) -> None:
-        self.problems: List[str] = []
+        self.problems: list[str] = []
         self.notes = 0
 
     def say(self, text: str) -> None:
@@ -99,7 +99,7 @@ class Report:
     def problem(self, text: str) -> None:
         self.problems.append(text)
 
-    def some(self, where: str, faulty: List[str], total: int, what: str, remedy: str, passed_over: bool = True) -> None:
+    def some(self, where: str, faulty: list[str], total: int, what: str, remedy: str, passed_over: bool = True) -> None:
         """Report faulty items, if any.
 
         Those that the toolboxes pass over are a note, if they are as few as in COCO's own files.
@@ -113,7 +113,7 @@ class Report:
             self.problem(f'{text}: {remedy}')
 
 
-def _first(items: List, most: int = 3) -> str:
+def _first(items: list, most: int = 3) -> str:
     return ', '.join(map(str, items[:most])) + (', ...' if len(items) > most else '')
 
 
@@ -126,15 +126,15 @@ class Checker:
         self.sample = sample
         self.random = random.Random(seed)
         self.report = Report()
-        self.heads: Dict[str, int] = {}
-        self.head: Optional[nn.Module] = None  # of a classifier or a pose model
-        self.class_folders: Dict[str, List[str]] = {}
+        self.heads: dict[str, int] = {}
+        self.head: nn.Module | None = None  # of a classifier or a pose model
+        self.class_folders: dict[str, list[str]] = {}
         self.expected = set()  # paths that data are read from
         self.compared = set()  # splits whose classes were compared with the heads
 
     def run(self) -> Report:
         self.check_model()
-        done: List[Tuple[str, dict]] = []
+        done: list[tuple[str, dict]] = []
         for split in SPLITS:
             dataset = (self.cfg.get(f'{split}_dataloader') or {}).get('dataset')
             if dataset is None:
@@ -241,7 +241,7 @@ class Checker:
         for path in sorted(self.expected):
             self.report.say(f'  {path}' + ('' if _exists(path) else '  (missing)'))
 
-    def check_class_count(self, where: str, classes: Optional[List[str]]) -> None:
+    def check_class_count(self, where: str, classes: list[str] | None) -> None:
         if not classes:
             return
         self.compared.add(where.split('[')[0])
@@ -305,7 +305,7 @@ class Checker:
         with_masks = not joints and _loads_masks(dataset)
         if with_masks:
             self.check_masks(where, annotations)
-        by_image: Dict[object, List[dict]] = {}
+        by_image: dict[object, list[dict]] = {}
         for annotation in annotations:
             by_image.setdefault(annotation.get('image_id'), []).append(annotation)
         for i in self.choose(i for i in images if i not in missing):
@@ -322,7 +322,7 @@ class Checker:
                 self.check_mask_pixels(where, by_image.get(i, []), width, height)
 
     def check_categories(
-        self, where: str, dataset: BaseDataset, annotations: List[dict], categories: List[dict]
+        self, where: str, dataset: BaseDataset, annotations: list[dict], categories: list[dict]
     ) -> None:
         classes = dataset.metainfo.get('classes') or []
         if isinstance(classes, str):
@@ -357,7 +357,7 @@ class Checker:
             )
 
     def check_annotations(
-        self, where: str, path: str, annotations: List[dict], sizes: Dict, names: Dict[object, str]
+        self, where: str, path: str, annotations: list[dict], sizes: dict, names: dict[object, str]
     ) -> None:
         """Ids, categories and boxes."""
         strange, unknown, broken, outside = [], [], [], []
@@ -389,7 +389,7 @@ class Checker:
             where, outside, total, 'boxes reach outside the image', 'cut them off at the edges (are they x, y, x, y?)'
         )
 
-    def check_objects(self, where: str, annotations: List[dict]) -> None:
+    def check_objects(self, where: str, annotations: list[dict]) -> None:
         """mmdet needs the area of each object, and drops those without any, or thinner than a pixel."""
         lacking, dropped, sides = [], [], []
         for annotation in annotations:
@@ -408,7 +408,7 @@ class Checker:
             where, dropped, total, 'objects have an area of 0 or are thinner than a pixel', f'correct them{hint}'
         )
 
-    def check_masks(self, where: str, annotations: List[dict]) -> None:
+    def check_masks(self, where: str, annotations: list[dict]) -> None:
         def is_missing(mask: object) -> bool:
             return not (mask.get('counts') and mask.get('size') if isinstance(mask, dict) else mask)
 
@@ -424,7 +424,7 @@ class Checker:
         self.report.some(where, missing, len(masks), 'masks are missing', remedy, passed_over=False)
         self.report.some(where, lines, len(masks), 'masks have fewer than three points', remedy)
 
-    def check_mask_pixels(self, where: str, annotations: List[dict], width: int, height: int) -> None:
+    def check_mask_pixels(self, where: str, annotations: list[dict], width: int, height: int) -> None:
         """Draw an image's masks: they must have pixels, inside their image."""
         from pycocotools import mask as masks
 
@@ -442,7 +442,7 @@ class Checker:
                     f'{width}x{height}, or is of another size: draw it again or remove it'
                 )
 
-    def check_joints(self, where: str, dataset: BaseDataset, annotations: List[dict], sizes: Dict) -> None:
+    def check_joints(self, where: str, dataset: BaseDataset, annotations: list[dict], sizes: dict) -> None:
         number, learnt = dataset.metainfo['num_keypoints'], joints_of(dataset)
         channels, wanted = joint_channels(self.head, learnt) or (None, None)
         if dataset.data_mode == 'topdown' and channels != wanted:
@@ -488,7 +488,7 @@ class Checker:
                 'over them'
             )
 
-    def check_detections(self, where: str, path: str, sizes: Dict) -> None:
+    def check_detections(self, where: str, path: str, sizes: dict) -> None:
         try:
             with open(path) as file:
                 found = json.load(file)
@@ -539,9 +539,7 @@ class Checker:
         if seen and seen <= ignored:
             self.report.problem(f'{where}: all pixels of the label maps that were opened are ignored: check the labels')
 
-    def check_label_map(
-        self, where: str, path: str, image: Optional[np.ndarray], highest: int, ignore_index: int
-    ) -> set:
+    def check_label_map(self, where: str, path: str, image: np.ndarray | None, highest: int, ignore_index: int) -> set:
         try:
             with Image.open(path) as picture:
                 mode, labels = picture.mode, np.asarray(picture)
@@ -654,7 +652,7 @@ class Checker:
         classes = classes_of(dataset)
         if split not in self.compared and isinstance(classes, (list, tuple)):
             self.check_class_count(split, classes)
-        failures: Dict[str, List[str]] = {}
+        failures: dict[str, list[str]] = {}
         for i in sorted({0, count - 1, *self.choose(range(count))}):
             name = f'item {i}'
             try:
@@ -683,11 +681,11 @@ class Checker:
                         f'--cfg-options {split}_evaluator.ann_file=FILE'
                     )
 
-    def choose(self, items: object) -> List:
+    def choose(self, items: object) -> list:
         items = list(items)
         return self.random.sample(items, min(self.sample, len(items)))
 
-    def open(self, where: str, path: str) -> Optional[np.ndarray]:
+    def open(self, where: str, path: str) -> np.ndarray | None:
         try:
             return read_image(path)
         except UserError as error:
@@ -695,7 +693,7 @@ class Checker:
         return None
 
 
-def _parts(where: str, key: str, settings: dict) -> Iterator[Tuple[str, str, dict]]:
+def _parts(where: str, key: str, settings: dict) -> Iterator[tuple[str, str, dict]]:
     """The data sets that others wrap or join, with names and their keys in the config."""
     if settings.get('datasets'):
         for i, part in enumerate(settings['datasets']):
@@ -712,7 +710,7 @@ def _is_a(dataset: object, base: str, *same: str) -> bool:
     return found is not None and all(getattr(type(dataset), name) is getattr(found, name) for name in same)
 
 
-def _source(kind: str, path: str) -> Optional[str]:
+def _source(kind: str, path: str) -> str | None:
     return next((source for word, source in SOURCES.get(kind, {}).items() if word in _name(path)), None)
 
 

@@ -12,7 +12,7 @@ import os
 import time
 
 from scopevit.datasets.scenes import write_ade20k, write_coco, write_imagenet
-from scopevit.engine.errors import UserError, user_errors
+from scopevit.utils.errors import UserError, user_errors
 
 # Folder, function, and images for training and validation as the configs for scenes expect them.
 DATASETS = {

@@ -16,8 +16,8 @@ import json
 import os
 import tempfile
 import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -25,10 +25,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from scopevit.engine.checkpoint import check_fits
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.inference import forget_pretrained
-from scopevit.engine.launch import check_writable, load_config
+from scopevit.utils.checkpoint import check_fits
+from scopevit.utils.config import forget_pretrained, load_config
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import check_writable
 
 # Largest difference from PyTorch that is accepted, in standard deviations of the output.
 TOLERANCE = 1e-4
@@ -44,13 +44,13 @@ class Network(nn.Module):
         self.model = model
         self.scope = scope
 
-    def forward(self, image: Tensor) -> List[Tensor]:
+    def forward(self, image: Tensor) -> list[Tensor]:
         if self.scope == 'mmdet':
             return _tensors(self.model.extract_feat(image))
         return _tensors(self.model(image, None, mode='tensor'))
 
 
-def _tensors(value: object) -> List[Tensor]:
+def _tensors(value: object) -> list[Tensor]:
     """All tensors of nested tuples and lists, in order."""
     if isinstance(value, Tensor):
         return [value]
@@ -121,7 +121,7 @@ def export(network: Network, shape: Sequence[int], path: str, metadata: dict) ->
 
 
 @torch.no_grad()
-def references(network: Network) -> List[Tuple[Tensor, List[Tensor]]]:
+def references(network: Network) -> list[tuple[Tensor, list[Tensor]]]:
     """Images of several sizes, and what PyTorch makes of them."""
     generator = torch.Generator().manual_seed(0)
     pairs = []
@@ -132,7 +132,7 @@ def references(network: Network) -> List[Tuple[Tensor, List[Tensor]]]:
     return pairs
 
 
-def largest_difference(path: str, pairs: Sequence[Tuple[Tensor, List[Tensor]]]) -> float:
+def largest_difference(path: str, pairs: Sequence[tuple[Tensor, list[Tensor]]]) -> float:
     """Between PyTorch's and onnxruntime's outputs, in standard deviations of the former."""
     import onnxruntime
 

@@ -19,10 +19,11 @@ import mmengine
 import numpy as np
 from mmengine.registry import init_default_scope
 
-from scopevit.engine.checks import build_dataset
-from scopevit.engine.errors import UserError, user_errors
-from scopevit.engine.launch import load_config, name_broken_images
-from scopevit.visualization import Painter, check_picture, save_grid
+from scopevit.apis.painter import Painter, check_picture, save_grid
+from scopevit.checks.data import build_dataset
+from scopevit.engine.launch import name_broken_images
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError, user_errors
 
 
 def load_image(info: dict) -> np.ndarray:

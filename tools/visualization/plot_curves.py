@@ -15,7 +15,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
-from scopevit.engine.errors import UserError, user_errors
+from scopevit.utils.errors import UserError, user_errors
 
 
 def read_scalars(work_dir: str) -> tuple:

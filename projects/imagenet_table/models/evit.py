@@ -5,7 +5,7 @@ Shape legend: B batch, N tokens with the class token, C channels, h heads, d wid
 """
 
 import math
-from typing import Optional, Sequence, Union
+from collections.abc import Sequence
 
 import torch
 from mmengine.hooks import Hook
@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scopevit.engine.errors import UserError
 from scopevit.models.layers import Mlp
+from scopevit.utils.errors import UserError
 
 from .layers import Block, attend, check_heads, init_layer
 
@@ -107,7 +107,7 @@ class EViT(BaseModule):
 
     def __init__(
         self,
-        arch: Union[str, dict] = 'small',
+        arch: str | dict = 'small',
         *,
         img_size: int = 224,
         patch_size: int = 16,
@@ -116,7 +116,7 @@ class EViT(BaseModule):
         reorganise_at: Sequence[int] = (3, 6, 9),
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if not isinstance(arch, dict) and arch not in self.arch_settings:
@@ -193,7 +193,7 @@ class EViTKeepRateHook(Hook):
         self.begin = begin
         self.end = end
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbone = getattr(model, 'backbone', None)
         if not isinstance(backbone, EViT):

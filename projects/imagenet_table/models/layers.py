@@ -3,7 +3,7 @@
 Shape legend: B batch, C channels, H W height and width of a map, N M numbers of tokens, h heads.
 """
 
-from typing import Iterator, Optional, Sequence, Union
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.model import BaseModule
@@ -107,12 +107,12 @@ class Pyramid(BaseModule):
 
     def __init__(
         self,
-        arch: Union[str, dict],
+        arch: str | dict,
         *,
         in_channels: int = 3,
         out_indices: Sequence[int] = (3,),
         drop_path_rate: float = 0.0,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch = self._parse_arch(arch)
@@ -153,7 +153,7 @@ class Pyramid(BaseModule):
         raise NotImplementedError
 
     @classmethod
-    def _parse_arch(cls, arch: Union[str, dict]) -> dict:
+    def _parse_arch(cls, arch: str | dict) -> dict:
         names = ', '.join(cls.arch_settings)
         if not isinstance(arch, dict):
             if arch not in cls.arch_settings:

@@ -4,7 +4,7 @@ Paper: "MPViT: Multi-Path Vision Transformer for Dense Prediction".
 Shape legend: see layers.py; encoders work on tokens (B, H, W, C), d is the width of a head.
 """
 
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.registry import MODELS

@@ -4,7 +4,7 @@ Paper: "P2T: Pyramid Pooling Transformer for Scene Understanding".
 Shape legend: see layers.py; blocks work on tokens (B, H, W, C), T is the number of pooled tokens.
 """
 
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.registry import MODELS

@@ -4,7 +4,7 @@ Paper: "Shunted Self-Attention via Multi-Scale Token Aggregation".
 Shape legend: see layers.py; blocks work on tokens (B, H, W, C).
 """
 
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.registry import MODELS

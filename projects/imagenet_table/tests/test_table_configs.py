@@ -19,7 +19,7 @@ from projects.imagenet_table import make_table
 from projects.imagenet_table.make_table import TOLERANCE, measure
 from projects.imagenet_table.models import EViTKeepRateHook
 from projects.imagenet_table.rows import PROJECT, ROOT, ROWS
-from scopevit.engine.errors import UserError
+from scopevit.utils.errors import UserError
 
 HERE = [row for row in ROWS if row.library in ('here', 'mmpretrain')]
 DENSE = sorted(path for path in (PROJECT / 'configs').glob('*.py') if 'in1k' not in path.stem)

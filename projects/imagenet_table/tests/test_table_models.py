@@ -14,7 +14,7 @@ from projects.imagenet_table.models.mpvit import FactorisedAttention, MPViTStage
 from projects.imagenet_table.models.p2t import ConvFeedForward, PoolingAttention
 from projects.imagenet_table.models.shunted import DetailFeedForward, FullAttention, ShuntedAttention
 from scopevit.analysis import count
-from scopevit.engine.errors import UserError
+from scopevit.utils.errors import UserError
 
 ALL = (0, 1, 2, 3)
 NARROW = {

@@ -31,8 +31,8 @@ from projects.imagenet_table.train_all import (
     write_config,
 )
 from scopevit.analysis import count
-from scopevit.analysis.networks import Network, build_model
-from scopevit.engine.errors import UserError
+from scopevit.apis.model import Network, build_model
+from scopevit.utils.errors import UserError
 
 TRAIN_ALL = ROOT / 'projects' / 'imagenet_table' / 'train_all.py'
 BY_NAME = {row.name: row for row in ROWS}

@@ -1,13 +1,11 @@
 """Backgrounds: an upper and a lower region, and what stands where they meet."""
 
-from typing import Dict, Tuple
-
 import cv2
 import numpy as np
 
 # A usual colour (blue, green, red) of each region. How far an image strays from it is drawn at
 # random, so that colour hints at the region and texture tells it.
-REGIONS: Dict[str, Tuple[int, int, int]] = {
+REGIONS: dict[str, tuple[int, int, int]] = {
     'sky': (225, 180, 135),
     'building': (120, 140, 165),
     'mountain': (125, 120, 115),
@@ -19,7 +17,7 @@ REGIONS: Dict[str, Tuple[int, int, int]] = {
 }
 
 
-def noise(rng: np.random.Generator, height: int, width: int, cell: Tuple[float, float]) -> np.ndarray:
+def noise(rng: np.random.Generator, height: int, width: int, cell: tuple[float, float]) -> np.ndarray:
     """Smooth noise in about [-1, 1] whose bumps are ``cell`` = (rows, columns) pixels large."""
     small = rng.uniform(-1, 1, (max(2, round(height / cell[0]) + 1), max(2, round(width / cell[1]) + 1)))
     return cv2.resize(small.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -58,7 +56,7 @@ def paint_region(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, 
     image[mask] = np.clip(color + pattern, 0, 255)
 
 
-def make_background(rng: np.random.Generator, height: int, width: int) -> Tuple[np.ndarray, np.ndarray, list]:
+def make_background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray, list]:
     """A background.
 
     Returns:

@@ -1,7 +1,6 @@
 """Scenes: a background, objects that hide one another, and the labels of what is left to see."""
 
 from dataclasses import dataclass, field, replace
-from typing import List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -27,7 +26,7 @@ class Thing:
     category: str
     mask: np.ndarray
     full_area: int
-    keypoints: Optional[np.ndarray] = None
+    keypoints: np.ndarray | None = None
     crowd: bool = False
 
 
@@ -40,10 +39,10 @@ class Scene:
     """
 
     image: np.ndarray
-    regions: List[str]
+    regions: list[str]
     region_map: np.ndarray
     unlabelled: np.ndarray
-    things: List[Thing] = field(default_factory=list)
+    things: list[Thing] = field(default_factory=list)
 
     def enlarged(self, factor: int) -> 'Scene':
         """The same with ``factor`` times the height and width."""
@@ -81,7 +80,7 @@ class Canvas:
         self.scene = Scene(image, regions, region_map, np.zeros((height, width), bool))
         self.wear = 14 * noise(rng, height, width, (6, 6))[..., None]  # no surface is of one colour
 
-    def place(self, drawing: Drawing, center: Tuple[float, float], size: float, tilt: float) -> np.ndarray:
+    def place(self, drawing: Drawing, center: tuple[float, float], size: float, tilt: float) -> np.ndarray:
         """Matrix (2, 3) from a drawing's coordinates to pixels: size, turn, mirror, proportions."""
         angle = np.radians(self.rng.uniform(-tilt, tilt))
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -184,7 +183,7 @@ class Canvas:
         return self.scene
 
 
-def make_scene(rng: np.random.Generator, crowd: Optional[bool] = None) -> Scene:
+def make_scene(rng: np.random.Generator, crowd: bool | None = None) -> Scene:
     """Several objects of all sizes before a background.
 
     Args:

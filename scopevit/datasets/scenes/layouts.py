@@ -4,15 +4,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
-from typing import Callable, Iterator, List, Sequence
 
 import cv2
 import numpy as np
 
-from ...engine.errors import UserError
+from ...utils.errors import UserError
 from .compose import Scene, Thing, enlarged, make_object_image, make_scene
 from .shapes import JOINTS, OBJECTS, SKELETON
 
@@ -216,7 +216,7 @@ def annotate(thing: Thing, **ids: int) -> dict:
     return found
 
 
-def polygons(mask: np.ndarray, enlarge: int = 4) -> List[List[float]]:
+def polygons(mask: np.ndarray, enlarge: int = 4) -> list[list[float]]:
     """Outlines of a mask (H, W) in COCO's coordinates, whose pixel (0, 0) covers [0, 1] x [0, 1].
 
     Holes are filled: COCO's polygons have none.
@@ -246,7 +246,7 @@ def run_lengths(mask: np.ndarray) -> dict:
     return dict(size=list(mask.shape), counts=[0, *counts] if pixels[0] else counts)
 
 
-def _detect_persons(rng: np.random.Generator, figures: List[dict]) -> List[dict]:
+def _detect_persons(rng: np.random.Generator, figures: list[dict]) -> list[dict]:
     """Boxes as a detector might give them: a little off, some missed, some of nothing."""
     found = []
     for a in figures:

@@ -5,13 +5,13 @@ centred on the origin. ``OBJECTS`` maps each category to its function; the funct
 proportions from a random generator, so that no two cars are alike.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
-Color = Tuple[int, int, int]  # blue, green, red, as OpenCV has them
-Point = Tuple[float, float]
+Color = tuple[int, int, int]  # blue, green, red, as OpenCV has them
+Point = tuple[float, float]
 
 # COCO's joints, in COCO's order, and the pairs (counted from 1) that its skeleton connects.
 JOINTS = (
@@ -35,9 +35,9 @@ class Drawing:
     ``joints`` is (17, 2); ``shown`` (17,) says which of them this view of the figure shows.
     """
 
-    parts: List[Tuple[np.ndarray, Color]] = field(default_factory=list)
-    joints: Optional[np.ndarray] = None
-    shown: Optional[np.ndarray] = None
+    parts: list[tuple[np.ndarray, Color]] = field(default_factory=list)
+    joints: np.ndarray | None = None
+    shown: np.ndarray | None = None
 
     def add(self, polygon: np.ndarray, color: Color) -> None:
         self.parts.append((np.asarray(polygon, dtype=float), color))
@@ -300,7 +300,7 @@ def clutter(rng: np.random.Generator) -> Drawing:
     return drawing
 
 
-OBJECTS: Dict[str, Callable[[np.random.Generator], Drawing]] = {
+OBJECTS: dict[str, Callable[[np.random.Generator], Drawing]] = {
     'person': person,
     'car': car,
     'bus': bus,

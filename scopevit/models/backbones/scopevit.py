@@ -7,8 +7,8 @@ view of the same memory.
 
 import functools
 import inspect
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Callable, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import MMLogger
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...engine.checkpoint import load_backbone
 from ...registry import MODELS
+from ...utils.checkpoint import load_backbone
 from ..layers import (
     SCOPES,
     FusedLinear,
@@ -101,7 +101,7 @@ class ScopeViTBlock(nn.Module):
         cpe_expansion: int,
         drop_path: float,
         rel_pos_drop: float,
-        max_keys: Optional[int],
+        max_keys: int | None,
     ) -> None:
         super().__init__()
         mssa = MultiScaleSelfAttention(dim, scope_heads, kv_stride, cpe_expansion, max_keys)
@@ -237,7 +237,7 @@ class ScopeViT(BaseModule):
     @_name_legal_options
     def __init__(
         self,
-        arch: Union[str, dict] = 'tiny',
+        arch: str | dict = 'tiny',
         *,
         in_channels: int = 3,
         out_indices: Sequence[int] = (3,),
@@ -246,9 +246,9 @@ class ScopeViT(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        max_keys: Optional[int] = None,
+        max_keys: int | None = None,
         deploy: bool = False,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         for name, rate in (('drop_path_rate', drop_path_rate), ('rel_pos_drop', rel_pos_drop)):
@@ -339,7 +339,7 @@ class ScopeViT(BaseModule):
                     module.eval()
         return self
 
-    def switch_to_deploy(self, test_cfg: Optional[dict] = None) -> None:
+    def switch_to_deploy(self, test_cfg: dict | None = None) -> None:
         """Change to an equal, faster form for inference; it cannot be trained any more.
 
         Batch norms go into the convolutions and layer scales into the linear layers before
@@ -396,7 +396,7 @@ class ScopeViT(BaseModule):
             nn.init.zeros_(module.bias)
 
     @classmethod
-    def _parse_arch(cls, arch: Union[str, dict]) -> dict:
+    def _parse_arch(cls, arch: str | dict) -> dict:
         """All settings of an arch, checked, as a new dict of tuples and numbers."""
         if not isinstance(arch, dict):
             if arch not in cls.arch_settings:
@@ -450,7 +450,7 @@ class ScopeViT(BaseModule):
         return tuple(value)
 
     @staticmethod
-    def _parse_out_indices(out_indices: Union[int, Sequence[int]], num_stages: int) -> tuple:
+    def _parse_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple:
         """Out indices as non-negative numbers, checked."""
         given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         whole = all(isinstance(i, int) and not isinstance(i, bool) for i in given)

@@ -1,7 +1,5 @@
 """Small layers that both kinds of ScopeViT block share."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,7 +32,7 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def factors(self, x: Tensor) -> Optional[Tensor]:
+    def factors(self, x: Tensor) -> Tensor | None:
         """What to multiply each sample of ``x`` by: (B,) of zeros and 1 / keeping probability; None for 1."""
         if not self.training or self.rate == 0.0:
             return None
@@ -77,7 +75,7 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(x)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Linear layer on tokens, (B, H, W, C_in) -> (B, H, W, C_out).
 
     On CPUs, in float32, it is oneDNN's 1x1 convolution, the same function: MKL, which nn.Linear
@@ -112,14 +110,14 @@ class FusedLinear(Linear):
         activation: 'none', 'relu' or (exact) 'gelu'.
     """
 
-    def __init__(self, weight: Tensor, bias: Optional[Tensor] = None, activation: str = 'none') -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, activation: str = 'none') -> None:
         nn.Module.__init__(self)
         self.out_features, self.in_features = weight.shape
         self.weight = nn.Parameter(weight)
         self.bias = None if bias is None else nn.Parameter(bias)
         self.activation = activation
 
-    def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         if _onednn_fuses(x, self.weight):
             linear = torch.ops.mkldnn._linear_pointwise
             if residual is not None:

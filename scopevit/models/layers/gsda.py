@@ -6,8 +6,8 @@ map: ``rows x cols`` of them, ``sh`` (``sw``) tokens apart, so there are G = sh*
 T = rows*cols tokens.
 """
 
+from collections.abc import Callable, Hashable
 from contextlib import nullcontext
-from typing import Callable, Hashable
 
 import torch
 import torch.nn.functional as F

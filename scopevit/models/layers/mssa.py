@@ -5,7 +5,7 @@ dimension, N = H*W queries, M keys. Maps (B, C, H, W) are channels-last views of
 (B, H, W, C), so changing between them moves no data.
 """
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,7 @@ class MultiScaleSelfAttention(nn.Module):
     """
 
     def __init__(
-        self, dim: int, scope_heads: Sequence[int], kv_stride: int, expansion: int, max_keys: Optional[int] = None
+        self, dim: int, scope_heads: Sequence[int], kv_stride: int, expansion: int, max_keys: int | None = None
     ) -> None:
         super().__init__()
         self.num_heads = sum(scope_heads)

@@ -1,6 +1,6 @@
 """Feature maps of other channels and strides than a pyramid has, for heads made for another backbone."""
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -33,8 +33,8 @@ class LevelAdapter(BaseModule):
         out_channels: Sequence[int],
         out_strides: Sequence[int],
         first_stages: Sequence[int],
-        neck: Optional[dict] = None,
-        init_cfg: Optional[dict] = None,
+        neck: dict | None = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if not len(out_channels) == len(out_strides) == len(first_stages):

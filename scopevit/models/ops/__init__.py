@@ -1,6 +1,6 @@
 """How operators are computed where the packages installed bring none of their own."""
 
-from ...engine.errors import UserError
+from ...utils.errors import UserError
 from . import mmcv_finder
 
 __all__ = ['MissingOperator', 'mmcv_finder']

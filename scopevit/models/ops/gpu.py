@@ -9,7 +9,7 @@ Shape legend: as in layers/gsda.py.
 import functools
 import importlib.util
 import os
-from typing import Callable, Optional
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     return torch.ops.scopevit.layer_norm(x, weight, bias, eps, dtype)
 
 
-def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Optional[Tensor]) -> Tensor:
+def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) -> Tensor:
     """x + branch * gamma, with the branches of single images dropped or made stronger.
 
     Args:

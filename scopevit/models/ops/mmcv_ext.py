@@ -8,7 +8,8 @@ computed so. Whatever is not here raises :class:`MissingOperator` when it is cal
 Shape legend: N images or boxes, C channels or classes, K regions, P points of a kernel.
 """
 
-from typing import Callable, List, NoReturn, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _gradients(function: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor) -> Tuple[Tensor, ...]:
+def _gradients(function: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
     """Gradients of ``function(*inputs)``, which is computed once more."""
     with torch.enable_grad():
         inputs = [x.detach().requires_grad_() for x in inputs]
@@ -93,7 +94,7 @@ def softnms(
     return torch.stack(kept) if kept else left
 
 
-def nms_match(dets: Tensor, iou_threshold: float) -> List[List[int]]:
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     """For each box of ``dets`` (N, 5: box and score) that is kept, best first, its index and those it suppresses."""
     left = dets[:, 4].argsort(descending=True)
     groups = []
@@ -164,12 +165,12 @@ def _deform_conv_backward(
     offset: Tensor,
     mask: Tensor,
     grad_output: Tensor,
-    stride: Tuple[int, int],
-    padding: Tuple[int, int],
-    dilation: Tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
     group: int,
     deformable_group: int,
-) -> Tuple[Tensor, ...]:
+) -> tuple[Tensor, ...]:
     """Gradients of input, weight, offset, mask and bias; an empty mask stands for ones."""
     tensors = [_at_least_float32(x) for x in (grad_output, input, weight, offset, mask)]
     if not mask.numel():
@@ -474,7 +475,7 @@ def masked_col2im_forward(
 
 def _places_in_mask(
     h_feature: int, w_feature: int, h_mask: int, w_mask: int, half_h_mask: int, half_w_mask: int, device: torch.device
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Where in the mask of each pixel (rows) each pixel (columns) lies, (H * W, H * W), and whether it does."""
     y, x = torch.arange(h_feature, device=device), torch.arange(w_feature, device=device)
     rows = (y[None, :] - y[:, None] + half_h_mask)[:, None, :, None]  # (H, 1, H, 1)

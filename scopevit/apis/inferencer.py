@@ -5,11 +5,10 @@ settled here: how checkpoints are read (safely, and only if they fit), how class
 what a prediction looks like as plain data, and that nothing is ever downloaded.
 """
 
-import re
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -17,45 +16,12 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, DefaultScope
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
 
-from .checkpoint import check_fits, read_checkpoint
-from .errors import UserError
-
-
-def read_image(path: str, grey: bool = False) -> np.ndarray:
-    """Read an image as the toolboxes' pipelines do: 8 bits, BGR or grey, turned as its EXIF says.
-
-    Raises:
-        UserError: If it cannot be read or is damaged.
-    """
-    try:
-        with open(path, 'rb') as file:
-            data = np.frombuffer(file.read(), np.uint8)
-    except OSError as error:
-        raise UserError(f'cannot be read ({error.strerror})') from None
-    if not data.size:
-        raise UserError('is empty')
-    fallback = None
-    try:
-        # OpenCV fills what is missing of a truncated file with grey and says nothing.
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter('ignore')
-            picture.load()
-            fallback = picture.mode
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        pass  # OpenCV reads some formats and sizes that Pillow does not
-    except Exception as error:  # whatever a decoder says of damaged data
-        raise UserError(f'is damaged ({error})') from None
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
-    if image is None and fallback:
-        with Image.open(path) as picture:
-            image = np.asarray(ImageOps.exif_transpose(picture).convert('L' if grey else 'RGB'))
-        image = image if grey else np.ascontiguousarray(image[..., ::-1])
-    if image is None:
-        raise UserError('is not an image that OpenCV or Pillow can read')
-    return image
+from ..utils.checkpoint import check_fits, read_checkpoint
+from ..utils.config import forget_pretrained, innermost
+from ..utils.errors import UserError
+from .model import count_classes
 
 
 @dataclass
@@ -70,7 +36,7 @@ class Prediction:
 
     data: dict
     picture: np.ndarray
-    class_map: Optional[np.ndarray] = None
+    class_map: np.ndarray | None = None
 
 
 class Predictor:
@@ -94,7 +60,7 @@ class Predictor:
         self.model.to(device).eval()
         self.meta = self._find_meta(checkpoint)
         self.grey = _reads_grey(self.cfg)
-        self.classes: List[str] = list(self.meta.get('classes') or [])
+        self.classes: list[str] = list(self.meta.get('classes') or [])
 
     def build(self) -> nn.Module:
         """Set up the toolbox's inferencer; returns its model, without weights."""
@@ -185,7 +151,7 @@ class Detector(Predictor):
         self.inferencer = DetInferencer(self.cfg, device='cpu', palette='random', show_progress=False)
         return self.inferencer.model
 
-    def boxes(self, image: np.ndarray, label: int) -> Tuple[np.ndarray, np.ndarray]:
+    def boxes(self, image: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4) of one class's objects, as x, y, width, height, and their scores (n,); nothing is drawn."""
         with self.in_scope():
             found = self._find(image).pred_instances
@@ -257,7 +223,7 @@ class Segmenter(Predictor):
         ]
         return Prediction(dict(classes=classes), self._draw(image, class_map, labels.tolist()), class_map)
 
-    def _draw(self, image: np.ndarray, class_map: np.ndarray, labels: List[int]) -> np.ndarray:
+    def _draw(self, image: np.ndarray, class_map: np.ndarray, labels: list[int]) -> np.ndarray:
         """Colours over the image and a name in each class's widest part.
 
         mmseg's own drawing takes seconds for a photograph: it sorts all pixels to place the names.
@@ -284,14 +250,14 @@ class Segmenter(Predictor):
 
 
 # Gives the boxes (n, 4) of the people in an image, as x, y, width, height, and their scores (n,).
-BoxFinder = Callable[[np.ndarray, str], Tuple[np.ndarray, np.ndarray]]
+BoxFinder = Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]]
 
 
 class PoseEstimator(Predictor):
     """mmpose: the joints of each person, in boxes that ``find_boxes`` gives where the model needs them."""
 
     scope, visualizer_type = 'mmpose', 'PoseLocalVisualizer'
-    find_boxes: Optional[BoxFinder] = None
+    find_boxes: BoxFinder | None = None
 
     def build(self) -> nn.Module:
         from mmpose.apis import init_model
@@ -327,8 +293,8 @@ class PoseEstimator(Predictor):
         )
         return Prediction(dict(instances=self._describe(sample.pred_instances)), self.visualizer.get_image()[..., ::-1])
 
-    def _describe(self, found: object) -> List[dict]:
-        names: Dict[int, str] = self.meta.get('keypoint_id2name') or {}
+    def _describe(self, found: object) -> list[dict]:
+        names: dict[int, str] = self.meta.get('keypoint_id2name') or {}
         instances = []
         for i in range(len(found)):
             instance = {}
@@ -358,7 +324,7 @@ class PoseEstimator(Predictor):
 PREDICTORS = {kind.scope: kind for kind in (Classifier, Detector, Segmenter, PoseEstimator)}
 
 
-def build_predictor(cfg: Config, checkpoint: str, device: Optional[str] = None, score_thr: float = 0.3) -> Predictor:
+def build_predictor(cfg: Config, checkpoint: str, device: str | None = None, score_thr: float = 0.3) -> Predictor:
     """The predictor for a config, by its ``default_scope``.
 
     Args:
@@ -389,57 +355,11 @@ def build_predictor(cfg: Config, checkpoint: str, device: Optional[str] = None, 
         raise UserError(f'the model of this config cannot be built: {type(error).__name__}: {error}') from error
 
 
-def count_classes(model: nn.Module) -> Dict[str, int]:
-    """How many classes each head of a model tells apart, by the head's name."""
-    return {
-        name: module.num_classes
-        for name, module in model.named_modules()
-        # A region proposal head tells objects from background, not classes; a loss is no head.
-        if re.search(r'head(\.\d+)?$', name) and 'rpn' not in name
-        if isinstance(getattr(module, 'num_classes', None), int)
-    }
-
-
-def innermost(dataset: dict) -> dict:
-    """A data set's settings, without those that wrap it or join it to others."""
-    while 'type' not in dataset or 'pipeline' not in dataset:
-        if dataset.get('dataset'):
-            dataset = dataset['dataset']
-        elif dataset.get('datasets'):
-            dataset = dataset['datasets'][0]
-        else:
-            break
-    return dataset
-
-
 def _innermost_dataset(cfg: Config) -> dict:
     dataset = innermost(cfg.test_dataloader.dataset)
     if not dataset.get('pipeline'):
         raise UserError('the test_dataloader.dataset of the config has no pipeline, which prepares the images')
     return dataset
-
-
-def forget_pretrained(node: object) -> None:
-    """Keep a model's parts from loading weights when they are built or initialised."""
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            forget_pretrained(item)
-    elif isinstance(node, dict):
-        for key in ('pretrained', 'teacher_ckpt'):
-            if node.get(key) and not isinstance(node[key], dict):
-                node[key] = False if node[key] is True else None
-        init_cfg = node.get('init_cfg')
-        if is_checkpoint(init_cfg):
-            node['init_cfg'] = None
-        elif isinstance(init_cfg, (list, tuple)):
-            node['init_cfg'] = [item for item in init_cfg if not is_checkpoint(item)] or None
-        for item in node.values():
-            forget_pretrained(item)
-
-
-def is_checkpoint(init_cfg: object) -> bool:
-    """Whether an ``init_cfg`` loads weights."""
-    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
 
 
 def _reads_grey(cfg: Config) -> bool:
@@ -458,7 +378,7 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]], 1)
 
 
-def _rounded(values: np.ndarray) -> List[float]:
+def _rounded(values: np.ndarray) -> list[float]:
     return [round(float(value), 2) for value in values]
 
 

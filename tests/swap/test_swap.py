@@ -10,16 +10,17 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import get_priority
 
 from helpers import COMPILED_MMCV
-from scopevit.engine.checks import check_channels
-from scopevit.engine.errors import UserError
+from scopevit.apis.model import in_scope, runnable
+from scopevit.checks.channels import check_channels
 from scopevit.engine.hooks import PretrainedBackboneHook
-from scopevit.engine.launch import load_config
 from scopevit.models import LevelAdapter, ScopeViT
 from scopevit.models.ops import MissingOperator
 from scopevit.swap import SwapError, list_changes, list_notes, load_and_swap, swap_backbone, toolbox_of
 from scopevit.swap.core import try_model
-from scopevit.swap.probe import Level, build_uninitialised, in_scope, probe_backbone, without_weights
-from scopevit.swap.trial import parse_losses, runnable, trial_batch
+from scopevit.swap.probe import Level, build_uninitialised, probe_backbone
+from scopevit.swap.trial import parse_losses, trial_batch
+from scopevit.utils.config import load_config, without_weights
+from scopevit.utils.errors import UserError
 
 TINY = [32, 64, 128, 256]
 # One config for each kind of neck and head, with the settings that must have changed.

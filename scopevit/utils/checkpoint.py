@@ -12,7 +12,6 @@ import pickle
 import re
 import tempfile
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Union
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 
-StateDict = Dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 class CheckpointError(UserError):
@@ -138,15 +137,15 @@ def get_state_dict(checkpoint: dict, path: str) -> StateDict:
 class Match:
     """How the weights of a checkpoint fit a model."""
 
-    matched: List[str] = field(default_factory=list)
-    missing: List[str] = field(default_factory=list)
-    unexpected: List[str] = field(default_factory=list)
-    misshapen: List[str] = field(default_factory=list)
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.describe(most=5)
 
-    def describe(self, most: Optional[int] = None) -> str:
+    def describe(self, most: int | None = None) -> str:
         """Counts, and the keys that do not match: all of them or the first ones of each kind."""
         lines = [
             f'{len(self.matched)} matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected, '
@@ -275,7 +274,7 @@ def _part(key: str) -> str:
     return f'{first}.{rest[0]}' if rest and rest[0].isdigit() else first
 
 
-def to_plain(value: object) -> Union[dict, list, str, int, float, bool, None]:
+def to_plain(value: object) -> dict | list | str | int | float | bool | None:
     """Copy nested data into types that need no pickling: dict, list, str, numbers, None."""
     if isinstance(value, dict):
         return {str(key): to_plain(item) for key, item in value.items()}

@@ -9,18 +9,10 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from helpers import ROOT
-from scopevit.analysis.networks import (
-    Network,
-    Spec,
-    build_model,
-    image_channels,
-    image_size,
-    load_network,
-    parse_size,
-    switch_to_deploy,
-)
-from scopevit.engine.errors import UserError
-from scopevit.engine.launch import load_config
+from scopevit.analysis.spec import Spec, load_network, parse_size
+from scopevit.apis.model import Network, build_model, image_channels, image_size, switch_to_deploy
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError
 
 CONFIG = 'configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
 SHORT = 'scopevit-tiny_8xb128-300e_in1k-256px'

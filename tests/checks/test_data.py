@@ -12,9 +12,10 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from helpers import ROOT, TOY, quiet_toolboxes
-from scopevit.engine.checkpoint import read_checkpoint
-from scopevit.engine.checks import check_channels, check_data, classes_of
-from scopevit.engine.errors import UserError
+from scopevit.checks.channels import check_channels
+from scopevit.checks.data import check_data, classes_of
+from scopevit.utils.checkpoint import read_checkpoint
+from scopevit.utils.errors import UserError
 
 CONFIGS = ROOT / 'configs'
 MASK_RCNN = 'detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes'

@@ -9,7 +9,8 @@ from mmengine.logging import HistoryBuffer
 
 from helpers import ROOT
 from reference.weights import fill
-from scopevit.engine.checkpoint import (
+from scopevit.models import ScopeViT
+from scopevit.utils.checkpoint import (
     CheckpointError,
     check_fits,
     get_state_dict,
@@ -18,7 +19,6 @@ from scopevit.engine.checkpoint import (
     save_checkpoint,
     to_plain,
 )
-from scopevit.models import ScopeViT
 
 NARROW = dict(embed_dims=(16, 32, 32, 64), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4))
 

@@ -1,8 +1,8 @@
 """Errors that a user can mend: the tools print them as one message, without a traceback."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 
 class UserError(RuntimeError):

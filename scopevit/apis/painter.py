@@ -2,7 +2,6 @@
 
 import math
 import os
-from typing import List, Tuple
 
 import cv2
 import mmcv
@@ -13,8 +12,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from .engine.errors import UserError
-from .engine.launch import check_writable
+from ..utils.errors import UserError
+from ..utils.files import check_writable
 
 SMALL = 360  # images whose longer side is below this are enlarged, so that names can be read
 
@@ -111,7 +110,7 @@ def _decode(instances: dict) -> dict:
     return instances
 
 
-def _crop_to_figure(image: np.ndarray, sample: BaseDataElement) -> Tuple[np.ndarray, BaseDataElement]:
+def _crop_to_figure(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, BaseDataElement]:
     """Cut out the box of the one figure that a sample of pose estimation is about, with some margin."""
     left, top, right, bottom = np.asarray(sample.gt_instances.bboxes)[0]
     margin = 0.15 * max(right - left, bottom - top)
@@ -124,7 +123,7 @@ def _crop_to_figure(image: np.ndarray, sample: BaseDataElement) -> Tuple[np.ndar
     return image, sample
 
 
-def _enlarge(image: np.ndarray, sample: BaseDataElement) -> Tuple[np.ndarray, BaseDataElement]:
+def _enlarge(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, BaseDataElement]:
     """Enlarge a small image together with its labels."""
     factor = math.ceil(SMALL / max(image.shape[:2]))
     if factor <= 1:
@@ -160,7 +159,7 @@ def check_picture(path: str) -> None:
     check_writable(os.path.dirname(os.path.abspath(path)), '--out')
 
 
-def save_grid(images: List[np.ndarray], cols: int, path: str, width: int = 1800) -> None:
+def save_grid(images: list[np.ndarray], cols: int, path: str, width: int = 1800) -> None:
     """Write images (H, W, 3) in RGB as one picture, ``cols`` in a row.
 
     Args:

@@ -1,0 +1,148 @@
+"""Models from configs, from timm and from Python files, all as plain networks that take a batch of images."""
+
+import argparse
+import difflib
+import importlib.util
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+
+from mmengine.config import DictAction
+from torch import nn
+
+from ..apis.model import Network, Size, build_model, image_size
+from ..utils.config import load_config
+from ..utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Which model, and how: ``[LABEL=]MODEL[@SIZE][:deploy][?KEY=VALUE&KEY=VALUE...]``.
+
+    Attributes:
+        label: What tables call it.
+        name: A config file, a config of an installed toolbox (``mmdet::...``), ``timm:NAME``, or
+            ``FILE.py:FUNCTION``, a function that returns a model.
+        size: Height and width of its images; None: the usual ones.
+        deploy: Whether to take its form for deployment.
+        options: Settings of the config to override (``model.backbone.with_cp``), else arguments
+            of the function or of timm's ``create_model``.
+    """
+
+    label: str
+    name: str
+    size: Size | None = None
+    deploy: bool = False
+    options: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> 'Spec':
+        """Read what a user wrote.
+
+        Raises:
+            UserError: If it does not have this form.
+        """
+        which, mark, options = text.strip().partition('?')
+        found = re.fullmatch(
+            r'(?:(?P<label>[^=]+)=)?(?P<name>[^=]+?)(?:@(?P<size>[^@:/]*))?(?P<deploy>:deploy)?', which
+        )
+        if not found:
+            raise UserError(f'model {text!r} is not of the form [LABEL=]MODEL[@SIZE][:deploy][?KEY=VALUE&...]')
+        name, size = found['name'], found['size']
+        label = found['label'] or _short(name) + (found['deploy'] or '') + mark + options
+        size = None if size is None else parse_size(size)
+        return cls(label, name, size, bool(found['deploy']), parse_options(options) if mark else {})
+
+
+def parse_options(text: str) -> dict[str, object]:
+    """``KEY=VALUE&KEY=VALUE``, values as --cfg-options takes them.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    pairs = text.split('&')
+    for pair in pairs:
+        if not re.fullmatch(r'[^=]+=.+', pair) or pair.endswith(':deploy'):
+            raise UserError(f'option {pair!r} is not of the form KEY=VALUE; SIZE and :deploy stand before the "?"')
+    parsed = argparse.Namespace()
+    try:
+        DictAction([], 'options')(None, parsed, pairs)
+    except Exception as error:  # of brackets that do not close
+        raise UserError(f'the values of {text!r} cannot be read: {error}') from None
+    return parsed.options
+
+
+def parse_size(text: str) -> Size:
+    """``256`` or ``768x1280``: height and width.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    found = re.fullmatch(r'([1-9]\d*)(?:x([1-9]\d*))?', text)
+    if not found:
+        raise UserError(f'size {text!r} is neither a number of pixels nor HEIGHTxWIDTH, as 256 or 768x1280')
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _short(name: str) -> str:
+    is_config = '::' in name or name.endswith('.py')
+    return os.path.splitext(os.path.basename(name))[0] if is_config else name.rsplit(':', 1)[-1]
+
+
+def load_network(name: str, options: dict[str, object] | None = None) -> tuple[nn.Module, Size | None]:
+    """Build a model (see ``Spec``) with random weights; returns it and its usual size, if that is known.
+
+    Raises:
+        UserError: If there is no such model, or it cannot be built.
+    """
+    options = options or {}
+    if name.startswith('timm:'):
+        return _from_timm(name[len('timm:') :], options)
+    if '::' not in name and re.search(r'\.py:\w+$', name):
+        return _from_function(*name.rsplit(':', 1), options), None
+    cfg = load_config(name, options)
+    try:
+        return Network(build_model(cfg)), image_size(cfg)
+    except UserError as error:
+        raise UserError(f'{name}: {error}') from error
+
+
+def _from_timm(name: str, options: dict[str, object]) -> tuple[nn.Module, Size]:
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            f'timm:{name} needs timm, which is not installed here; install it with --no-deps, and pyyaml, '
+            'huggingface_hub and safetensors beside it, so that it does not replace torch'
+        ) from None
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        raise UserError(f'timm has no model {name}' + (f'; did you mean {" or ".join(close)}?' if close else ''))
+    try:
+        model = timm.create_model(name, pretrained=False, **options)
+    except Exception as error:  # whatever a constructor raises
+        raise UserError(f'timm:{name} cannot be built: {type(error).__name__}: {error}') from error
+    return model, tuple(model.pretrained_cfg['input_size'][1:])
+
+
+def _from_function(path: str, function: str, options: dict[str, object]) -> nn.Module:
+    if not os.path.isfile(path):
+        raise UserError(f'{path} does not exist; models in Python are given as FILE.py:FUNCTION')
+    spec = importlib.util.spec_from_file_location(f'networks_in_{os.path.basename(path)[:-3]}', path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # for what lies beside it
+    try:
+        spec.loader.exec_module(module)
+        if not callable(getattr(module, function, None)):
+            raise UserError(f'{path} has no function {function}')
+        model = getattr(module, function)(**options)
+    except UserError:
+        raise
+    except Exception as error:  # it is a program: whatever it raises, it is the program's
+        raise UserError(f'{path}:{function} failed: {type(error).__name__}: {error}') from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(model, nn.Module):
+        raise UserError(f'{path}:{function} returned a {type(model).__name__}, not a torch.nn.Module')
+    return model
