@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mmengine.config import DictAction
 from torch import nn
 
-from ..apis.model import Network, Size, build_model, image_size
+from ..apis.model import Network, Size, build_model, image_size, runnable
 from ..utils.config import load_config
 from ..utils.errors import UserError
 
@@ -103,7 +103,7 @@ def load_network(name: str, options: dict[str, object] | None = None) -> tuple[n
         return _from_function(*name.rsplit(':', 1), options), None
     cfg = load_config(name, options)
     try:
-        return Network(build_model(cfg)), image_size(cfg)
+        return Network(runnable(cfg, build_model(cfg))[1]), image_size(cfg)
     except UserError as error:
         raise UserError(f'{name}: {error}') from error
 

@@ -10,8 +10,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+from ..utils.checkpoint import check_fits
 from ..utils.config import first_value, walk, without_weights
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 
 Size = tuple[int, int]
 """Height and width."""
@@ -24,11 +25,17 @@ def in_scope(scope: str) -> Iterator[None]:
         yield
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config of any toolbox, without pretrained weights; of a tracker, its detector.
+def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
+    """The model of a config of any toolbox, on the CPU, for one process.
+
+    Args:
+        cfg: The config; it stays as it is.
+        checkpoint: Checkpoint whose weights it is to have; without one they are random, whatever
+            pretrained weights the config names.
 
     Raises:
         UserError: If it cannot be built.
+        CheckpointError: If the checkpoint cannot be read or is of another model.
     """
     if not isinstance(cfg.get('model'), dict):
         raise UserError('this config has no model')
@@ -39,14 +46,18 @@ def build_model(cfg: Config) -> nn.Module:
         if part.get('type') in ('SyncBN', 'MMSyncBN'):  # one process has nothing to synchronise with
             part['type'] = 'BN'
     try:
-        with in_scope(cfg.get('default_scope', 'mmengine')), _silence():
-            return runnable(cfg, MODELS.build(settings))[1]
+        with in_scope(cfg.get('default_scope', 'mmengine')), silence():
+            model = MODELS.build(settings)
     except Exception as error:  # whatever a constructor raises
-        raise UserError(f'the model cannot be built: {type(error).__name__}: {error}') from error
+        raise UserError(f'the model cannot be built: {one_line(error)}') from error
+    if checkpoint is not None:
+        check_fits(model, checkpoint)  # and loads it
+    return model
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
+    """Keep warnings and what libraries log of themselves from the screen."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:

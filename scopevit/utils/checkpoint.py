@@ -10,7 +10,6 @@ import importlib
 import os
 import pickle
 import re
-import tempfile
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +20,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from .errors import UserError
+from .files import whole_file
 
 StateDict = dict[str, Tensor]
 
@@ -101,19 +101,9 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
     path = os.path.abspath(path)
     if os.path.exists(path):
         raise UserError(f'{path} exists already and is left as it is; choose another name or remove it')
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix='.tmp')
-    except OSError as error:
-        raise UserError(f'cannot write {path}: {error.strerror}') from None
-    try:
-        with os.fdopen(handle, 'wb') as file:  # given a path, torch would write its random name into the file
-            torch.save(checkpoint, file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.remove(temporary)
-        raise
+    # Given a path, torch would write its random name into the file.
+    with whole_file(path) as temporary, open(temporary, 'wb') as file:
+        torch.save(checkpoint, file)
 
 
 def get_state_dict(checkpoint: dict, path: str) -> StateDict:

@@ -18,3 +18,8 @@ def user_errors() -> Iterator[None]:
         # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
         message = str(error).rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]
         sys.exit(f'error: {message.strip()}')
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """An exception's kind and message in one line of at most ``most`` characters and its kind."""
+    return f'{type(error).__name__}: {" ".join(str(error).split())[:most]}'

@@ -3,12 +3,18 @@
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .errors import UserError
 
 
 def check_writable(folder: str, option: str = '--work-dir') -> None:
-    """Make a folder, and make sure that files can be written there, before hours of work."""
+    """Make a folder, and make sure that files can be written there, before hours of work.
+
+    Raises:
+        UserError: If they cannot; it names the option to choose another folder with.
+    """
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -18,19 +24,57 @@ def check_writable(folder: str, option: str = '--work-dir') -> None:
 
 
 def check_file(path: str, option: str) -> None:
-    """Make sure that a file can be written, before the measurement.
+    """Make sure that a file can be written, before the work whose result it is to hold.
 
     Raises:
-        UserError: If not.
+        UserError: If it cannot.
     """
     if os.path.isdir(path):
         raise UserError(f'{option} {path} is a folder; name a file')
     check_writable(os.path.dirname(os.path.abspath(path)), option)
 
 
-def write_json(path: str, data: dict) -> None:
-    """Write a file at once, so that nobody meets half of it."""
-    unfinished = f'{path}.unfinished'
-    with open(unfinished, 'w') as file:
-        json.dump(data, file, indent=1)
-    os.replace(unfinished, path)
+@contextmanager
+def whole_file(path: str) -> Iterator[str]:
+    """Write a file all or nothing: under another name beside it, which becomes ``path`` once the block has ended.
+
+    Yields:
+        The name to write to, an empty file with the suffix of ``path``.
+
+    Raises:
+        UserError: If it cannot be written. ``path`` is then as it was, and nothing is left beside it.
+    """
+    path = os.path.abspath(path)
+    folder, suffix = os.path.dirname(path), os.path.splitext(path)[1]
+    temporary = None
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix='.', suffix=suffix)
+        os.close(handle)
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp leaves a file to its owner alone
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise UserError(f'cannot write {path} ({error.strerror or error})') from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: str, data: object, indent: int = 1) -> None:
+    """Write a JSON file all or nothing.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    with whole_file(path) as temporary, open(temporary, 'w') as file:
+        json.dump(data, file, indent=indent)

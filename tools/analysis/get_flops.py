@@ -14,7 +14,7 @@ from mmengine.config import DictAction
 
 from scopevit.analysis import CONVENTION, Count, count
 from scopevit.analysis.reporting import markdown
-from scopevit.apis.model import build_model, image_channels, image_size, tensor_call
+from scopevit.apis.model import build_model, image_channels, image_size, runnable, tensor_call
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 
@@ -57,7 +57,7 @@ def get_flops(args: argparse.Namespace) -> None:
     if args.shape is not None and min(args.shape) < 1:
         raise UserError('--shape takes a height and a width of at least 1')
     torch.manual_seed(0)  # a detector's proposals depend on its weights
-    model = build_model(cfg)
+    model = runnable(cfg, build_model(cfg))[1]
     size = args.shape or image_size(cfg)
     if size is None:
         raise UserError('this config does not say what size its images have; give --shape HEIGHT WIDTH')

@@ -10,20 +10,16 @@ a ``switch_to_deploy``, as ScopeViT and some of mmpretrain's have.
 
 import argparse
 
-from mmengine.registry import MODELS, init_default_scope
-
-from scopevit.utils.checkpoint import check_fits, read_checkpoint, save_checkpoint, to_plain
-from scopevit.utils.config import forget_pretrained, load_config
+from scopevit.apis.model import build_model
+from scopevit.utils.checkpoint import read_checkpoint, save_checkpoint, to_plain
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 
 
 def deploy(config: str, path: str, out: str) -> None:
     """Write the checkpoint ``path`` of ``config`` in the deploy form to ``out``."""
     cfg = load_config(config)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    forget_pretrained(cfg.model)
-    model = MODELS.build(cfg.model)
-    check_fits(model, path)  # and loads it
+    model = build_model(cfg, path)
     backbone = getattr(model, 'backbone', None)
     if not hasattr(backbone, 'switch_to_deploy'):
         raise UserError(f'the backbone {type(backbone).__name__} of {config} has no deploy form')

@@ -22,11 +22,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from scopevit.utils.checkpoint import check_fits
-from scopevit.utils.config import forget_pretrained, load_config
+from scopevit.apis.model import build_model
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_writable
 
@@ -82,14 +82,8 @@ def build(cfg: Config, checkpoint: str) -> Network:
     scope = cfg.get('default_scope')
     if scope not in ('mmpretrain', 'mmdet', 'mmseg', 'mmpose'):
         raise UserError(f"the config's default_scope is {scope}; supported are mmpretrain, mmdet, mmseg and mmpose")
-    if not isinstance(cfg.get('model'), dict):
-        raise UserError('this config has no model')
     init_default_scope(scope)
-    forget_pretrained(cfg.model)
-    with explained('the model cannot be built'):
-        model = MODELS.build(cfg.model)
-    check_fits(model, checkpoint)  # and loads it
-    model.eval()
+    model = build_model(cfg, checkpoint).eval()
     if hasattr(model.backbone, 'switch_to_deploy'):
         model.backbone.switch_to_deploy()
     return Network(model, scope).eval()
