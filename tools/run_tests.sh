@@ -9,8 +9,7 @@ show_help "$@"
 bash tools/setup.sh
 unset PYTHON VIRTUAL_ENV # run in what was just set up, whatever is active
 source tools/env.sh
-"$PYTHON" -m ruff check .
-"$PYTHON" -m ruff format --check .
+bash tools/lint.sh
 workers=$(nproc)
 workers=$((workers < 4 ? workers : 4))
 "$PYTHON" -m pytest -n "$workers" --maxschedchunk 1 "$@"

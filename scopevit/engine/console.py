@@ -17,13 +17,13 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
 from ..apis.model import backbone_of
 from ..utils.errors import UserError
+from ..utils.wrappers import unwrap
 from .hooks import PretrainedBackboneHook
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -84,9 +84,10 @@ class QuietRunner(Runner):
 
         MMEngine, which has added the rank to ``seed``, draws another for each data loader.
         """
-        sampler = dataloader.get('sampler') if isinstance(dataloader, dict) else None
-        if diff_rank_seed and seed is not None and isinstance(sampler, dict):
-            dataloader = {**dataloader, 'sampler': {'seed': seed - get_rank(), **sampler}}
+        if diff_rank_seed and seed is not None and isinstance(dataloader, dict):
+            sampler = dataloader.get('sampler')
+            if isinstance(sampler, dict):
+                dataloader = {**dataloader, 'sampler': {'seed': seed - get_rank(), **sampler}}
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def build_train_loop(self, loop: object) -> object:
@@ -124,8 +125,7 @@ def log_summary(runner: Runner, config: str) -> None:
     Args:
         config: Name of the config.
     """
-    cfg, model = runner.cfg, runner.model
-    model = model.module if is_model_wrapper(model) else model
+    cfg, model = runner.cfg, unwrap(runner.model)
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     try:
@@ -189,7 +189,7 @@ def _schedule(runner: Runner) -> str:
     rate = f', learning rate {optimizer["lr"]:g}' if isinstance(optimizer.get('lr'), (int, float)) else ''
     scaling = runner.cfg.get('auto_scale_lr') or {}
     if rate and scaling.get('enable'):
-        rate += f' for {_counted(scaling.base_batch_size, "image")}, scaled to the batch'
+        rate += f' for {_counted(scaling["base_batch_size"], "image")}, scaled to the batch'
     return f'{length}, {optimizer.get("type", "an optimizer")}{rate}'
 
 

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..apis.model import backbone_of
 from ..utils.checkpoint import read_checkpoint
 from ..utils.errors import UserError
+from ..utils.wrappers import unwrap
 from .console import is_first_process
 
 # Toolboxes whose models compute in bfloat16. mmdet would round the boxes of RoIs to it, by up to 4 pixels at 1,333, and
@@ -182,8 +182,7 @@ def _set_cudnn_benchmark(cfg: Config, wanted: bool | str, one_size: bool) -> Non
 
 def _set_cudnn_attention(wanted: bool | str, one_size: bool) -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    if wanted == 'auto':
-        wanted = before and one_size
+    wanted = before and one_size if wanted == 'auto' else bool(wanted)
     torch.backends.cuda.enable_cudnn_sdp(wanted)
     if before and not wanted:
         _log('Attention leaves cuDNN out, which would plan for each size of images (gpu.cudnn_attention=True uses it)')
@@ -211,7 +210,7 @@ def has_one_size(cfg: Config, split: str = 'train') -> bool:
 
 
 def _gives_one_size(dataset: dict) -> bool:
-    if _ends_in_one_size(dataset.get('pipeline') or ()):
+    if _ends_in_one_size(dataset.get('pipeline') or []):
         return True
     within = dataset.get('datasets') or [dataset[key] for key in ('dataset',) if key in dataset]
     return bool(within) and all(map(_gives_one_size, within))
@@ -241,7 +240,7 @@ def compile_backbone(runner: Runner, training: bool = True) -> None:
     Raises:
         UserError: If the model has no backbone.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap(runner.model)
     try:
         _, backbone = backbone_of(model)
     except UserError as error:

@@ -3,12 +3,12 @@
 from mmengine.dist import all_reduce_params
 from mmengine.hooks import EMAHook, Hook
 from mmengine.hooks import SyncBuffersHook as MMEngineSyncBuffersHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..apis.model import backbone_of
 from ..registry import HOOKS
 from ..utils.checkpoint import load_backbone
+from ..utils.wrappers import unwrap
 
 
 @HOOKS.register_module()
@@ -31,7 +31,7 @@ class PretrainedBackboneHook(Hook):
         if runner.iter > 0:
             runner.logger.info(f'Resumed at iteration {runner.iter}: pretrained weights not loaded again')
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         _, backbone = backbone_of(model)
         match = load_backbone(backbone, self.checkpoint)
         runner.logger.info(f'Backbone from {self.checkpoint}: {match}')

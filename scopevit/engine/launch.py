@@ -77,7 +77,7 @@ def keep_freed_memory() -> None:
     the environment says of that (``MALLOC_...``) holds; other C libraries are left alone.
     """
     libc = ctypes.CDLL(None) if os.name == 'posix' else None
-    if hasattr(libc, 'mallopt') and not any(name.startswith('MALLOC_') for name in os.environ):
+    if libc is not None and hasattr(libc, 'mallopt') and not any(name.startswith('MALLOC_') for name in os.environ):
         libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # glibc takes no more
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
@@ -96,7 +96,7 @@ def end_loaders(runner: Runner) -> None:
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         for holder in ('dataloader', 'dataloader_iterator'):  # loops by epochs and by iterations
             iterator = getattr(getattr(loop, holder, None), '_iterator', None)
-            if hasattr(iterator, '_shutdown_workers'):
+            if iterator is not None and hasattr(iterator, '_shutdown_workers'):
                 iterator._shutdown_workers()
 
 

@@ -57,11 +57,12 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return
         rate = self.paramwise_cfg['layer_decay_rate']
         name, backbone = backbone_of(module)
-        if not hasattr(backbone, 'get_layer_depth'):
+        depth_of = getattr(backbone, 'get_layer_depth', None)
+        if depth_of is None:
             raise UserError(
                 f'layer-wise decay needs a backbone with get_layer_depth, which {type(backbone).__name__} lacks'
             )
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
-            depth, num_layers = backbone.get_layer_depth(names[id(group['params'][0])], f'{name}.')
+            depth, num_layers = depth_of(names[id(group['params'][0])], f'{name}.')
             group['lr'] = group.get('lr', self.base_lr) * rate ** (num_layers - 1 - depth)

@@ -1,8 +1,10 @@
 """What MMEngine 0.10.7 does not know of newer Pythons and of this package."""
 
+import importlib.machinery
 import importlib.util
 import pkgutil
 import sys
+import types
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +15,7 @@ MODULE2PACKAGE.setdefault('scopevit', 'scopevit')
 
 # Python 3.14 has removed it; MMEngine asks it whether mmcv has its operators.
 if not hasattr(pkgutil, 'find_loader'):
-    pkgutil.find_loader = importlib.util.find_spec
+    pkgutil.find_loader = importlib.util.find_spec  # type: ignore[assignment]
 
 
 def leave_out_new_transformers() -> None:
@@ -27,13 +29,13 @@ def leave_out_new_transformers() -> None:
     if spec is None or spec.origin is None or 'mmpretrain' in sys.modules or _major_version('transformers') < 5:
         return
     path = Path(spec.origin).parent / 'utils' / 'dependency.py'
-    alone = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(alone)
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    module = types.ModuleType(name)
     try:
-        alone.loader.exec_module(module)
+        loader.exec_module(module)
     except ImportError:  # something that mmpretrain needs is missing, which it says when it is imported
         return
-    module.WITH_MULTIMODAL = False
+    vars(module)['WITH_MULTIMODAL'] = False
     sys.modules[name] = module
 
 

@@ -183,14 +183,15 @@ def fitting_torchvision(torch: str) -> str:
 def check_torch() -> Iterator[Finding]:
     version = version_of('torch')
     error = import_error('torch')
-    if error is not None and version is None:
-        yield Finding('torch is not installed', 'pip install torch torchvision')
+    if version is None:
+        if error is not None:
+            yield Finding('torch is not installed', 'pip install torch torchvision')
     elif error is not None:
         yield Finding(
             f'torch {version} cannot be imported: {_words(error)}',
             f'pip install --force-reinstall --no-deps torch=={_plain(version)}',
         )
-    elif version and numbers(version) < OLDEST_TORCH:
+    elif numbers(version) < OLDEST_TORCH:
         remedy = f"pip install --upgrade 'torch>={_dotted(OLDEST_TORCH)}' torchvision"
         yield Finding(f'torch {version} is too old', remedy)
 
@@ -243,9 +244,11 @@ def check_mmcv() -> Iterator[Finding]:
             f'nothing, unless you need those: {COMPILE_MMCV}',
             stops=False,
         )
-    elif import_error('mmcv._ext') is not None:
-        why = _words(import_error('mmcv._ext'))
-        yield Finding(f"mmcv's operators were compiled for another torch: {why}", f'{again}, or {COMPILE_MMCV}')
+        return
+    error = import_error('mmcv._ext')
+    if error is not None:
+        found = f"mmcv's operators were compiled for another torch: {_words(error)}"
+        yield Finding(found, f'{again}, or {COMPILE_MMCV}')
 
 
 def check_toolbox() -> Iterator[Finding]:
@@ -322,7 +325,7 @@ def check_gpu() -> Iterator[Finding]:
     if driver and not gpus_of_torch():
         cuda = cuda_of_torch()
         if cuda is None:
-            plain = _plain(version_of('torch'))
+            plain = _plain(version_of('torch') or '')
             remedy = f'pip uninstall -y torch torchvision && pip install torch=={plain} torchvision'
             why = f'torch {version_of("torch")} is a CPU build'
         else:

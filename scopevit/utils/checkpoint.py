@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from .errors import UserError
 from .files import whole_file
+from .wrappers import unwrap
 
 StateDict = dict[str, Tensor]
 
@@ -184,7 +184,7 @@ def check_fits(model: nn.Module, path: str) -> None:
         CheckpointError: If it cannot be read, a weight is missing or of another shape, or
             there are weights for more layers than the model has.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap(model)
     weights = get_state_dict(read_checkpoint(path), path)
     match = Match()
     try:
@@ -217,7 +217,7 @@ def check_backbone_matches(model: nn.Module, path: str) -> None:
     Raises:
         CheckpointError: If no weight of the backbone is in the checkpoint.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap(model)
     match = match_weights(model, get_state_dict(read_checkpoint(path), path))
     if hasattr(model, 'backbone') and not any(key.startswith('backbone.') for key in match.matched):
         raise CheckpointError(
