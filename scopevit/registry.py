@@ -5,6 +5,7 @@ scope: MMEngine imports ``scopevit.registry`` when it meets the prefix, and each
 imports its ``locations`` when it is first asked.
 """
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -13,6 +14,7 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='scopevit', locations=['scopevit.models'])
+DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='scopevit', locations=['scopevit.engine'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='scopevit', locations=['scopevit.engine'])
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='scopevit', locations=['scopevit.engine'])
 OPTIM_WRAPPERS = Registry(

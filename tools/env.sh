@@ -48,7 +48,7 @@ launch() {
         rendezvous=(--nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}"
             --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}")
     fi
-    exec "$PYTHON" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node="$nproc" "$@" --launcher pytorch
+    exec "$PYTHON" "$root/tools/launch.py" "${rendezvous[@]}" --nproc-per-node="$nproc" "$@" --launcher pytorch
 }
 
 # slurm_launch PARTITION JOB_NAME SCRIPT ARGS...: one task for each GPU; GRES=none asks for CPUs only.

@@ -1,11 +1,9 @@
 """Train a model from a config of any of the four toolboxes."""
 
 import argparse
-import glob
-import os
 
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from scopevit.checks.channels import check_channels
 from scopevit.checks.data import check_data
@@ -13,6 +11,8 @@ from scopevit.checks.failures import failures_explained
 from scopevit.engine.console import log_summary, progress_shown
 from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
+from scopevit.engine.preemption import Stopped
+from scopevit.engine.resume import settle_resume
 from scopevit.swap import load_and_swap
 from scopevit.utils.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.utils.config import load_config
@@ -80,17 +80,9 @@ def check_start(cfg: Config, runner: Runner) -> None:
         if cfg.get('load_from'):
             check_backbone_matches(runner.model, cfg.load_from)
         return
-    checkpoint = cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
-    if checkpoint is not None:
-        check_fits(runner.model, checkpoint)
-        check_loss_scale(cfg, checkpoint)
-        return
-    saved = glob.glob(os.path.join(glob.escape(runner.work_dir), '*.pth'))
-    if saved:
-        raise UserError(
-            f'--resume: {runner.work_dir} does not say which checkpoint is the last (no last_checkpoint file); '
-            f'name one, for example --resume {max(saved, key=os.path.getmtime)}'
-        )
+    if cfg.get('load_from'):
+        check_fits(runner.model, cfg.load_from)
+        check_loss_scale(cfg, cfg.load_from)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -100,6 +92,7 @@ def train(args: argparse.Namespace) -> None:
         cfg = load_and_swap(args.config, args.swap_backbone, args.cfg_options)
     merge_arguments(cfg, args)
     prepare(cfg, args)
+    settle_resume(cfg)
     runner = build_runner(cfg)
     check_start(cfg, runner)
     check_channels(runner.model)
@@ -108,15 +101,21 @@ def train(args: argparse.Namespace) -> None:
         log_summary(runner, args.config)
     if args.compile:
         compile_backbone(runner)
-    with failures_explained(runner, args.config), progress_shown(runner):
-        runner.train()
-    end_loaders(runner)
+    try:
+        with failures_explained(runner, args.config), progress_shown(runner):
+            runner.train()
+    finally:
+        end_loaders(runner)
 
 
 def main() -> None:
     args = parse_args()
     with user_errors():
-        train(args)
+        try:
+            train(args)
+        except Stopped:
+            leave_processes()
+            raise
         leave_processes()
 
 

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader
 
 from ..apis.model import backbone_of
 from ..utils.errors import UserError
@@ -55,7 +54,7 @@ def is_first_process() -> bool:
     return not int(next(filter(None, map(os.environ.get, variables)), 0))
 
 
-class _UntilTheFirstIteration(logging.Filter):
+class UntilTheFirstIteration(logging.Filter):
     """Lets through warnings and the words of this package alone, until it is opened."""
 
     is_open = False
@@ -66,44 +65,18 @@ class _UntilTheFirstIteration(logging.Filter):
         return self.is_open or record.pathname.startswith(PACKAGE + os.sep)
 
 
-class QuietRunner(Runner):
-    """MMEngine's Runner with a screen that can be read; its log file is the same."""
+class ScreenHook(Hook):
+    """Opens the screen's filter at the first iteration.
 
-    def build_logger(self, *args: object, **options: object) -> logging.Logger:
-        logger = super().build_logger(*args, **options)
-        self.screen = _UntilTheFirstIteration()
-        for handler in screen_handlers(logger):
-            handler.addFilter(self.screen)
-        return logger
+    Args:
+        screen: The filter.
+    """
 
-    @staticmethod
-    def build_dataloader(
-        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
-    ) -> DataLoader:
-        """Processes with seeds of their own have one order of the data, that of the seed which they would share.
-
-        MMEngine, which has added the rank to ``seed``, draws another for each data loader.
-        """
-        if diff_rank_seed and seed is not None and isinstance(dataloader, dict):
-            sampler = dataloader.get('sampler')
-            if isinstance(sampler, dict):
-                dataloader = {**dataloader, 'sampler': {'seed': seed - get_rank(), **sampler}}
-        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-
-    def build_train_loop(self, loop: object) -> object:
-        self.register_hook(_ScreenHook(self.screen), priority='VERY_LOW')
-        return super().build_train_loop(loop)
-
-    def build_test_loop(self, loop: object) -> object:
-        self.register_hook(_ScreenHook(self.screen), priority='VERY_LOW')
-        return super().build_test_loop(loop)
-
-
-class _ScreenHook(Hook):
-    def __init__(self, screen: _UntilTheFirstIteration) -> None:
+    def __init__(self, screen: UntilTheFirstIteration) -> None:
         self.screen = screen
 
     def before_train(self, runner: Runner) -> None:
+        """Say where a training goes on."""
         if runner.iter:
             epoch = f'epoch {runner.epoch}, ' if isinstance(runner.train_loop, EpochBasedTrainLoop) else ''
             runner.logger.info(f'The training goes on from {epoch}iteration {runner.iter}')
@@ -160,7 +133,7 @@ def _data(loader: object) -> str:
 def _weights(runner: Runner) -> str:
     cfg = runner.cfg
     if cfg.get('resume'):
-        return f'go on from {cfg.get("load_from") or find_latest_checkpoint(runner.work_dir) or "the beginning"}'
+        return f'go on from {cfg.load_from}'
     pretrained = [hook.checkpoint for hook in runner.hooks if isinstance(hook, PretrainedBackboneHook)]
     if pretrained:
         return f'backbone of {pretrained[-1]}'

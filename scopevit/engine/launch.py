@@ -18,8 +18,10 @@ from mmengine.runner import Runner
 from ..utils.config import add_config_options
 from ..utils.errors import UserError
 from ..utils.files import check_writable
-from .console import QuietRunner, silence_useless_warnings
+from .console import silence_useless_warnings
 from .gpu_settings import gpu_settings, settle_gpu
+from .preemption import end_with_launcher
+from .runner import QuietRunner
 
 # Environment variables in which a launcher states rank, local rank and world size.
 _LAUNCHER_VARIABLES = {
@@ -60,6 +62,8 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
     silence_useless_warnings()
     name_broken_images()
     cfg.launcher = args.launcher
+    if args.launcher == 'pytorch':
+        end_with_launcher()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if torch.cuda.is_available():
         settle_gpu(cfg, split)

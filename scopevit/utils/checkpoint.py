@@ -10,6 +10,7 @@ import importlib
 import os
 import pickle
 import re
+import zipfile
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +72,7 @@ def read_checkpoint(path: str) -> dict:
         raise CheckpointError(f'checkpoint {path} does not exist; check the path')
     try:
         with get_local_path(path) as local:
+            _check_archive(local)
             checkpoint = torch.load(local, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged file can end in nearly any exception
         refused = _REFUSED.search(str(error))
@@ -90,6 +92,22 @@ def read_checkpoint(path: str) -> dict:
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
     return checkpoint
+
+
+def _check_archive(path: str) -> None:
+    """Compare the content of a file in torch's format with its checksums, which torch itself does not.
+
+    Raises:
+        pickle.UnpicklingError: If it is damaged, or compressed, so that it may be larger than it looks.
+    """
+    if not zipfile.is_zipfile(path):  # torch's older format has no checksums
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise pickle.UnpicklingError('compressed entries')
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise pickle.UnpicklingError(f'wrong checksum of {damaged}')
 
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:

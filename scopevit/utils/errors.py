@@ -18,6 +18,9 @@ def user_errors() -> Iterator[None]:
         # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
         message = str(error).rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]
         sys.exit(f'error: {message.strip()}')
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

@@ -1,0 +1,147 @@
+"""Training data whose order and augmentation follow from seed and position alone, so that a run can go on anywhere.
+
+MMEngine draws augmentations from one random stream for each worker process: what becomes of an image depends on
+which worker reads it and on how long that worker has lived. Here each item has a random state of its own, made from
+the seed, the process, the epoch and the item's place in it.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from torch.utils.data import BatchSampler, Dataset, Sampler, get_worker_info
+
+from ..registry import DATA_SAMPLERS
+
+
+class Place(int):
+    """An item's index that knows its place in the run, from which its random state follows.
+
+    Attributes:
+        epoch: How often the data have been gone through before.
+        number: How many items of this epoch this process takes before.
+    """
+
+    epoch: int
+    number: int
+
+    @classmethod
+    def of(cls, index: int, epoch: int, number: int) -> 'Place':
+        """The index at a place."""
+        place = cls(index)
+        place.epoch, place.number = epoch, number
+        return place
+
+    def __reduce__(self) -> tuple:
+        """To worker processes it goes with its attributes."""
+        return Place.of, (int(self), self.epoch, self.number)
+
+
+@DATA_SAMPLERS.register_module()
+class PlacedBatchSampler(Sampler):
+    """Batches of indices that know their places; it can begin at any batch without reading what comes before.
+
+    Args:
+        sampler: Gives the indices of the data.
+        batch_size: Indices in a batch.
+        drop_last: Whether to leave out a last batch that is not full.
+        batches: Config of a batch sampler that forms the batches, such as mmdet's AspectRatioBatchSampler.
+        done: Of a run that goes on the batches that were trained, ``iter``, and, if it counts epochs, the whole ones
+            among them, ``epoch``, and the batches of each, ``epoch_length``.
+
+    Attributes:
+        first: Batches that the next iteration leaves out.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        batch_size: int,
+        drop_last: bool = False,
+        batches: dict | None = None,
+        done: dict | None = None,
+    ) -> None:
+        self.sampler = sampler  # MMEngine tells it the epoch
+        self.batch_size = batch_size
+        self.inner: Sampler = BatchSampler(sampler, batch_size, drop_last)
+        if batches is not None:
+            self.inner = MMENGINE_DATA_SAMPLERS.build(
+                batches, default_args=dict(sampler=sampler, batch_size=batch_size)
+            )
+        done = done or dict(iter=0)
+        self.first = done['iter'] - done.get('epoch', 0) * len(self)
+        if 'epoch' in done and (done['epoch_length'] != len(self) or not 0 <= self.first < len(self)):
+            self.first = 0  # other data, or another batch: the epoch begins again
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the sampler is told; 0 for one that never ends."""
+        return getattr(self.sampler, 'epoch', 0)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        batches = iter(self.inner)
+        number = left_out = 0
+        first, self.first = self.first, 0
+        while left_out < first:
+            batch = next(batches, None)
+            if batch is None:
+                if not number:  # there are no data at all
+                    return
+                self.sampler.set_epoch(self.epoch + 1)  # type: ignore[attr-defined]
+                batches, number = iter(self.inner), 0
+            else:
+                left_out, number = left_out + 1, number + len(batch)
+        for batch in batches:
+            yield [Place.of(index, self.epoch, number + i) for i, index in enumerate(batch)]
+            number += len(batch)
+
+    def __len__(self) -> int:
+        return len(self.inner)  # type: ignore[arg-type]
+
+
+class PlacedItems:
+    """Reads a batch's items, each under the random state of its place; a data set's ``__getitems__``.
+
+    Args:
+        dataset: Where the items are.
+        seed: Seed of the run.
+        rank: Number of this process.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, rank: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.rank = rank
+
+    def __call__(self, places: Sequence[Place]) -> list:
+        if get_worker_info() is not None:
+            return [self._read(place) for place in places]
+        with random_state_kept():  # in the training's own process
+            return [self._read(place) for place in places]
+
+    def _read(self, place: Place) -> object:
+        key = f'{self.seed} {self.rank} {place.epoch} {place.number}'.encode()
+        digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+        random.seed(digest)
+        np.random.seed(digest % 2**32)
+        torch.default_generator.manual_seed(digest % 2**63)
+        return self.dataset[int(place)]
+
+
+@contextmanager
+def random_state_kept(gpu: bool = False) -> Iterator[None]:
+    """Leave the random states of Python, NumPy and torch as they were, that of the GPU only if asked for."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpu = torch.cuda.get_rng_state() if gpu and torch.cuda.is_available() else None
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu)

@@ -1,0 +1,128 @@
+"""Trainings that are told to stop: they save after the iteration that is running, and end."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+from torch import distributed
+
+from .hooks import INTERRUPTED, CheckpointHook
+
+SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name))
+"""What asks a training to stop; Slurm is told by ``--signal=USR1@60`` to send SIGUSR1 a minute before the end."""
+PATIENCE = 45
+"""Seconds in which a training whose launcher is gone has to have ended."""
+_PR_SET_PDEATHSIG = 1  # of sys/prctl.h
+
+
+class Stopped(SystemExit):
+    """A training has ended because of a signal; the exit status is 128 and the signal's number."""
+
+
+class StopHook(Hook):
+    """Save and end after the iteration in which a process is sent one of ``SIGNALS``; a second one ends it at once."""
+
+    priority = 'LOWEST'  # after checkpoints that are due anyway
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.group: Any = None
+        self.parent = os.getppid()
+        self._before: dict[int, Any] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Listen to the signals."""
+        if get_world_size() > 1:
+            self.group = distributed.new_group(backend='gloo')  # a GPU would have to be waited for
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the signals to whoever had them before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.signal is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.signal = number
+        if os.getppid() != self.parent and hasattr(signal, 'alarm'):
+            signal.alarm(PATIENCE)  # ends the process, should others be gone for which it waits
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, *args: object, **options: object) -> None:
+        """Stop here if any process has been told to, unless gradients are being accumulated."""
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        ends_epoch = getattr(runner, 'counts_epochs', False) and batch_idx + 1 == len(runner.train_dataloader)
+        if (runner.iter + 1) % accumulated == 0 and not ends_epoch and self._is_told():
+            self._stop(runner, runner.epoch, runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Stop between epochs."""
+        if getattr(runner, 'counts_epochs', False) and self._is_told():
+            self._stop(runner, runner.epoch + 1, runner.iter)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, *args: object, **options: object) -> None:
+        """Stop in a validation, at a batch that all processes have."""
+        loader = runner.val_dataloader
+        common = len(loader.dataset) // get_world_size() // (loader.batch_size or 1)
+        if batch_idx < common and self._is_told():
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook) and hook._ema_started(runner):
+                    hook._swap_ema_parameters()  # the model has the averaged weights meanwhile
+            self._stop(runner, runner.epoch, runner.iter)
+
+    def _is_told(self) -> bool:
+        """Whether any process has been sent a signal; of another one's it learns here."""
+        if self.group is None:
+            return self.signal is not None
+        told = torch.tensor([self.signal or 0])
+        try:
+            distributed.all_reduce(told, distributed.ReduceOp.MAX, self.group)
+        except RuntimeError:
+            if self.signal is None:
+                raise
+            raise Stopped(128 + self.signal) from None  # another process has ended already
+        self.signal = int(told) or None
+        return self.signal is not None
+
+    def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
+        saving = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        name = signal.Signals(self.signal or 0).name
+        if saving is None:
+            runner.logger.warning(f'{name}: the training ends; without a CheckpointHook nothing is saved')
+            raise Stopped(128 + (self.signal or 0))
+        if saving.saved_at != (epoch, iteration):
+            saving.save_as(runner, f'{INTERRUPTED}iter_{iteration}.pth', dict(epoch=epoch, iter=iteration))
+        runner.logger.warning(f'{name}: saved {saving.last_ckpt}; --resume goes on from there')
+        raise Stopped(128 + (self.signal or 0))
+
+
+def end_with_launcher() -> None:
+    """Let this process be sent SIGTERM when the process that started it ends; on Linux alone."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def start_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
+    """Begin a data loader's process: signals to all of a training are left to the training itself.
+
+    Args:
+        initialise: What the data loader's own ``worker_init_fn`` is.
+        worker: Number of the process.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, 'alarm'):  # the training sends SIGTERM, too, to one that does not end by itself
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE))
+    if initialise is not None:
+        initialise(worker)

@@ -1,0 +1,212 @@
+"""MMEngine's Runner with a screen that can be read, and trainings that can be stopped and go on anywhere."""
+
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.dist import get_rank, is_main_process
+from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import Generator
+from torch.utils.data import DataLoader
+
+from ..utils.files import whole_file
+from ..utils.wrappers import unwrap
+from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
+from .hooks import CheckpointHook, GoOnHook
+from .loading import PlacedItems
+from .preemption import StopHook, start_worker
+from .resume import ScheduleOfConfig, adapt_position, read_resumable
+
+
+class EpochLoop(EpochBasedTrainLoop):
+    """Training by epochs that can go on in the middle of one."""
+
+    def run_epoch(self) -> None:
+        """Run an epoch, or what is left of it."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        for number, batch in enumerate(self.dataloader, getattr(self.dataloader.batch_sampler, 'first', 0)):
+            self.run_iter(number, batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+
+class IterLoop(IterBasedTrainLoop):
+    """Training by iterations that goes on without reading the data before."""
+
+    dataloader_iterator: Any
+
+    def run(self) -> object:
+        """Run the iterations that are left."""
+        if hasattr(self.dataloader.batch_sampler, 'first'):  # it left them out already
+            self.dataloader_iterator = _WithoutTheFirst(self.dataloader_iterator, self._iter)
+        return super().run()
+
+
+class _WithoutTheFirst:
+    """MMEngine takes the batches of the iterations that were run before; the data loader begins after them."""
+
+    def __init__(self, batches: Any, count: int) -> None:
+        self.batches = batches
+        self.count = count
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> object:
+        if self.count:
+            self.count -= 1
+            return None
+        return next(self.batches)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.batches, name)
+
+
+class QuietRunner(Runner):
+    """MMEngine's Runner; its log file is the same.
+
+    Until the first iteration the screen shows what a user needs alone. Checkpoints are written all or nothing, and a
+    training that goes on from one goes on as if it had never stopped.
+    """
+
+    _checkpoint: dict | None = None
+
+    def build_logger(self, *args: Any, **options: Any) -> logging.Logger:
+        """MMEngine's logger, with a filter for the screen."""
+        logger = super().build_logger(*args, **options)
+        self.screen = UntilTheFirstIteration()
+        for handler in screen_handlers(logger):
+            handler.addFilter(self.screen)
+        return logger
+
+    # Building
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """MMEngine's loop; one by epochs or iterations can go on anywhere."""
+        if not isinstance(loop, dict):
+            return loop
+        self.register_hook(ScreenHook(self.screen), priority='VERY_LOW')
+        self.register_hook(GoOnHook())
+        self.register_hook(StopHook())
+        by_type = {'EpochBasedTrainLoop': True, 'IterBasedTrainLoop': False}
+        by_epoch = loop.get('by_epoch', by_type.get(loop.get('type', '')))
+        if by_epoch is None or {'by_epoch', 'type'} <= set(loop):
+            return super().build_train_loop(loop)
+        self.counts_epochs = bool(by_epoch)
+        options = {key: value for key, value in loop.items() if key not in ('by_epoch', 'type')}
+        return (EpochLoop if by_epoch else IterLoop)(**options, runner=self, dataloader=self._train_dataloader)
+
+    counts_epochs: bool | None = None
+    """Whether the training is one of our loops, and by epochs."""
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """MMEngine's loop."""
+        if isinstance(loop, dict):
+            self.register_hook(ScreenHook(self.screen), priority='VERY_LOW')
+        return super().build_test_loop(loop)
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """MMEngine's hooks, but for checkpoints one that removes an old file after the new one is whole."""
+        hooks = dict(hooks or {})
+        saving = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
+        if isinstance(saving, dict) and saving.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
+            hooks['checkpoint'] = {**saving, 'type': CheckpointHook}
+        super().register_default_hooks(hooks)
+
+    def build_dataloader(  # type: ignore[override]
+        self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """MMEngine's data loader; that of the training can begin anywhere and takes nothing from the random state.
+
+        Processes with seeds of their own have one order of the data, that of the seed which they would share:
+        MMEngine, which has added the rank to ``seed``, draws another for each data loader.
+        """
+        if not isinstance(dataloader, dict):
+            return dataloader
+        shared = seed - get_rank() if diff_rank_seed and seed is not None else seed
+        placed = self.counts_epochs is not None and dataloader is self._train_dataloader
+        if shared is not None and diff_rank_seed and isinstance(dataloader.get('sampler'), dict):
+            dataloader = {**dataloader, 'sampler': {'seed': shared, **dataloader['sampler']}}
+        if placed:
+            dataloader = self._with_places(dataloader)
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        # Otherwise it would draw its workers' seeds from the random state of the training.
+        loader.generator = Generator().manual_seed(seed or 0)
+        loader.worker_init_fn = functools.partial(start_worker, loader.worker_init_fn)
+        if placed:
+            loader.dataset.__getitems__ = PlacedItems(loader.dataset, shared or 0, get_rank())
+        return loader
+
+    def _with_places(self, dataloader: dict) -> dict:
+        batches = dataloader.get('batch_sampler')
+        size = dataloader.get('batch_size') or (batches or {}).get('batch_size')
+        placed = dict(type='scopevit.PlacedBatchSampler', batches=batches, done=self._done())
+        if batches is None:
+            placed['drop_last'] = dataloader.get('drop_last', False)
+        kept = {key: value for key, value in dataloader.items() if key != 'drop_last'}
+        return {**kept, 'batch_size': size, 'batch_sampler': placed}
+
+    def _done(self) -> dict | None:
+        """Where the data loader of a training that goes on begins."""
+        if self.resumed_from is None:
+            return None
+        meta = self.resumed_from['meta']
+        if not self.counts_epochs:
+            return dict(iter=meta['iter'])
+        return dict(epoch=meta['epoch'], iter=meta['iter'], epoch_length=(meta.get('run') or {}).get('epoch_length'))
+
+    # Checkpoints
+
+    @property
+    def resumed_from(self) -> dict | None:
+        """The checkpoint that this training goes on from, until it has been loaded; it is read once.
+
+        Raises:
+            CheckpointError: If it cannot be read or no training can go on from it.
+        """
+        if self._resume and self._load_from is not None and not self._has_loaded and self._checkpoint is None:
+            self._checkpoint = read_resumable(self._load_from)
+        return self._checkpoint
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """MMEngine's, for the batch that accumulation makes."""
+        accumulated = getattr(optim_wrapper, '_accumulative_counts', 1)
+        if auto_scale_lr and accumulated > 1:
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / accumulated}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **options: Any) -> None:
+        """MMEngine's, written all or nothing where the folder is one of this machine."""
+        if not is_main_process():
+            return
+        if '://' in out_dir:
+            super().save_checkpoint(out_dir, filename, *args, **options)
+            return
+        with whole_file(os.path.join(out_dir, filename)) as temporary:
+            super().save_checkpoint(*os.path.split(temporary), *args, **options)
+
+    def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
+        """MMEngine's; one to go on from is that of :attr:`resumed_from`, nothing of which is executed."""
+        checkpoint = self.resumed_from if filename == self._load_from else None
+        if checkpoint is None:
+            return super().load_checkpoint(filename, *args, **options)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict=False)
+        self._has_loaded = True
+        return checkpoint
+
+    def resume(self, filename: str, *args: Any, **options: Any) -> None:
+        """MMEngine's; settings of the schedule that were changed since take effect."""
+        checkpoint = self.resumed_from
+        schedule = ScheduleOfConfig(self)
+        super().resume(filename, *args, **options)
+        if checkpoint is not None:
+            adapt_position(self, checkpoint['meta'])
+            schedule.take_effect()
+            GoOnHook.of(self).states = checkpoint.get('random_states')
+        self._checkpoint = None

@@ -1,0 +1,196 @@
+"""A training that was stopped and goes on is the one that was never stopped, bit for bit."""
+
+import itertools
+import os
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.runner import set_random_seed
+
+from helpers import ROOT, tool
+from scopevit.engine.loading import Place, PlacedBatchSampler, PlacedItems
+from scopevit.engine.resume import find_checkpoint, read_resumable, settle_resume
+from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from scopevit.utils.errors import UserError
+
+RANDOM = ROOT / 'tests' / 'data' / 'random_classifier.py'
+# Sends this process a signal after an iteration, as a scheduler would.
+STOPPER = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Stopper(Hook):
+    priority = 'VERY_HIGH'
+
+    def __init__(self, iteration, name):
+        self.iteration, self.name = iteration, name
+
+    def after_train_iter(self, runner, *args, **options):
+        if runner.iter + 1 == self.iteration:
+            os.kill(os.getpid(), getattr(signal, self.name))
+"""
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, (list, tuple)) else a == b
+
+
+def last(work_dir):
+    return read_checkpoint((work_dir / 'last_checkpoint').read_text())
+
+
+@pytest.fixture(scope='module')
+def train(fashion_mnist, tmp_path_factory):
+    """Trains the random config in a folder; with ``stop`` it is sent a signal after that iteration."""
+    folder = tmp_path_factory.mktemp('resume')
+    (folder / 'stopper.py').write_text(STOPPER)
+    loaders = [f'{split}_dataloader.dataset.data_root={fashion_mnist}' for split in ('train', 'val', 'test')]
+
+    def run(name, *words, stop=None, signal='SIGTERM', options=()):
+        options = [*loaders, *options]
+        config = folder / f'{name}_{stop}.py'
+        config.write_text(f'_base_ = {str(RANDOM)!r}\n')
+        if stop is not None:
+            config.write_text(
+                config.read_text() + "custom_imports = dict(imports=['stopper'])\n"
+                f"custom_hooks = [*_base_.custom_hooks, dict(type='Stopper', iteration={stop}, name={signal!r})]\n"
+            )
+        result = tool(
+            'train.py', config, '--work-dir', folder / name, *words, '--cfg-options', *options,
+            env={'PYTHONPATH': f'{folder}:{ROOT}'}, check=False,
+        )  # fmt: skip
+        if stop is None:
+            assert result.returncode == 0, result.stderr[-3000:]
+        return folder / name, result
+
+    return run
+
+
+def numbers(batches):
+    return [[(int(i), i.epoch, i.number) for i in batch] for batch in batches]
+
+
+def test_batches_go_on_where_they_were_left():
+    sampler = DefaultSampler(range(10), seed=3)
+    sampler.set_epoch(2)
+    whole = numbers(PlacedBatchSampler(sampler, 3))
+    assert [len(batch) for batch in whole] == [3, 3, 3, 1]
+    assert [place[1:] for batch in whole for place in batch] == [(2, number) for number in range(10)]
+    rest = PlacedBatchSampler(sampler, 3, done=dict(epoch=2, iter=10, epoch_length=4))
+    assert numbers(rest) == whole[2:]
+    assert numbers(rest) == whole  # the next epoch is whole again
+    assert len(rest) == 4
+    assert numbers(PlacedBatchSampler(sampler, 3, done=dict(epoch=2, iter=10, epoch_length=5))) == whole  # other data
+
+
+def test_batches_of_a_sampler_without_end_go_on_where_they_were_left():
+    def batches(**options):
+        return PlacedBatchSampler(InfiniteSampler(range(7), seed=3), 3, **options)
+
+    whole = numbers(itertools.islice(batches(), 9))
+    assert numbers(itertools.islice(batches(done=dict(iter=5)), 4)) == whole[5:]
+
+
+def test_items_do_not_depend_on_who_reads_them():
+    """Each has a random state of its own, and the training's is left alone."""
+
+    class Noise:
+        def __getitem__(self, index):
+            return index, random.random(), np.random.rand(), torch.rand(1).item()
+
+    def read(places, rank=0):
+        return PlacedItems(Noise(), 5, rank)(places)
+
+    places = [Place.of(7, 1, number) for number in range(3)]
+    set_random_seed(0)
+    expected = torch.rand(1), np.random.rand()
+    set_random_seed(0)
+    all_at_once = read(places)
+    assert (torch.rand(1), np.random.rand()) == expected
+    assert all_at_once == [read([place])[0] for place in pickle.loads(pickle.dumps(places))]
+    assert len({item[1:] for item in [*all_at_once, *read(places, rank=1), *read([Place.of(7, 2, 0)])]}) == 7
+
+
+def write_run(folder, *steps, **meta):
+    """Checkpoints of a run, the later ones newer."""
+    for step in steps:
+        path = folder / f'epoch_{step}.pth'
+        state = dict(state_dict=dict(w=torch.ones(1000)), optimizer={}, message_hub={})
+        save_checkpoint(dict(state, meta={**dict(epoch=step, iter=5 * step), **meta}), path)
+        os.utime(path, (step, step))
+    (folder / 'last_checkpoint').write_text(str(path))
+
+
+def test_newest_whole_checkpoint_is_found(tmp_path):
+    write_run(tmp_path, 1, 2, 3)
+    assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_3.pth')
+    whole = (tmp_path / 'epoch_3.pth').read_bytes()
+    (tmp_path / 'epoch_3.pth').write_bytes(whole[: len(whole) // 2])  # a save that was cut off
+    found = find_checkpoint(tmp_path)
+    assert found.path == str(tmp_path / 'epoch_2.pth')
+    assert [os.path.basename(path) for path, _ in found.passed_over] == ['epoch_3.pth']
+    damaged = bytearray(whole)
+    damaged[whole.index(bytes.fromhex('0000803f') * 8) + 2] ^= 1  # one bit of a weight
+    (tmp_path / 'epoch_3.pth').write_bytes(damaged)
+    assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_2.pth')
+
+
+@pytest.mark.parametrize('content', ['', '/somewhere/else/epoch_2.pth', '/somewhere/else/nothing.pth', '\xff'])
+def test_checkpoint_is_found_whatever_last_checkpoint_says(content, tmp_path):
+    write_run(tmp_path, 1, 2, 3)
+    (tmp_path / 'last_checkpoint').write_bytes(content.encode('latin-1'))
+    assert find_checkpoint(tmp_path).path == str(tmp_path / f'epoch_{2 if "epoch_2" in content else 3}.pth')
+
+
+def test_folder_without_checkpoints_and_one_without_whole_ones(tmp_path):
+    cfg = Config(dict(work_dir=str(tmp_path), resume=True))
+    settle_resume(cfg)
+    assert not cfg.resume
+    (tmp_path / 'epoch_1.pth').write_bytes(b'half')
+    cfg.resume = True
+    with pytest.raises(UserError, match='no training can go on from any checkpoint'):
+        settle_resume(cfg)
+
+
+@pytest.mark.parametrize('epoch', [10**9 * 5, -1, 'x', None, True])
+def test_damaged_position_is_refused(epoch, tmp_path):
+    write_run(tmp_path, 1, epoch=epoch)
+    with pytest.raises(CheckpointError, match='its epoch is'):
+        read_resumable(str(tmp_path / 'epoch_1.pth'))
+
+
+def test_nothing_of_a_checkpoint_is_executed(tmp_path):
+    write_run(tmp_path, 1, config=f'open({str(tmp_path / "proof")!r}, "w")\ngpu_ids = [0]\n')
+    assert 'config' not in read_resumable(str(tmp_path / 'epoch_1.pth'))['meta']
+
+
+@pytest.fixture(scope='module')
+def straight(train):
+    return last(train('straight')[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('iteration', 'signal', 'status'), [(4, 'SIGTERM', 143), (6, 'SIGINT', 130)])
+def test_stopped_and_resumed_training_is_the_uninterrupted_one(train, straight, iteration, signal, status):
+    name = f'stopped_{iteration}'
+    work_dir, result = train(name, stop=iteration, signal=signal)
+    assert result.returncode == status, result.stderr[-3000:]
+    assert f'{signal}: saved' in result.stdout + result.stderr
+    assert 'Traceback' not in result.stderr
+    assert last(work_dir)['meta']['iter'] == iteration
+    train(name, '--resume')
+    resumed = last(work_dir)
+    for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+        assert equal(resumed[key], straight[key]), key
+    assert not list(work_dir.glob('interrupted_*'))
