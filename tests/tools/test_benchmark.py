@@ -73,7 +73,7 @@ def test_deploy_for_all_that_have_it(nets):
 
 
 def test_released_style_has_no_deploy_form(nets):
-    style = ROOT / 'tools' / 'analysis' / 'released_style.py'
+    style = ROOT / 'projects' / 'speed' / 'released_style.py'
     result = benchmark(f'{nets}@32', f'{style}:xtiny@256', '--deploy', rounds=1)
     assert result.returncode == 0, result.stderr
     fails_cleanly(benchmark(f'{style}:xtiny@256:deploy'), 'has no form for deployment')
