@@ -41,7 +41,7 @@ COLUMNS = ('config', 'status', 'way', 'same model as', 'reason')
 # In the order of the table. The first four are the denominator.
 STATUSES = dict(
     works='swapped, built, run, one finite loss with gradients in the backbone',
-    refused='the swap names what it cannot mend',
+    refused='the swap names what it cannot adapt',
     untrained='swapped, built and run; takes no loss, and the original config does not either',
     failed='the swap succeeds, but the model does not run or train',
     excluded='nothing to swap; see exclusions.yml',
