@@ -5,17 +5,19 @@ import copy
 import pytest
 import torch
 
-from helpers import ROOT, load_tool
+from helpers import ROOT, fails_cleanly, load_tool, tool_here
 from reference.weights import fill, formula_image
 from scopevit.analysis import count
+from scopevit.analysis.benchmark import COPIED_BYTES, MATMUL_SIDES
 from scopevit.models import ScopeViT
 
+STYLE = ROOT / 'projects' / 'speed' / 'released_style.py'
 ARCH = dict(embed_dims=(16, 16, 32, 64), depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 8))
 
 
 @pytest.fixture
 def released():
-    return load_tool(ROOT / 'projects' / 'speed' / 'released_style.py')
+    return load_tool(STYLE)
 
 
 @pytest.fixture
@@ -76,3 +78,16 @@ def test_variants(released):
         expected = sum(p.numel() for p in ScopeViT(arch).parameters())
         assert sum(p.numel() for p in getattr(released, arch)().parameters()) == expected
     assert released.xtiny(out_indices=(1, 3)).backbone.out_indices == (1, 3)
+
+
+def test_the_benchmark_takes_it_and_says_what_it_cannot(monkeypatch):
+    monkeypatch.setitem(MATMUL_SIDES, 'cpu', 64)
+    monkeypatch.setitem(COPIED_BYTES, 'cpu', 4096)
+    words = ('--batch', 1, '--warmup', 1, '--rounds', 1, '--calls', 1)
+    result = tool_here('analysis/benchmark.py', f'{STYLE}:xtiny@256', '--deploy', *words)
+    assert result.returncode == 0, result.stderr
+    for network, says in (
+        (f'{STYLE}:xtiny@256:deploy', 'has no form for deployment'),
+        (f'{STYLE}:xtiny@96', 'multiples of 256, but got 96x96'),
+    ):
+        fails_cleanly(tool_here('analysis/benchmark.py', network, *words), says)

@@ -1,5 +1,6 @@
 """The measuring scripts say what they take, from any folder, and refuse what they do not know before they measure."""
 
+import re
 import subprocess
 
 import pytest
@@ -32,3 +33,14 @@ def test_wrong_arguments_show_the_usage_and_what_is_wrong(script, words, says, t
     assert f'bash projects/speed/{script}' in result.stderr
     assert result.stderr.splitlines()[-1] == f'error: {says}'
     assert not list(tmp_path.iterdir())
+
+
+def test_the_configs_that_are_measured_exist():
+    text = (ROOT / 'projects' / 'speed' / 'measure.sh').read_text().replace('$table', 'projects/imagenet_table/configs')
+    names = re.findall(r'[\w/]*configs/[\w/.-]+\.py', text)
+    assert len(names) == 5
+    assert all((ROOT / name).is_file() for name in names)
+    text = (ROOT / 'projects' / 'speed' / 'gpu_report.sh').read_text()
+    names = re.findall(r'[\w-]+_scenes[\w-]*(?=[ ;]|$)', text, flags=re.MULTILINE)
+    assert len(names) == 4
+    assert all((ROOT / 'projects' / 'scenes' / 'configs' / f'{name}.py').is_file() for name in names)
