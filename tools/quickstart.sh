@@ -5,7 +5,7 @@
 #
 # TASK is classification (the default: real images of clothing, minutes), detection (RetinaNet),
 # instance (Mask R-CNN), segmentation (UperNet and Semantic FPN), pose, or all of the last four.
-# Those train on drawn scenes as one does on ImageNet and then on COCO or ADE20K: the backbone
+# Those train on synthetic scenes as one does on ImageNet and then on COCO or ADE20K: the backbone
 # is pretrained as a classifier, published, and fine-tuned in each task. --pretrained takes an
 # earlier run's published backbone instead.
 set -euo pipefail
@@ -25,11 +25,12 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-retinanet=configs/detection/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes.py
-mask_rcnn=configs/detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes.py
-upernet=configs/segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128.py
-semantic_fpn=configs/segmentation/scopevit-xtiny_fpn_2xb4-4e_scenes-128x128.py
-pose=configs/pose/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96.py
+scenes=projects/scenes
+retinanet=$scenes/configs/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes.py
+mask_rcnn=$scenes/configs/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes.py
+upernet=$scenes/configs/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128.py
+semantic_fpn=$scenes/configs/scopevit-xtiny_fpn_2xb4-4e_scenes-128x128.py
+pose=$scenes/configs/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96.py
 case $task in
     classification) configs=() ;;
     detection) configs=("$retinanet") ;;
@@ -51,8 +52,8 @@ runs=work_dirs/quickstart/$(date +%Y%m%d-%H%M%S) # every run has its own: nothin
 
 say() { echo && echo "==> $*"; }
 
-pictures=() # processes that draw them
-trap 'kill "${pictures[@]}" 2>/dev/null || true' EXIT
+figures=() # processes that draw them
+trap 'kill "${figures[@]}" 2>/dev/null || true' EXIT
 
 # train CONFIG WORK_DIR [ARGS of train.py]: train with two processes, test, draw.
 train() {
@@ -63,10 +64,10 @@ train() {
     bash tools/dist_test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 2 --work-dir "$work_dir"
     # Beside what comes next, which begins with loading libraries.
     "$PYTHON" tools/visualization/plot_curves.py "$work_dir" --out "$work_dir/curves.png" &
-    pictures+=($!)
+    figures+=($!)
     "$PYTHON" tools/visualization/draw_predictions.py "$config" "$work_dir/predictions.pkl" \
         --out "$work_dir/predictions.png" &
-    pictures+=($!)
+    figures+=($!)
 }
 
 if [ "$task" = classification ]; then
@@ -74,10 +75,10 @@ if [ "$task" = classification ]; then
     "$PYTHON" tools/data/fashion_mnist.py unpack
     train configs/classification/scopevit-xtiny_2xb64-9e_fashion-mnist-32px.py "$runs"
 else
-    say "Drawing scenes in the layouts of ImageNet, COCO and ADE20K"
-    "$PYTHON" tools/data/make_scenes.py
+    say "Making synthetic scenes in the layouts of ImageNet, COCO and ADE20K"
+    "$PYTHON" "$scenes/make_scenes.py"
     if [ -z "$pretrained" ]; then
-        train configs/classification/scopevit-xtiny_2xb32-17e_scenes-32px.py "$runs/pretraining"
+        train "$scenes/configs/scopevit-xtiny_2xb32-17e_scenes-32px.py" "$runs/pretraining"
         say "Publishing the pretrained backbone"
         "$PYTHON" tools/converters/publish_model.py "$(cat "$runs/pretraining/last_checkpoint")" \
             "$runs/scopevit-xtiny_scenes.pth"
@@ -88,8 +89,8 @@ else
     done
 fi
 
-for picture in "${pictures[@]}"; do
-    wait "$picture"
+for figure in "${figures[@]}"; do
+    wait "$figure"
 done
 
 "$PYTHON" - "$runs" <<'PYTHON'

@@ -1,5 +1,6 @@
-# Sourced by the scripts here: their --help and their last words.
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Sourced by the scripts here and, with `this_script` set to their own path, by those of projects: their --help and their
+# last words.
+this_script=${this_script:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/$(basename "$0")}
 
 fail() {
     echo "error: $1" >&2
@@ -7,7 +8,7 @@ fail() {
 }
 
 # The comment at the top of the script that runs: what it does and takes.
-usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$tools/$(basename "$0")"; }
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$this_script"; }
 
 # refuse WHAT: end over wrong arguments.
 refuse() {

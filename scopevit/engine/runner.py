@@ -99,7 +99,7 @@ class QuietRunner(Runner):
             return super().build_train_loop(loop)
         self.counts_epochs = bool(by_epoch)
         options = {key: value for key, value in loop.items() if key not in ('by_epoch', 'type')}
-        return (EpochLoop if by_epoch else IterLoop)(**options, runner=self, dataloader=self._train_dataloader)
+        return super().build_train_loop({**options, 'type': EpochLoop if by_epoch else IterLoop})
 
     counts_epochs: bool | None = None
     """Whether the training is one of our loops, and by epochs."""

@@ -18,12 +18,12 @@ from scopevit.utils.checkpoint import read_checkpoint
 from scopevit.utils.errors import UserError
 
 CONFIGS = ROOT / 'configs'
-MASK_RCNN = 'detection/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes'
-RETINANET = 'detection/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes'
-UPERNET = 'segmentation/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128'
+MASK_RCNN = '../projects/scenes/configs/mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes'
+RETINANET = '../projects/scenes/configs/retinanet_scopevit-xtiny_fpn_2xb4-1e_scenes'
+UPERNET = '../projects/scenes/configs/scopevit-xtiny_upernet_2xb4-3e_scenes-128x128'
 WITH_AUXILIARY_HEAD = 'segmentation/scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512'
-SEMANTIC_FPN = 'segmentation/scopevit-xtiny_fpn_2xb4-4e_scenes-128x128'
-POSE = 'pose/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96'
+SEMANTIC_FPN = '../projects/scenes/configs/scopevit-xtiny_fpn_2xb4-4e_scenes-128x128'
+POSE = '../projects/scenes/configs/td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96'
 CLASSIFIER = 'classification/scopevit-xtiny_8xb128-300e_in1k-256px'
 
 

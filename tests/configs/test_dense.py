@@ -1,8 +1,4 @@
-"""Detection, segmentation and pose configs: what they promise, and that the tools run them.
-
-The data are a few drawn scenes in COCO's and ADE20K's real layouts: this shows that every recipe
-runs from end to end on the toolboxes' own data classes and metrics, not that anything is learnt.
-"""
+"""Detection, segmentation and pose configs: channels, strides, and what their metafiles count."""
 
 from pathlib import Path
 
@@ -12,27 +8,21 @@ import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from helpers import ROOT, load_tool
+from helpers import ROOT
 from scopevit.analysis import count
 from scopevit.apis.model import build_model, image_size, tensor_call
-from scopevit.datasets.scenes import write_ade20k, write_coco
 from scopevit.models import ScopeViT
 
 FOLDERS = ('detection', 'segmentation', 'pose')
 CONFIGS = sorted(
-    path
-    for folder in FOLDERS
-    for path in (ROOT / 'configs' / folder).glob('*.py')
-    if 'scenes' not in path.stem and '_custom' not in path.stem
+    path for folder in FOLDERS for path in (ROOT / 'configs' / folder).glob('*.py') if '_custom' not in path.stem
 )
 ENTRIES = {
     model['Name']: model
     for folder in FOLDERS
     for model in yaml.safe_load((ROOT / 'configs' / folder / 'metafile.yml').read_text())['Models']
 }
-PARAMETERS = {
-    model['Config']: model['Metadata']['Parameters'] for name, model in ENTRIES.items() if 'scenes' not in name
-}
+PARAMETERS = {model['Config']: model['Metadata']['Parameters'] for model in ENTRIES.values()}
 
 
 def load(path):
@@ -89,7 +79,7 @@ def test_metafiles_name_every_config():
 @pytest.mark.parametrize(
     'name',
     [
-        pytest.param(name, marks=pytest.mark.slow) if 'mask-rcnn' in name and 'scenes' not in name else name
+        pytest.param(name, marks=pytest.mark.slow) if 'mask-rcnn' in name else name
         for name in ENTRIES
         if '_ms-3x_' not in name
     ],
@@ -98,38 +88,10 @@ def test_metafile_macs_are_true(name):
     """At the sizes that the metafiles' first lines name."""
     cfg = load(ROOT / ENTRIES[name]['Config'])
     size = {'detection': (800, 1280), 'segmentation': (512, 2048)}.get(Path(ENTRIES[name]['Config']).parent.name)
-    height, width = size if size and 'scenes' not in name else image_size(cfg)
+    height, width = size or image_size(cfg)
     torch.manual_seed(0)
     model = build_model(cfg)
     counted = count(model, torch.rand(1, 3, height, width), call=tensor_call(model))
     same = [name, name.replace('_1x_', '_ms-3x_')]  # another schedule, the same model
     found = {tuple(ENTRIES[n]['Metadata'][key] for key in ('Image Size', 'FLOPs')) for n in same if n in ENTRIES}
     assert found == {(f'{height}x{width}', counted.macs)}
-
-
-@pytest.fixture(scope='session')
-def data(tmp_path_factory):
-    """A folder whose data/ has COCO and ADE20K where the configs look for them."""
-    root = tmp_path_factory.mktemp('benchmarks')
-    write_coco(str(root / 'data' / 'coco'), 0, 4, 2)
-    write_ade20k(str(root / 'data' / 'ade' / 'ADEChallengeData2016'), 0, 4, 2)
-    return root
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    'name',
-    [
-        'retinanet_scopevit-xtiny_fpn_1x_coco',
-        'mask-rcnn_scopevit-xtiny_fpn_1x_coco',
-        'scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512',
-        'scopevit-xtiny_upernet_8xb2-160k_ade20k-512x512',
-        'td-hm_scopevit-xtiny_8xb32-210e_coco-256x192',
-    ],
-)
-def test_train_validate_and_resume(name, data):
-    """At full size, as in the sweep over all configs."""
-    config = next(path for path in CONFIGS if path.stem == name)
-    row = load_tool('analysis/config_sweep.py').run(str(config.relative_to(ROOT)), data)
-    assert row['status'] == 'works', row
-    assert len(row['losses']) == 4

@@ -1,8 +1,6 @@
 """Comparing models from the command line; what is measured is tested in tests/analysis."""
 
 import json
-import re
-import subprocess
 import sys
 
 import cv2
@@ -72,14 +70,6 @@ def test_deploy_for_all_that_have_it(nets):
     assert result.returncode == 0, result.stderr
 
 
-def test_released_style_has_no_deploy_form(nets):
-    style = ROOT / 'tools' / 'analysis' / 'released_style.py'
-    result = benchmark(f'{nets}@32', f'{style}:xtiny@256', '--deploy', rounds=1)
-    assert result.returncode == 0, result.stderr
-    fails_cleanly(benchmark(f'{style}:xtiny@256:deploy'), 'has no form for deployment')
-    fails_cleanly(benchmark(f'{style}:xtiny@96'), 'multiples of 256, but got 96x96')
-
-
 def test_options_of_models(nets):
     models = (f'plain={CONFIG}@64', f'cp={CONFIG}@64?model.backbone.with_cp=True', f'{nets}@32?channels=2')
     result = benchmark(*models, '--train', rounds=1)
@@ -146,15 +136,3 @@ def test_bad_input(nets, tmp_path, monkeypatch):
         (['mmpretrain::resnet/resnet18_8xb32_in1k.py@32:deploy'], 'resnet18_8xb32_in1k:deploy: ', 'switch_to_deploy'),
     ):
         fails_cleanly(benchmark(*words), *says)
-
-
-def test_script_of_the_measurements():
-    script = ROOT / 'tools' / 'analysis' / 'benchmark' / 'measure.sh'
-    result = subprocess.run(['bash', str(script), 'speed'], capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert 'no measurement called speed' in result.stderr
-    assert '[loading]' in result.stderr
-    text = script.read_text().replace('$table', 'projects/imagenet_table/configs')
-    files = re.findall(r'[\w/]*configs/[\w/.-]+\.py', text)
-    assert len(files) == 5
-    assert all((ROOT / name).is_file() for name in files)

@@ -22,7 +22,7 @@ def copied(tmp_path, monkeypatch):
     module = load_tool('analysis/readme_tables.py')
     for name in [
         'README.md',
-        *(f'configs/{task}/{file}' for task in module.TASKS for file in ('README.md', 'metafile.yml')),
+        *(f'{folder}/{file}' for folder in module.FOLDERS for file in ('README.md', 'metafile.yml')),
     ]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)

@@ -1,6 +1,7 @@
 """The set-up: what it installs, keeps and says; and what is shipped in wheels."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -317,7 +318,7 @@ def test_quickstart_refuses_before_it_sets_up(words, says):
 
 def copy_source(source):
     """What a wheel is built from, into a folder of its own."""
-    for name in ('scopevit', 'configs', 'tools', 'requirements'):
+    for name in ('scopevit', 'configs', 'tools', 'projects', 'requirements'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '*.so'))
     for name in (
         'setup.py',
@@ -380,7 +381,17 @@ def test_wheel_ships_kernel_configs_tools_and_model_index(site):
             Path(p) for p in tracked if 'fashion_mnist_subset' not in p and Path(p).name not in of_a_checkout
         }
     assert (mim / 'model-index.yml').is_file()
+    assert not [path for path in site.rglob('*') if path.name in ('projects', 'generator')]
     assert sum(p.stat().st_size for p in site.rglob('*')) < 2.5e6
+
+
+@pytest.mark.slow
+def test_source_distribution_has_what_the_quick_start_runs(site):
+    source = next(site.parent.glob('scopevit-*/'))
+    (scenes,) = re.findall(r'^scenes=(\S+)$', (source / 'tools/quickstart.sh').read_text(), flags=re.MULTILINE)
+    names = re.findall(r'\$scenes/(\S+?\.py)', (source / 'tools/quickstart.sh').read_text())
+    assert len(names) == 7
+    assert all((source / scenes / name).is_file() for name in names)
 
 
 @pytest.mark.slow

@@ -13,14 +13,14 @@ import yaml
 from scopevit.utils.errors import UserError, user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
-TASKS = ('classification', 'detection', 'segmentation', 'pose')
+FOLDERS = (*(f'configs/{task}' for task in ('classification', 'detection', 'segmentation', 'pose')), 'projects/scenes')
 BEGIN = '<!-- written by tools/analysis/readme_tables.py -->'
 END = '<!-- end of the table -->'
 
 
-def entries(task: str) -> list[dict]:
-    """A task's configs, as its metafile lists them."""
-    return yaml.safe_load((ROOT / 'configs' / task / 'metafile.yml').read_text())['Models']
+def entries(folder: str) -> list[dict]:
+    """A folder's configs, as its metafile lists them."""
+    return yaml.safe_load((ROOT / folder / 'metafile.yml').read_text())['Models']
 
 
 def table(header: str, rows: list[list[str]]) -> str:
@@ -44,11 +44,11 @@ def result(entry: dict) -> str:
     return '; '.join(measured) or (f"Top 1 Accuracy {paper} (the paper's)" if paper else '')
 
 
-def task_table(task: str) -> str:
+def folder_table(folder: str) -> str:
     rows = []
-    for entry in entries(task):
+    for entry in entries(folder):
         metadata = entry['Metadata']
-        config = f'[{entry["Name"]}]({os.path.basename(entry["Config"])})'
+        config = f'[{entry["Name"]}]({os.path.relpath(entry["Config"], folder)})'
         rows.append([config, f'{metadata["Parameters"] / 1e6:.2f}', *size_and_macs(metadata), result(entry)])
     return table('Config, Parameters (M), Image, MACs (G), Result', rows)
 
@@ -56,7 +56,7 @@ def task_table(task: str) -> str:
 def root_table() -> str:
     """The plain ImageNet models."""
     rows = []
-    for entry in entries('classification'):
+    for entry in entries('configs/classification'):
         metadata, (model, recipe, *_) = entry['Metadata'], entry['Name'].split('_')
         if metadata['Training Data'] != 'ImageNet-1k' or recipe.endswith('-ema'):
             continue
@@ -68,7 +68,7 @@ def root_table() -> str:
 
 def pages() -> dict[str, str]:
     """Each README with its table."""
-    return {'README.md': root_table(), **{f'configs/{task}/README.md': task_table(task) for task in TASKS}}
+    return {'README.md': root_table(), **{f'{folder}/README.md': folder_table(folder) for folder in FOLDERS}}
 
 
 def with_table(page: str, text: str, new_table: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 FORWARD, BACKWARD = (2, 4), (4, 4)
-"""Warps of a program, and programs for each multiprocessor: the fastest of tools/analysis/gpu_kernels.py on an H200."""
+"""Warps of a program, and programs for each multiprocessor: the fastest of projects/speed/gpu_kernels.py on an H200."""
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 TILE, WARPS = 1024, 4
-"""Elements of a tile, and warps of a program: the fastest of tools/analysis/gpu_kernels.py on an H200."""
+"""Elements of a tile, and warps of a program: the fastest of projects/speed/gpu_kernels.py on an H200."""
 PROGRAMS = 8
 """Programs of a backward pass for each multiprocessor; each has partial sums of the weights' gradients."""
 

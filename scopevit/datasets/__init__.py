@@ -1,1 +1,0 @@
-"""Data that the toolboxes lack: small scenes with labels for every task."""
