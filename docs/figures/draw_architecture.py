@@ -233,7 +233,7 @@ def draw(theme: str) -> str:
                 'Keys and values pass a depthwise convolution,',
                 'its kernel by group of heads: <tspan font-weight="600">7 × 7, 5 × 5, 3 × 3</tspan>.',
                 'Every query attends to the keys of the whole map,',
-                'so each head sees it at a scale of its own.',
+                'so each group of heads has a scale of its own.',
             ),
         ),
         (652, 372): (
