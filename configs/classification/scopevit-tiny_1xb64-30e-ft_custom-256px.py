@@ -1,5 +1,5 @@
 # Fine-tune ScopeViT-tiny on one's own images: data/custom/{train,val}/<class>/*.jpg.
-# Start from an ImageNet checkpoint with --pretrained; see CUSTOM_DATA.md.
+# Start from an ImageNet checkpoint with --pretrained; see docs/own_data.md.
 _base_ = './scopevit-tiny_8xb128-300e_in1k-256px.py'
 
 model = dict(

@@ -1,5 +1,5 @@
 # Fine-tune Mask R-CNN on one's own objects: data/custom/{train,val}/ and data/custom/annotations/{train,val}.json.
-# Start from an ImageNet checkpoint with --pretrained; see CUSTOM_DATA.md.
+# Start from an ImageNet checkpoint with --pretrained; see docs/own_data.md.
 _base_ = './mask-rcnn_scopevit-tiny_fpn_ms-3x_coco.py'
 
 metainfo = dict(classes=('object',))  # categories of the annotation files, in their order

@@ -1,5 +1,5 @@
 # Fine-tune heatmaps on one's own people: data/custom/{train,val}/ and data/custom/annotations/{train,val}.json.
-# Start from an ImageNet or COCO checkpoint with --pretrained; see CUSTOM_DATA.md.
+# Start from an ImageNet or COCO checkpoint with --pretrained; see docs/own_data.md.
 _base_ = './td-hm_scopevit-tiny_8xb32-210e_coco-256x192.py'
 
 data_root = 'data/custom/'

@@ -1,5 +1,5 @@
 # Fine-tune Semantic FPN on one's own label maps: data/custom/{images,masks}/{train,val}/.
-# Start from an ImageNet checkpoint with --pretrained; see CUSTOM_DATA.md.
+# Start from an ImageNet checkpoint with --pretrained; see docs/own_data.md.
 _base_ = './scopevit-tiny_fpn_8xb4-80k_ade20k-512x512.py'
 
 metainfo = dict(classes=('background', 'object'))  # names of the class numbers 0, 1, ...

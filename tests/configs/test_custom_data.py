@@ -1,4 +1,4 @@
-"""The pages on one's own data, command by command in a fresh folder, with data as the pages describe them."""
+"""The page on one's own data, command by command in a fresh folder, with data as the page describes them."""
 
 import json
 import re
@@ -18,7 +18,8 @@ from scopevit.models import ScopeViT
 
 FINE_TUNING = sorted((ROOT / 'configs').glob('*/*_custom*.py'))
 ARCH = dict(embed_dims=(16, 32, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 4))
-# One's own config of a page is read in the middle of this: a narrow model, small images, a short training.
+PAGE = (ROOT / 'docs' / 'own_data.md').read_text()
+# One's own config of the page is read in the middle of this: a narrow model, small images, a short training.
 SMALL = """
 _base_ = './{page}.py'
 backbone = dict(arch=dict(_delete_=True, **{arch!r}))
@@ -71,16 +72,17 @@ model = dict(backbone=backbone, head=dict(in_channels=64, deconv_out_channels=(1
 
 
 class Page:
-    """A page's commands and configs, in a folder with links to the repository and a pretrained backbone."""
+    """One task's configs and its commands, in a folder with links to the repository and a pretrained backbone."""
 
-    def __init__(self, task, name, folder, small):
+    def __init__(self, name, folder, small, *predict):
         self.folder, self.name, self.small = folder, name, small
-        text = (ROOT / 'configs' / task / 'CUSTOM_DATA.md').read_text()
-        assert f'`my_configs/{name}.py`' in text
-        blocks = re.findall(r'```(python|bash)\n(.*?)```', text, flags=re.DOTALL)
-        self.configs = [block for kind, block in blocks if kind == 'python']
-        lines = ''.join(block for kind, block in blocks if kind == 'bash').replace('\\\n', ' ').splitlines()
-        self.commands = [re.sub(r'epoch_\d+', 'epoch_2', line) for line in lines]
+        (section,) = [part for part in PAGE.split('\n## ') if f'`my_configs/{name}.py`' in part]
+        self.configs = re.findall(r'```python\n(.*?)```', section, flags=re.DOTALL)
+        (block,) = re.findall(r'```bash\n(.*?)```', PAGE, flags=re.DOTALL)
+        variables, *lines = block.replace('\\\n', ' ').splitlines()
+        assert re.fullmatch(r'name=\w+ epoch=\d+', variables)
+        self.commands = [line.replace('$name', name).replace('$epoch', '2') for line in lines]
+        self.predict = predict
         for linked in ('configs', 'tools', 'scopevit'):
             (folder / linked).symlink_to(ROOT / linked)
         (folder / 'my_configs').mkdir()
@@ -104,6 +106,7 @@ class Page:
             name = path.removeprefix('tools/')
             names.append(name)
             run = tool if name in ('train.py', 'test.py') else tool_here
+            words += self.predict if name == 'predict.py' else ()
             result = run(name, *words, cwd=self.folder)
             assert result.returncode == 0, f'{command}\n{result.stdout[-2000:]}{result.stderr[-4000:]}'
             if name == 'train.py':
@@ -181,7 +184,7 @@ def test_config_builds_and_keeps_the_promises_of_its_name(path):
     assert (gpus, cfg.train_dataloader.batch_size) == (1, batch)
     assert cfg.auto_scale_lr.base_batch_size == batch
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end == epochs
-    # A checkpoint of the last epoch, validated: what the pages test, draw and publish.
+    # A checkpoint of the last epoch, validated: what the page tests, draws and publishes.
     assert epochs % cfg.train_cfg.get('val_interval', 1) == epochs % cfg.default_hooks.checkpoint.interval == 0
     assert 'SyncBuffersHook' in [hook.type for hook in cfg.custom_hooks]
     groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
@@ -190,10 +193,18 @@ def test_config_builds_and_keeps_the_promises_of_its_name(path):
     assert rates[id(first)] == pytest.approx(cfg.optim_wrapper.optimizer.lr * 0.8**12)
 
 
+@pytest.mark.parametrize('name', ['pets', 'fruit', 'roads', 'dance'])
+def test_page_names_the_last_epoch_and_the_batch_of_each_config(name):
+    (section,) = [part for part in PAGE.split('\n## ') if f'`my_configs/{name}.py`' in part]
+    batch, epochs = re.search(r"_base_ = '\S+_1xb(\d+)-(\d+)e-ft_", section).groups()
+    assert f'\n| {name} | {epochs} |' in PAGE
+    assert f'{name} {batch}' in next(line for line in PAGE.splitlines() if 'train_dataloader.batch_size' in line)
+
+
 @pytest.mark.slow
 def test_classification(tmp_path):
     image_folders(tmp_path / 'data' / 'pets', classes=3, train=2, val=2)
-    work_dir = Page('classification', 'pets', tmp_path, CLASSIFIER).run()
+    work_dir = Page('pets', tmp_path, CLASSIFIER).run()
     assert 'accuracy/top1' in metrics(work_dir)
     assert {best['class'] for best in predicted(work_dir)[0]['top']} == {'class_0', 'class_1', 'class_2'}
 
@@ -208,7 +219,7 @@ def test_detection(tmp_path):
         objects.append(dict(category_id=category, iscrowd=0, area=w * h, bbox=[x, y, w, h], segmentation=[corners]))
     for split in ('train', 'val'):
         write_coco_file(tmp_path / 'data/fruit/annotations' / f'{split}.json', [objects, objects[:1]], categories)
-    page = Page('detection', 'fruit', tmp_path, DETECTOR)
+    page = Page('fruit', tmp_path, DETECTOR)
     work_dir = page.run()
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics(work_dir))
     assert all('instances' in found for found in predicted(work_dir))
@@ -238,7 +249,7 @@ def test_segmentation(tmp_path):
             path = root / 'masks' / split / f'{i:03d}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), labels.repeat(10, 0).repeat(10, 1))
-    work_dir = Page('segmentation', 'roads', tmp_path, SEGMENTER).run()
+    work_dir = Page('roads', tmp_path, SEGMENTER).run()
     assert 0 <= metrics(work_dir)['mIoU'] <= 100
     assert {entry['class'] for entry in predicted(work_dir)[0]['classes']} <= {'other', 'road', 'vehicle'}
 
@@ -248,7 +259,7 @@ def test_pose(tmp_path):
     for split in ('train', 'val'):
         path = tmp_path / 'data/dance/annotations' / f'{split}.json'
         write_coco_file(path, [[person] for person in people(17)], [dict(id=1, name='person')])
-    page = Page('pose', 'dance', tmp_path, POSE)
+    page = Page('dance', tmp_path, POSE, '--boxes', 'whole')
     work_dir = page.run()
     assert 'coco/AP' in metrics(work_dir)
     ((person,), _) = (found['instances'] for found in predicted(work_dir))

@@ -1,0 +1,192 @@
+"""The pages: links, commands, figures, and the files that GitHub and citation tools read."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from helpers import ROOT
+from scopevit.models import ScopeViT
+
+README = (ROOT / 'README.md').read_text()
+FIGURES = ROOT / 'docs' / 'figures'
+FOLDERS = (
+    '.github',
+    'configs',
+    'docs',
+    'projects',
+    'scopevit',
+    'tests',
+    'tools',
+)  # the others may hold anybody's files
+PAGES = sorted([*ROOT.glob('*.md'), *(page for folder in FOLDERS for page in (ROOT / folder).rglob('*.md'))])
+YAML_FILES = [
+    *sorted((ROOT / '.github').glob('**/*.yml')),
+    ROOT / '.pre-commit-config.yaml',
+    ROOT / 'CITATION.cff',
+]
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def without_code(text):
+    return re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.DOTALL)
+
+
+def links(page):
+    """Targets of a page's links and images that are not addresses of the web."""
+    text = without_code(page.read_text())
+    found = re.findall(r'\]\(([^)\s]+)\)', text) + re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+    # GitHub itself answers under ../../actions, beside the files.
+    return [target for target in found if not re.match(r'[a-z]+:|\.\./\.\./actions/', target)]
+
+
+def anchors(page):
+    """The names that GitHub gives a page's headings."""
+    text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r'^#+ (.+)$', text, flags=re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def commands(text):
+    """Lines of a page's fenced bash, continued ones joined, without comments."""
+    blocks = re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
+    lines = ''.join(blocks).replace('\\\n', ' ').splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    broken = []
+    for target in links(page):
+        path, _, anchor = target.partition('#')
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_index_names_every_page():
+    index = ROOT / 'docs' / 'index.md'
+    linked = {(index.parent / target).resolve() for target in links(index)}
+    pages = [
+        page
+        for pattern in ('docs/*.md', 'configs/*/README.md', 'projects/*/README.md', '*.md')
+        for page in ROOT.glob(pattern)
+    ]
+    assert {name(page) for page in pages if page != index and page not in linked} == set()
+
+
+def test_readme_fits_one_reading_and_its_commands_are_fenced():
+    assert len(README.splitlines()) <= 150
+    assert not re.search(r'\n\n    \S', README)
+
+
+@pytest.mark.parametrize('words', commands(README), ids=' '.join)
+def test_commands_of_the_readme_name_what_exists(words):
+    for word in words:
+        toolbox, is_config, path = word.partition('::')
+        if is_config:
+            (package,) = importlib.util.find_spec(toolbox).submodule_search_locations
+            assert (Path(package) / '.mim' / 'configs' / path).is_file()
+        elif word.startswith(('tools/', 'configs/', 'projects/', 'docs/', '.ci/')):
+            assert (ROOT / word).is_file()
+
+
+def test_python_of_the_readme_prints_what_its_comment_says():
+    (code,) = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, 'README.md', 'exec'), {})
+    assert code.rstrip().endswith(f'# {printed.getvalue().strip()}')
+
+
+def test_figure_of_the_architecture_is_what_its_script_draws(tmp_path):
+    subprocess.run([sys.executable, FIGURES / 'draw_architecture.py', '--out', tmp_path], check=True)
+    drawn = sorted(tmp_path.iterdir())
+    assert [path.name for path in drawn] == ['architecture_dark.svg', 'architecture_light.svg']
+    for path in drawn:
+        ElementTree.fromstring(path.read_text())
+        assert path.read_text() == (FIGURES / path.name).read_text(), 'run python docs/figures/draw_architecture.py'
+        assert f'docs/figures/{path.name}' in README
+
+
+def test_figure_of_the_architecture_tells_the_model():
+    spec = importlib.util.spec_from_file_location('draw_architecture', FIGURES / 'draw_architecture.py')
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    model = ScopeViT('tiny', out_indices=(0, 1, 2, 3))
+    assert (model.feature_channels, model.feature_strides) == (figure.CHANNELS, figure.STRIDES)
+    for stage, depth, heads in zip(model.stages, figure.DEPTHS, figure.SCOPE_HEADS):
+        assert len(stage.blocks) == depth
+        attn = stage.blocks[0].mssa.attn
+        dim = stage.norm.num_features // attn.num_heads
+        found = {f'{scope}x{scope}': count * dim for scope, count in zip(figure.SCOPES, heads) if count}
+        assert {scope: conv.in_channels for scope, conv in attn.scopes.items()} == found
+    # Where the map divides by the grid, groups are complete, as drawn.
+    assert figure.IMAGE // figure.STRIDES[figure.ZOOM] % figure.GRID == 0
+    offsets = model.stages[figure.ZOOM].blocks[0].gsda.attn.rel_pos.offsets
+    assert len(offsets) == (2 * figure.GRID - 1) ** 2
+
+
+def test_figures_are_small():
+    assert max(path.stat().st_size for path in FIGURES.iterdir() if path.is_file()) < 400_000
+
+
+@pytest.mark.parametrize('path', YAML_FILES, ids=name)
+def test_yaml_parses(path):
+    assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def test_citation_is_complete_and_the_readmes():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert {'cff-version', 'message', 'title', 'authors'} <= set(citation)
+    paper = citation['preferred-citation']
+    (bibtex,) = re.findall(r'```bibtex\n(.*?)```', README, flags=re.DOTALL)
+    fields = {
+        key: value.strip('{}') for key, value in re.findall(r'(\w+)\s*=\s*(\{.*?\})(?=,?\s*(?:\w+\s*=|\}))', bibtex)
+    }
+    assert fields['author'] == ' and '.join(f'{a["family-names"]}, {a["given-names"]}' for a in paper['authors'])
+    assert fields['title'].replace('}', '') == paper['title']
+    for ours, theirs in (
+        ('journal', 'journal'),
+        ('volume', 'volume'),
+        ('pages', 'start'),
+        ('year', 'year'),
+        ('doi', 'doi'),
+    ):
+        assert fields[ours] == str(paper[theirs])
+
+
+def test_workflows_run_what_ci_runs_on_pythons_that_set_up_takes():
+    jobs = yaml.safe_load((ROOT / '.github/workflows/tests.yml').read_text())['jobs']
+    runs = {job: ' '.join(step.get('run', '') for step in told['steps']) for job, told in jobs.items()}
+    assert '.ci/run' in runs['all']
+    assert 'tools/run_tests.sh' in runs['fast']
+    assert 'tools/run_tests.sh' in (ROOT / '.ci/run').read_text()
+    assert all(re.fullmatch(r'3\.1[0-4]', python) for python in jobs['fast']['strategy']['matrix']['python'])
+
+
+def test_hooks_lint_with_the_versions_of_the_tests():
+    pins = (ROOT / 'requirements/constraints.txt').read_text().splitlines()
+    (repo,) = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos']
+    hooks = {hook['id']: hook for hook in repo['hooks']}
+    for hook in ('ruff', 'ruff-format'):
+        assert hooks[hook]['additional_dependencies'][0] in pins
+    assert (ROOT / hooks['readme-tables']['entry'].split()[1]).is_file()
+
+
+def test_bug_reports_ask_for_what_the_doctor_says():
+    form = yaml.safe_load((ROOT / '.github/ISSUE_TEMPLATE/bug.yml').read_text())
+    (field,) = [field for field in form['body'] if 'python -m scopevit doctor' in field['attributes']['label']]
+    assert field['validations']['required']
