@@ -10,7 +10,7 @@ from typing import Dict, Optional
 import torch
 
 from ..engine.errors import UserError
-from ..models.layers.attention import KERNEL
+from ..models.ops.attention import KERNEL
 
 
 def describe_machine(device: str) -> Dict[str, object]:

@@ -133,7 +133,7 @@ def shared_memory() -> Optional[int]:
 
 
 def attention_kernel() -> bool:
-    from ..models.layers.attention import KERNEL
+    from ..models.ops.attention import KERNEL
 
     return KERNEL is not None
 
