@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..engine.errors import UserError
-from ..models.layers.common import HAS_FUSED_LINEAR
+from ..models.ops.linear import HAS_FUSED_LINEAR
 from .count import CONVENTION, count
 from .machine import describe_machine, load_average, machine_in_words
 from .networks import Size, image_channels

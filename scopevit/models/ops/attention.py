@@ -11,14 +11,13 @@ import math
 import sysconfig
 from contextlib import nullcontext
 from pathlib import Path
-from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .common import is_exporting
+from .calls import is_plain_call
 
 HEAD_CHANNELS = (16, 32, 64)
 """Channels d of a head for which there is a kernel."""
@@ -30,7 +29,7 @@ BLOCK = 32
 """Queries that the kernel treats together, on some CPUs half as many; it reads a bias in whole blocks."""
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Attention with logits scaled by 1/sqrt(d), ``bias`` added to them.
 
     Args:
@@ -54,7 +53,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor] = None) ->
     return logits.add_(bias).softmax(dim=-1) @ v
 
 
-def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tensor:
+def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """PyTorch's attention on GPUs where one of its kernels would fail.
 
     From 65,536 batch entries on the kernels' grids are too large (pytorch #142228, #177985, #180718). cuDNN's
@@ -67,7 +66,7 @@ def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> T
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _kernels_but_cudnn() -> List[SDPBackend]:
+def _kernels_but_cudnn() -> list[SDPBackend]:
     """PyTorch's kernels for attention that are switched on; the compiler cannot ask."""
     flags = {
         SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled,
@@ -82,7 +81,7 @@ class _Tensor(ctypes.Structure):
 
     _fields_ = [('data', ctypes.c_void_p), ('strides', ctypes.c_int64 * 3)]
 
-    def __init__(self, tensor: Optional[Tensor]) -> None:
+    def __init__(self, tensor: Tensor | None) -> None:
         if tensor is not None:
             super().__init__(tensor.data_ptr(), tensor.stride()[:3])
         self.tensor = tensor  # keeps the memory
@@ -94,7 +93,7 @@ class _Sizes(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ('batch', 'heads', 'queries', 'keys')]
 
 
-def _load_kernel() -> Optional[ctypes.CDLL]:
+def _load_kernel() -> ctypes.CDLL | None:
     """The library that was built for CPUs of this kind when scopevit was installed; None if there is none."""
     if not hasattr(torch.compiler, 'is_exporting'):
         return None  # before PyTorch 2.7 the kernel could get into exported graphs, which others cannot run
@@ -116,23 +115,18 @@ KERNEL = _load_kernel()
 """The compiled kernel, or None where PyTorch's serves."""
 
 
-def _kernel_serves(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> bool:
+def _kernel_serves(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
     return (
         KERNEL is not None
-        # Exported graphs are for machines without the kernel as well.
-        and not is_exporting()
-        and not torch.jit.is_tracing()
-        and all(type(x) is Tensor for x in (q, k, v, bias) if x is not None)
+        # Exported graphs are for machines without the kernel as well; of derivatives it knows the ordinary ones alone.
+        and all(is_plain_call(x) for x in (q, k, v, bias) if x is not None)
         and _kernel_takes(q, k, v, bias)
-        # Of derivatives it knows the ordinary ones alone.
-        and not torch._C._are_functorch_transforms_active()
-        and torch.autograd.forward_ad._current_level < 0
         # Where fused attention is switched off, see torch.nn.attention.sdpa_kernel. The compiler cannot ask.
         and (torch.compiler.is_compiling() or torch.backends.cuda.flash_sdp_enabled())
     )
 
 
-def _kernel_takes(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> bool:
+def _kernel_takes(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
     """Whether types and shapes are the kernel's."""
     B, h, N, d = q.shape
     return (
@@ -145,7 +139,7 @@ def _kernel_takes(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> bo
     )
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> None:
     if not _kernel_takes(q, k, v, bias):
         raise ValueError(f'scopevit::attention is for float32 and heads of {HEAD_CHANNELS} channels; use attention()')
 
@@ -159,13 +153,13 @@ _LIBRARY.define(
 )
 
 
-def _empty_outputs(q: Tensor) -> Tuple[Tensor, Tensor]:
+def _empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
     B, h, N, d = q.shape
     # Heads of a token lie side by side, as the next layer wants them.
     return q.new_empty(B, N, h, d).transpose(1, 2), q.new_empty(B, h, 1, N)
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+def _forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Output (B, h, N, d), and per query the base-2 logarithm of the sum of its weights (B, h, 1, N)."""
     _check(q, k, v, bias)
     B, h, N, d = q.shape
@@ -175,7 +169,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor]) -> Tuple[T
     return output, log_sums
 
 
-def _empty_gradients(q: Tensor, k: Tensor, learns_bias: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+def _empty_gradients(q: Tensor, k: Tensor, learns_bias: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, h, N, _ = q.shape
     M = k.shape[2]
     bias = q.new_empty(1, h, M, N + -N % BLOCK).transpose(2, 3)[:, :, :N] if learns_bias else q.new_empty(0)
@@ -187,11 +181,11 @@ def _backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    bias: Optional[Tensor],
+    bias: Tensor | None,
     output: Tensor,
     log_sums: Tensor,
     learns_bias: bool,
-) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and, if it is learnt, the bias; else the last is empty."""
     _check(q, k, v, bias)
     B, h, N, d = q.shape
@@ -220,7 +214,7 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _lay_out(bias: Optional[Tensor]) -> Optional[Tensor]:
+def _lay_out(bias: Tensor | None) -> Tensor | None:
     """(1, h, N, M) -> (1, h, M, N), N padded to whole vectors, in powers of 2 instead of e."""
     if bias is None:
         return None
@@ -237,7 +231,7 @@ def _keep_for_backward(ctx, inputs: tuple, output: tuple) -> None:
     ctx.mark_non_differentiable(output[1])
 
 
-def _gradients(ctx, grad: Tensor, _: Optional[Tensor]) -> tuple:
+def _gradients(ctx, grad: Tensor, _: Tensor | None) -> tuple:
     learns_bias = ctx.needs_input_grad[3]
     *grads, grad_bias = torch.ops.scopevit.attention_backward(grad, *ctx.saved_tensors, learns_bias)
     return *grads, (grad_bias if learns_bias else None)
