@@ -8,6 +8,8 @@ convolution, smaller kernels framed with zeros: it multiplies more, but moves le
 Shape legend: as in backbones/scopevit.py.
 """
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from .layers import (
     RelativePositionBias,
     TransformerBlock,
 )
+from .ops.calls import is_plain_call
 from .ops.linear import linear
 from .ops.rows import layer_norm
 
@@ -58,7 +61,9 @@ class FoldedPositionalEncoding(nn.Module):
 
     def __init__(self, cpe: ConditionalPositionalEncoding) -> None:
         super().__init__()
-        expand, depthwise, project = (fuse_conv_bn_eval(*part[:2]) for part in (cpe.expand, cpe.depthwise, cpe.project))
+        expand, depthwise, project = (
+            fuse_conv_bn_eval(part[0], part[1]) for part in (cpe.expand, cpe.depthwise, cpe.project)
+        )
         self.expand = ActivatedLinear(_linear(expand.weight.flatten(1), expand.bias), 'relu')
         self.depthwise = depthwise
         self.project = _linear(project.weight.flatten(1), project.bias)
@@ -68,7 +73,7 @@ class FoldedPositionalEncoding(nn.Module):
         tokens = x.permute(0, 2, 3, 1)
         # (B, H, W, 4C) -> (B, 4C, H, W)
         hidden = self.depthwise(self.expand(tokens).permute(0, 3, 1, 2))
-        hidden = F.relu(hidden, inplace=not torch.is_grad_enabled())
+        hidden = F.relu(hidden, inplace=is_plain_call(hidden) and not torch.is_grad_enabled())
         # (B, 4C, H, W) -> (B, H, W, C) -> (B, C, H, W)
         return linear(self.project, hidden.permute(0, 2, 3, 1), residual=tokens).permute(0, 3, 1, 2)
 
@@ -105,7 +110,7 @@ def _fold_block(block: TransformerBlock) -> nn.Sequential:
     mlp = FoldedBranch(block.norm2, block.mlp, _scaled(block.mlp.fc2, block.ls2))
     block.attn.proj = block.mlp.fc2 = block.mlp.act = nn.Identity()
     block.mlp.fc1 = ActivatedLinear(block.mlp.fc1, 'gelu')
-    return nn.Sequential(attention, mlp)
+    return nn.Sequential(OrderedDict(attn=attention, mlp=mlp))
 
 
 def _fold_patch_embed(embed: PatchEmbed) -> None:

@@ -167,9 +167,7 @@ class ScopeViT(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image batch (B, in_channels, H, W), any H, W >= 1 -> one map (B, C_i, H_i, W_i) per out index."""
-        if self.deploy and self.training:
-            raise RuntimeError('the deploy form of ScopeViT is for inference; train the ordinary form (deploy=False)')
-        x = _lay_out(x, self.in_channels)
+        x = _lay_out(x, self.in_channels, trains_deploy=self.deploy and self.training)
         features = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
@@ -255,8 +253,10 @@ class ScopeViT(BaseModule):
 
 
 @fx.wrap
-def _lay_out(x: Tensor, channels: int) -> Tensor:
+def _lay_out(x: Tensor, channels: int, trains_deploy: bool) -> Tensor:
     """Images (B, C, H, W), checked, channels last in memory; a transform knows no such layout."""
+    if trains_deploy:
+        raise RuntimeError('the deploy form of ScopeViT is for inference; train the ordinary form (deploy=False)')
     is_batch = torch.jit.is_tracing() or (x.ndim == 4 and x.shape[1] == channels and 0 not in x.shape[2:])
     _require(is_batch, f'ScopeViT takes a batch of images (B, {channels}, H, W) with H, W >= 1', tuple(x.shape))
     return x if torch._C._are_functorch_transforms_active() else x.contiguous(memory_format=torch.channels_last)

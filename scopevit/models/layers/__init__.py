@@ -1,4 +1,4 @@
-from .common import DropPath, LayerScale, Mlp, PatchEmbed, PointwiseConv, TransformerBlock
+from .common import DropPath, LayerScale, Mlp, PatchEmbed, PointwiseFirst, TransformerBlock
 from .gsda import GlobalScaleDilatedAttention, RelativePositionBias
 from .mssa import SCOPES, ConditionalPositionalEncoding, MultiScaleSelfAttention
 
@@ -11,7 +11,7 @@ __all__ = [
     'Mlp',
     'MultiScaleSelfAttention',
     'PatchEmbed',
-    'PointwiseConv',
+    'PointwiseFirst',
     'RelativePositionBias',
     'TransformerBlock',
 ]

@@ -27,16 +27,12 @@ class PatchEmbed(nn.Sequential):
         super().__init__(*layers)
 
 
-class PointwiseConv(nn.Sequential):
-    """1x1 convolution, without bias, batch norm and perhaps an activation. (B, C, H, W) -> (B, C_out, H, W)."""
-
-    def __init__(self, in_channels: int, out_channels: int, *activation: nn.Module) -> None:
-        conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(out_channels), *activation)
+class PointwiseFirst(nn.Sequential):
+    """A sequence whose first layer is a 1x1 convolution. (B, C, H, W) -> (B, C_out, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        conv, *rest = self
-        x = pointwise(conv, x)
+        first, *rest = self
+        x = pointwise(first, x)
         for layer in rest:
             x = layer(x)
         return x
@@ -57,7 +53,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0.0:
             return None
         keep = 1.0 - self.rate
-        return x.new_empty(x.shape[0]).bernoulli_(keep) / keep
+        return torch.bernoulli(x.new_full((x.shape[0],), keep)) / keep  # not in place, for vmap draws for each image
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, ...)."""

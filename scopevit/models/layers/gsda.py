@@ -74,7 +74,7 @@ class GlobalScaleDilatedAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        table = self.rel_pos(x)
+        table = self.rel_pos(x.detach())  # it depends on the device and type alone
         if takes_map(x, self.num_heads, self.grid_size):
             x = dilated_attention(linear(self.qkv, x), table, self.num_heads, self.grid_size)
         else:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from ..ops.attention import attention
 from ..ops.calls import is_exporting
 from ..ops.linear import linear
-from .common import PointwiseConv
+from .common import PointwiseFirst
 
 fx.wrap('attention')  # a step of a symbolic trace
 
@@ -31,10 +31,12 @@ class ConditionalPositionalEncoding(nn.Module):
     def __init__(self, dim: int, expansion: int) -> None:
         super().__init__()
         hidden = dim * expansion
+        expand, project = nn.Conv2d(dim, hidden, 1, bias=False), nn.Conv2d(hidden, dim, 1, bias=False)
         depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
-        self.expand = PointwiseConv(dim, hidden, nn.ReLU())
+        # Not in place, which hooks on gradients forbid.
+        self.expand = PointwiseFirst(expand, nn.BatchNorm2d(hidden), nn.ReLU())
         self.depthwise = nn.Sequential(depthwise, nn.BatchNorm2d(hidden), nn.ReLU())
-        self.project = PointwiseConv(hidden, dim)
+        self.project = PointwiseFirst(project, nn.BatchNorm2d(dim))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(self.depthwise(self.expand(x)))

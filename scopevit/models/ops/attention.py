@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .calls import is_plain_call
+from .calls import is_plain_call, is_watched
 
 HEAD_CHANNELS = (16, 32, 64)
 """Channels d of a head for which there is a kernel."""
@@ -45,12 +45,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
         return torch.ops.scopevit.attention(q, k, v, bias)[0]
     if q.device.type == 'cuda' and (bias is not None or q.shape[0] > MOST_ENTRIES):
         return _within_limits(q, k, v, bias)
-    if bias is None or q.device.type != 'cpu' or not bias.requires_grad:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     # PyTorch's fused kernel for CPUs cannot learn a bias, and what it falls back on guards against
     # queries without any key, which do not occur: it takes twice as many passes over the logits.
+    # Nor does FlopCounterMode know it.
+    learns_bias = bias is not None and bias.requires_grad and not torch.jit.is_tracing()
+    if q.device.type != 'cpu' or not (learns_bias or is_watched()):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return logits.add_(bias).softmax(dim=-1) @ v
+    return (logits if bias is None else logits.add_(bias)).softmax(dim=-1) @ v
 
 
 def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

@@ -20,10 +20,18 @@ def is_exporting() -> bool:
     return getattr(torch.compiler, '_is_exporting_flag', False)
 
 
+def is_watched() -> bool:
+    """Whether a mode sees each operator of this call. A compiler's own do not count."""
+    return not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
+
+
 def is_plain_call(x: object) -> bool:
-    """Whether ``x`` is neither traced, nor differentiated in a way of which a fused operator knows nothing."""
+    """Whether ``x`` is neither traced nor watched, nor differentiated in a way of which a fused operator knows nothing.
+
+    What watches operators, as FlopCounterMode does, knows those of PyTorch.
+    """
     return (
-        (type(x) is Tensor or torch.compiler.is_compiling())
+        (torch.compiler.is_compiling() or (type(x) is Tensor and not is_watched()))
         and not is_exporting()
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()

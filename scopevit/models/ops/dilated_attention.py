@@ -73,4 +73,4 @@ def _for_any_size(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:
     grid_row, grid_col = row // sh, col // sw
     group = (row - grid_row * sh) * sw + col - grid_col * sw
     slot = (group * h + torch.arange(h, device=device)) * T + grid_row * g + grid_col
-    return x.index_select(1, slot.reshape(-1)).reshape(B, H, W, C // 3)
+    return x[:, slot].flatten(3)  # index_select would need a guard: that what it returns divides by W
