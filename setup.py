@@ -98,8 +98,8 @@ def kernels():
         return []
     return [
         Extension(
-            f'scopevit.models.layers._attention_{name}',
-            ['scopevit/models/layers/attention.cpp'],
+            f'scopevit.models.ops._attention_{name}',
+            ['scopevit/models/ops/attention.cpp'],
             extra_compile_args=['-O3', '-std=c++17', '-fopenmp', *flags],
             extra_link_args=['-fopenmp'],
             optional=True,

@@ -57,7 +57,7 @@ stamp=$prefix/.scopevit-setup
 made_from=$(
     {
         cat requirements/*.txt setup.py tools/setup.sh tools/mmcv_operators.sh scopevit/stack/mmpose.py \
-            scopevit/models/ops/mmcv_finder.py scopevit/models/layers/attention.cpp
+            scopevit/models/ops/mmcv_finder.py scopevit/models/ops/attention.cpp
         echo "$PWD $(version "$base") $(command -v "${CXX:-c++}" || true)"
     } | cksum
 )

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scopevit.models import ScopeViT
+from scopevit.models.ops import positions
 from scopevit.utils.errors import UserError
 
 
@@ -108,11 +109,18 @@ def gsda(attn: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
     # (B, N, C) -> (B, sh, sw, g*g, C)
     x = x.reshape(B, g, sh, g, sw, C).permute(0, 2, 4, 1, 3, 5).reshape(B, sh * sw, g * g, C)
     qkv = linear(attn.qkv, x).reshape(B, sh * sw, g * g, 3, h, C // h).permute(3, 0, 1, 4, 2, 5)
-    attn.rel_pos._logs.clear()  # the released code keeps nothing of the bias
-    x = attend(qkv[0], qkv[1], qkv[2], attn.rel_pos.compute(g, g))
+    x = attend(qkv[0], qkv[1], qkv[2], position_bias(attn.rel_pos, x))
     x = linear(attn.proj, x.transpose(2, 3).reshape(B, sh * sw, g * g, C))
     # (B, sh*sw, g*g, C) -> (B, N, C)
     return x.reshape(B, sh, sw, g, g, C).permute(0, 3, 1, 4, 2, 5).reshape(B, N, C)
+
+
+def position_bias(rel_pos: nn.Module, x: Tensor) -> Tensor:
+    """(h, g*g, g*g), of which the released code keeps nothing."""
+    g = rel_pos.grid_size
+    offsets = positions.log_offsets.__wrapped__(g, x.device, x.dtype)
+    table = rel_pos.fc2(rel_pos.drop(rel_pos.act(rel_pos.fc1(offsets))))
+    return table[positions.position_index(x, g, g, g, x.device)].permute(2, 0, 1)
 
 
 def xtiny(out_indices: Sequence[int] = (3,)) -> nn.Module:

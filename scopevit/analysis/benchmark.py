@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..apis.model import Size, image_channels
-from ..models.layers.common import HAS_FUSED_LINEAR
+from ..models.ops.linear import HAS_FUSED_LINEAR
 from ..utils.errors import UserError
 from .count import CONVENTION, count
 from .machine import describe_machine, load_average, machine_in_words

@@ -8,7 +8,7 @@ from datetime import date
 
 import torch
 
-from ..models.layers.attention import KERNEL
+from ..models.ops.attention import KERNEL
 from ..utils.errors import UserError
 
 

@@ -134,7 +134,7 @@ def shared_memory() -> int | None:
 
 
 def attention_kernel() -> bool:
-    from ..models.layers.attention import KERNEL
+    from ..models.ops.attention import KERNEL
 
     return KERNEL is not None
 

@@ -7,7 +7,7 @@ import torch
 from helpers import ROOT
 from scopevit.analysis import machine
 from scopevit.analysis.machine import describe_machine, machine_in_words
-from scopevit.models.layers.attention import KERNEL
+from scopevit.models.ops.attention import KERNEL
 
 
 def test_machine_and_state_of_the_code():

@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from helpers import KERNEL_IS_POSSIBLE, ROOT
 from scopevit import ScopeViT
-from scopevit.models.layers import attention as module
-from scopevit.models.layers.attention import HEAD_CHANNELS, attention
+from scopevit.models.ops import attention as module
+from scopevit.models.ops.attention import HEAD_CHANNELS, attention
 
 
 def tensors(B=2, h=3, N=70, M=50, d=16, bias=False, masked=False, scale=1.0):

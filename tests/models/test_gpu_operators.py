@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from scopevit.models import ScopeViT
-from scopevit.models.layers import GlobalScaleDilatedAttention, attention
-from scopevit.models.ops import gpu
+from scopevit.models.layers import GlobalScaleDilatedAttention
+from scopevit.models.ops import attention, gpu
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 # numpy, by which the interpreter computes, has no bfloat16.

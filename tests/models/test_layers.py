@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from scopevit.models import ScopeViT
-from scopevit.models.layers.common import linear
+from scopevit.models.ops.linear import product as linear
 
 
 @pytest.mark.parametrize('shape', [(1, 3, 3), (2, 4, 6), (3, 1, 16), (16, 1, 1), (17, 5, 3), (1, 1, 1)])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from reference.plain_scopevit import PlainScopeViT
 from reference.weights import fill, formula_image
 from scopevit.models import ScopeViT
-from scopevit.models.backbones.scopevit import default_scope_heads
+from scopevit.models.backbones.arch import default_scope_heads
 
 DATA = Path(__file__).parents[1] / 'data'
 NARROW = dict(embed_dims=(16, 32, 32, 64), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4))
@@ -72,7 +72,7 @@ SIZES = [(1, 1), (7, 9), (32, 32), (33, 65), (224, 224), (256, 192), (200, 333),
 @torch.no_grad()
 def test_equals_plain_implementation(arch, size, batch):
     model = build(arch, torch.float64)
-    plain = PlainScopeViT(model.state_dict(), ScopeViT._parse_arch(arch))
+    plain = PlainScopeViT(model.state_dict(), vars(ScopeViT.parse_arch(arch)))
     image = formula_image(*size, batch=batch)
     for fast, slow in zip(model(image), plain(image)):
         assert fast.shape == slow.shape
@@ -83,7 +83,7 @@ def test_equals_plain_implementation(arch, size, batch):
 @torch.no_grad()
 def test_variants_equal_plain_implementation(arch, batch):
     model = build(arch, torch.float64)
-    plain = PlainScopeViT(model.state_dict(), ScopeViT._parse_arch(arch))
+    plain = PlainScopeViT(model.state_dict(), vars(ScopeViT.parse_arch(arch)))
     image = formula_image(72, 100, batch=batch)
     for fast, slow in zip(model(image), plain(image)):
         assert relative_difference(fast, slow) < 1e-8
@@ -313,8 +313,8 @@ def test_layer_depths():
     ('options', 'error', 'says'),
     [
         (dict(arch='huge'), ValueError, 'xtiny, tiny, small'),
-        (dict(arch=dict(embed_dims=(8,), depths=(1,))), ValueError, 'num_heads'),
-        (dict(arch=dict(NARROW, widths=1)), ValueError, 'widths'),
+        (dict(arch=dict(embed_dims=(8,), depths=(1,))), TypeError, 'num_heads'),
+        (dict(arch=dict(NARROW, widths=1)), TypeError, 'widths'),
         (dict(arch=dict(NARROW, depths=(1, 1))), ValueError, 'one value per stage'),
         (dict(arch=dict(NARROW, num_heads=(3, 2, 4, 4))), ValueError, 'does not divide'),
         (dict(arch=dict(NARROW, scope_heads=((1, 0, 0),) * 4)), ValueError, 'add up to'),
@@ -334,8 +334,8 @@ def test_layer_depths():
         (dict(out_indices=()), ValueError, 'out_indices'),
         (dict(frozen_stages=5), ValueError, 'between -1 and 4'),
         (dict(out_indices=(1,), frozen_stages=3), ValueError, 'between -1 and 2'),
-        (dict(drop_path=0.1), TypeError, 'drop_path_rate'),
-        (dict(pretrained='x.pth'), TypeError, 'init_cfg'),
+        (dict(drop_path=0.1), TypeError, "'drop_path'"),
+        (dict(pretrained='x.pth'), TypeError, 'pretrained'),
     ],
 )
 def test_wrong_options_are_named(options, error, says):

@@ -18,7 +18,7 @@ SCRIPTS = sorted(path.name for path in (ROOT / 'tools').glob('*.sh') if path.nam
 
 READ_BY_SET_UP = (
     *('setup.py', 'scopevit/stack/mmpose.py'),
-    *('scopevit/models/ops/mmcv_finder.py', 'scopevit/models/layers/attention.cpp'),
+    *('scopevit/models/ops/mmcv_finder.py', 'scopevit/models/ops/attention.cpp'),
 )
 # Stands for a Python and its environments: writes down what it is called with. FAKE_TORCH is the torch
 # that is installed, FAKE_MMCV set if a compiled mmcv is, FAKE_FAILS a word of the call that fails.
@@ -95,7 +95,7 @@ def test_set_up_installs_the_tested_versions_and_then_has_nothing_to_do(checkout
     assert pip_calls(calls) == []
 
 
-@pytest.mark.parametrize('name', ['requirements/pose.txt', 'setup.py', 'scopevit/models/layers/attention.cpp'])
+@pytest.mark.parametrize('name', ['requirements/pose.txt', 'setup.py', 'scopevit/models/ops/attention.cpp'])
 def test_what_has_changed_is_installed(name, checkout):
     set_up(checkout)
     with (checkout / name).open('a') as file:
@@ -346,7 +346,7 @@ def build_wheel(source, **environment):
 def which_attention(site):
     """Whether an unpacked wheel has the attention kernel, and that it computes either way."""
     script = (
-        'import torch, scopevit.models.layers.attention as module; q = torch.ones(1, 1, 4, 16); '
+        'import torch, scopevit.models.ops.attention as module; q = torch.ones(1, 1, 4, 16); '
         'assert torch.equal(module.attention(q, q, q), q); print(module.KERNEL is not None, module.__file__)'
     )
     command, env = [sys.executable, '-c', script], dict(os.environ, PYTHONPATH=str(site))

@@ -1,4 +1,4 @@
-from .common import DropPath, FusedLinear, LayerNorm, LayerScale, Mlp, fold_batch_norm
+from .common import DropPath, LayerScale, Mlp, PatchEmbed, PointwiseFirst, TransformerBlock
 from .gsda import GlobalScaleDilatedAttention, RelativePositionBias
 from .mssa import SCOPES, ConditionalPositionalEncoding, MultiScaleSelfAttention
 
@@ -6,12 +6,12 @@ __all__ = [
     'SCOPES',
     'ConditionalPositionalEncoding',
     'DropPath',
-    'FusedLinear',
     'GlobalScaleDilatedAttention',
-    'LayerNorm',
     'LayerScale',
     'Mlp',
     'MultiScaleSelfAttention',
+    'PatchEmbed',
+    'PointwiseFirst',
     'RelativePositionBias',
-    'fold_batch_norm',
+    'TransformerBlock',
 ]

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .calls import is_plain_call
+
 HEAD_CHANNELS = (16, 32, 64)
 """Channels d of a head for which there is a kernel."""
 MOST_TOKENS = 64
@@ -35,32 +37,21 @@ def _runs_on(device: torch.device) -> bool:
     )
 
 
-def is_plain_call(x: Tensor) -> bool:
-    """Whether a call is neither traced nor differentiated in a way of which a fused operator knows nothing."""
-    return (
-        (type(x) is Tensor or torch.compiler.is_compiling())
-        and not getattr(torch.compiler, '_is_exporting_flag', False)
-        and not torch.jit.is_tracing()
-        and not torch._C._are_functorch_transforms_active()
-        and torch.autograd.forward_ad._current_level < 0
-    )
-
-
 def serves(x: Tensor) -> bool:
     """Whether the operators here take ``x``: on a GPU that runs Triton's kernels, of a type that they know."""
-    return x.device.type == 'cuda' and x.dtype in DTYPES and is_plain_call(x) and _runs_on(x.device)
+    return is_plain_call(x) and x.device.type == 'cuda' and x.dtype in DTYPES and _runs_on(x.device)
 
 
 def serves_attention(x: Tensor, heads: int, grid: int) -> bool:
     """Whether :func:`dilated_attention` is to attend on a map (B, H, W, C): in half types, in which it was measured."""
-    if x.device.type != 'cuda' or x.shape[3] // heads not in HEAD_CHANNELS or grid * grid > MOST_TOKENS:
+    if not serves(x) or x.shape[3] // heads not in HEAD_CHANNELS or grid * grid > MOST_TOKENS:
         return False
-    return serves(x) and (x.dtype != torch.float32 or torch.is_autocast_enabled('cuda'))
+    return x.dtype != torch.float32 or torch.is_autocast_enabled('cuda')
 
 
 def serves_rows(x: Tensor) -> bool:
     """Whether :func:`layer_norm` and :func:`close_branch` take ``x``. A compiler fuses more than they do."""
-    return x.shape[-1] <= MOST_CHANNELS and not torch.compiler.is_compiling() and serves(x)
+    return not torch.compiler.is_compiling() and serves(x) and x.shape[-1] <= MOST_CHANNELS
 
 
 def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .common import is_exporting
+from .calls import is_plain_call, is_watched
 
 HEAD_CHANNELS = (16, 32, 64)
 """Channels d of a head for which there is a kernel."""
@@ -45,12 +45,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
         return torch.ops.scopevit.attention(q, k, v, bias)[0]
     if q.device.type == 'cuda' and (bias is not None or q.shape[0] > MOST_ENTRIES):
         return _within_limits(q, k, v, bias)
-    if bias is None or q.device.type != 'cpu' or not bias.requires_grad:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     # PyTorch's fused kernel for CPUs cannot learn a bias, and what it falls back on guards against
     # queries without any key, which do not occur: it takes twice as many passes over the logits.
+    # Nor does FlopCounterMode know it.
+    learns_bias = bias is not None and bias.requires_grad and not torch.jit.is_tracing()
+    if q.device.type != 'cpu' or not (learns_bias or is_watched()):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return logits.add_(bias).softmax(dim=-1) @ v
+    return (logits if bias is None else logits.add_(bias)).softmax(dim=-1) @ v
 
 
 def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -118,14 +120,9 @@ KERNEL = _load_kernel()
 def _kernel_serves(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
     return (
         KERNEL is not None
-        # Exported graphs are for machines without the kernel as well.
-        and not is_exporting()
-        and not torch.jit.is_tracing()
-        and all(type(x) is Tensor for x in (q, k, v, bias) if x is not None)
+        # Exported graphs are for machines without the kernel as well; of derivatives it knows the ordinary ones alone.
+        and all(is_plain_call(x) for x in (q, k, v, bias) if x is not None)
         and _kernel_takes(q, k, v, bias)
-        # Of derivatives it knows the ordinary ones alone.
-        and not torch._C._are_functorch_transforms_active()
-        and torch.autograd.forward_ad._current_level < 0
         # Where fused attention is switched off, see torch.nn.attention.sdpa_kernel. The compiler cannot ask.
         and (torch.compiler.is_compiling() or torch.backends.cuda.flash_sdp_enabled())
     )

@@ -1,0 +1,74 @@
+"""Which calls the operators here may answer; what a tool traces, transforms or replaces is left to PyTorch's own."""
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+Constant = TypeVar('Constant')
+
+
+def is_exporting() -> bool:
+    """Whether torch.export traces this call.
+
+    ``torch.compiler.is_exporting`` is True to some versions of torch.compile, too (2.11). PyTorch before 2.7
+    does not tell; there an exported graph serves sizes that need the same padding in GSDA.
+    """
+    return getattr(torch.compiler, '_is_exporting_flag', False)
+
+
+def is_watched() -> bool:
+    """Whether a mode sees each operator of this call. A compiler's own do not count."""
+    return not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_plain_call(x: object) -> bool:
+    """Whether ``x`` is neither traced nor watched, nor differentiated in a way of which a fused operator knows nothing.
+
+    What watches operators, as FlopCounterMode does, knows those of PyTorch.
+    """
+    return (
+        (torch.compiler.is_compiling() or (type(x) is Tensor and not is_watched()))
+        and not is_exporting()
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
+    )
+
+
+def is_plain_layer(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling ``layer`` does what a ``kind`` does with its weights, and nothing else.
+
+    It is not so where a tool has replaced the layer or its weights (quantization, adapters), or has hooks on it.
+    """
+    return (
+        type(layer) is kind
+        and type(layer.weight) in (nn.Parameter, Tensor)
+        and 'forward' not in vars(layer)
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and not (layer._backward_hooks or layer._backward_pre_hooks)
+        and not _has_any_global_hook()
+    )
+
+
+def constant(compute: Callable[..., Constant]) -> Callable[..., Constant]:
+    """Keep what a function of sizes, devices and types returns.
+
+    A parameter must have no part in it. The first argument is the tensor that it is wanted for: where that is
+    traced or transformed, tensors belong to the trace, and nothing is kept.
+    """
+
+    @functools.cache
+    def kept(*arguments: object) -> Constant:
+        with torch.inference_mode(False):  # it may be part of a training later
+            return compute(*arguments)
+
+    @functools.wraps(compute)
+    def run(x: Tensor, *arguments: object) -> Constant:
+        is_kept = not torch.compiler.is_compiling() and is_plain_call(x)
+        return (kept if is_kept else compute)(*arguments)
+
+    return run
