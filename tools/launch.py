@@ -13,7 +13,7 @@ from torch.distributed.run import main
 
 def run() -> int:
     """Start the processes and wait for them; returns the exit status."""
-    logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)
     try:
         main(sys.argv[1:])
     except SignalException as end:

@@ -13,6 +13,7 @@ from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
 from scopevit.engine.preemption import Stopped
 from scopevit.engine.resume import settle_resume
+from scopevit.engine.work_dir import claim_work_dir
 from scopevit.swap import load_and_swap
 from scopevit.utils.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.utils.config import load_config
@@ -93,6 +94,7 @@ def train(args: argparse.Namespace) -> None:
     merge_arguments(cfg, args)
     prepare(cfg, args)
     settle_resume(cfg)
+    claim_work_dir(cfg)
     runner = build_runner(cfg)
     check_start(cfg, runner)
     check_channels(runner.model)

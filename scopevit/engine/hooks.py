@@ -10,6 +10,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import EMAHook, Hook
 from mmengine.hooks import SyncBuffersHook as MMEngineSyncBuffersHook
 from mmengine.runner import Runner
+from torch import nn
 
 from ..apis.model import backbone_of
 from ..registry import HOOKS
@@ -72,6 +73,11 @@ class SyncBuffersHook(MMEngineSyncBuffersHook):
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 all_reduce_params(hook.ema_model.module.buffers(), op='mean')
+
+
+def _models(runner: Runner) -> list[nn.Module]:
+    """The model that is trained, and the averages of it."""
+    return [runner.model, *(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))]
 
 
 @HOOKS.register_module()
@@ -173,7 +179,7 @@ class GoOnHook(Hook):
 
     def gather(self, runner: Runner) -> None:
         """Collect the processes' states for the checkpoint that is saved next; all of them have to call it."""
-        self._saved = random_states(runner.model)
+        self._saved = random_states(_models(runner))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the processes' states and what the run is."""
@@ -183,7 +189,7 @@ class GoOnHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Go on with the states of the checkpoint, if there are as many processes as then."""
         if self.states and len(self.states) == get_world_size():
-            restore_states(self.states[get_rank()], runner.model)
+            restore_states(self.states[get_rank()], _models(runner))
         self.states = None
 
     def before_val(self, runner: Runner) -> None:

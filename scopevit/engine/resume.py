@@ -225,11 +225,14 @@ def _step(schedulers: list, by_epoch: bool) -> None:
             scheduler.step()
 
 
-def random_states(model: nn.Module) -> list[dict]:
+def random_states(models: list[nn.Module]) -> list[dict]:
     """Of each process what a run needs, besides what MMEngine saves, to go on as if it had never stopped.
 
     That are the random states and, of several processes, the buffers, since the statistics of batch norms differ.
     All processes have to call it.
+
+    Args:
+        models: The model that is trained, and the averages of it.
 
     Returns:
         One dict for each process, of tensors and plain data.
@@ -243,16 +246,16 @@ def random_states(model: nn.Module) -> list[dict]:
         buffers=None,
     )
     if get_world_size() > 1:
-        state['buffers'] = {name: buffer.cpu() for name, buffer in unwrap(model).named_buffers()}
+        state['buffers'] = [{name: buffer.cpu() for name, buffer in unwrap(model).named_buffers()} for model in models]
     return all_gather_object(state)
 
 
-def restore_states(state: dict, model: nn.Module) -> None:
+def restore_states(state: dict, models: list[nn.Module]) -> None:
     """Set the random states and, if they were saved, the buffers of this process as they were.
 
     Args:
         state: One of those that :func:`random_states` returned.
-        model: The model, maybe in its wrapper.
+        models: As for that function.
     """
     version, keys, gauss = state['python']
     random.setstate((version, tuple(keys), gauss))
@@ -260,11 +263,11 @@ def restore_states(state: dict, model: nn.Module) -> None:
     torch.set_rng_state(state['torch'].cpu())
     if state['cuda'] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state['cuda'].cpu())
-    saved = state['buffers'] or {}
     with torch.no_grad():
-        for name, buffer in unwrap(model).named_buffers():
-            if name in saved:
-                buffer.copy_(saved[name])
+        for model, saved in zip(models, state['buffers'] or ()):
+            for name, buffer in unwrap(model).named_buffers():
+                if name in saved:
+                    buffer.copy_(saved[name])
 
 
 def _as_lists(value: object) -> object:

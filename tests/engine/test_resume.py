@@ -1,5 +1,6 @@
 """A training that was stopped and goes on is the one that was never stopped, bit for bit."""
 
+import fcntl
 import itertools
 import os
 import pickle
@@ -12,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner import set_random_seed
 
-from helpers import ROOT, tool
+from helpers import ROOT, fails_cleanly, tool
 from scopevit.engine.loading import Place, PlacedBatchSampler, PlacedItems
 from scopevit.engine.resume import find_checkpoint, read_resumable, settle_resume
 from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
@@ -33,7 +34,7 @@ class Stopper(Hook):
         self.iteration, self.name = iteration, name
 
     def after_train_iter(self, runner, *args, **options):
-        if runner.iter + 1 == self.iteration:
+        if runner.iter + 1 == self.iteration and os.environ.get('RANK', '0') == '0':
             os.kill(os.getpid(), getattr(signal, self.name))
 """
 
@@ -57,7 +58,7 @@ def train(fashion_mnist, tmp_path_factory):
     (folder / 'stopper.py').write_text(STOPPER)
     loaders = [f'{split}_dataloader.dataset.data_root={fashion_mnist}' for split in ('train', 'val', 'test')]
 
-    def run(name, *words, stop=None, signal='SIGTERM', options=()):
+    def run(name, *words, stop=None, signal='SIGTERM', options=(), processes=1):
         options = [*loaders, *options]
         config = folder / f'{name}_{stop}.py'
         config.write_text(f'_base_ = {str(RANDOM)!r}\n')
@@ -66,10 +67,10 @@ def train(fashion_mnist, tmp_path_factory):
                 config.read_text() + "custom_imports = dict(imports=['stopper'])\n"
                 f"custom_hooks = [*_base_.custom_hooks, dict(type='Stopper', iteration={stop}, name={signal!r})]\n"
             )
-        result = tool(
-            'train.py', config, '--work-dir', folder / name, *words, '--cfg-options', *options,
-            env={'PYTHONPATH': f'{folder}:{ROOT}'}, check=False,
-        )  # fmt: skip
+        start = ('train.py', config) if processes == 1 else ('dist_train.sh', config, processes)
+        environment = {'PYTHONPATH': f'{folder}:{ROOT}', 'OMP_NUM_THREADS': '1'}
+        words = ('--work-dir', folder / name, *words, '--cfg-options', *options)
+        result = tool(*start, *words, env=environment, check=False)
         if stop is None:
             assert result.returncode == 0, result.stderr[-3000:]
         return folder / name, result
@@ -194,3 +195,43 @@ def test_stopped_and_resumed_training_is_the_uninterrupted_one(train, straight, 
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
         assert equal(resumed[key], straight[key]), key
     assert not list(work_dir.glob('interrupted_*'))
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on_as_if_they_never_had(train):
+    """One of them is told to stop; they have statistics of their own in the middle of an epoch."""
+    straight = last(train('straight_2', processes=2, options=['train_cfg.max_epochs=2'])[0])
+    work_dir, result = train('stopped_2', processes=2, options=['train_cfg.max_epochs=2'], stop=1)
+    assert result.returncode == 143, result.stderr[-3000:]
+    assert 'Traceback' not in result.stderr
+    assert (result.stdout + result.stderr).count('SIGTERM: saved') == 1
+    train('stopped_2', '--resume', processes=2, options=['train_cfg.max_epochs=2'])
+    resumed = last(work_dir)
+    for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+        assert equal(resumed[key], straight[key]), key
+
+
+@pytest.mark.slow
+def test_settings_that_change_between_a_run_and_its_resume_take_effect(train):
+    """A longer schedule has the learning rates that it would have had from the beginning."""
+    train('short', options=['train_cfg.max_epochs=1', 'param_scheduler.1.end=1'])
+    longer = ['train_cfg.max_epochs=2', 'param_scheduler.1.end=2']
+    work_dir, result = train('short', '--resume', options=longer)
+    assert 'train_cfg.max_epochs' in result.stdout + result.stderr
+    expected = last(train('long', options=longer)[0])
+    rates = [[group['lr'] for group in run['optimizer']['param_groups']] for run in (last(work_dir), expected)]
+    assert rates[0] == pytest.approx(rates[1])
+
+
+@pytest.mark.slow
+def test_a_folder_is_one_runs(train, tmp_path):
+    work_dir, _ = train('mine', options=['train_cfg.max_epochs=1'])
+    other = tool('train.py', RANDOM, '--work-dir', work_dir, check=False)
+    fails_cleanly(other, 'checkpoints of another run', '--resume', '--work-dir')
+    with open(work_dir / '.training') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        fails_cleanly(
+            tool('train.py', RANDOM, '--work-dir', work_dir, '--resume', check=False),
+            'another training runs',
+            'process',
+        )

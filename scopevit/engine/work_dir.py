@@ -1,0 +1,68 @@
+"""One run, one folder."""
+
+import contextlib
+import glob
+import os
+import socket
+from typing import IO
+
+from mmengine.config import Config
+
+from ..utils.errors import UserError
+from .console import is_first_process
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = '.training'
+_held: list[IO] = []  # a lock ends with the file that it is on
+
+
+def claim_work_dir(cfg: Config) -> None:
+    """Take a config's ``work_dir`` for this training, until its processes have ended.
+
+    Raises:
+        UserError: If another training runs there, or has left checkpoints that this one would overwrite.
+    """
+    if not is_first_process():
+        return
+    _lock(cfg.work_dir)
+    saved = [path for kind in ('epoch', 'iter', 'interrupted') for path in _checkpoints(cfg.work_dir, kind)]
+    goes_on_here = cfg.get('resume') and cfg.get('load_from') and any(_same(path, cfg.load_from) for path in saved)
+    if saved and not goes_on_here:
+        raise UserError(
+            f'{cfg.work_dir} has checkpoints of another run ({os.path.basename(saved[0])}), which this one would '
+            'overwrite: go on with --resume, choose another --work-dir, or move them away'
+        )
+
+
+def _checkpoints(folder: str, kind: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(folder), f'{kind}_*.pth')))
+
+
+def _same(path: str, other: str) -> bool:
+    return os.path.exists(other) and os.path.samefile(path, other)
+
+
+def _lock(folder: str) -> None:
+    if fcntl is None:
+        return
+    file = open(os.path.join(folder, LOCK), 'a+')  # noqa: SIM115 - it is to stay open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip()
+        raise UserError(
+            f'another training runs in {folder} ({holder or "it does not say which"}): wait for its end, stop it, or '
+            'choose another --work-dir'
+        ) from None
+    except OSError:  # a file system without locks
+        return
+    _held.append(file)
+    with contextlib.suppress(OSError):  # of a full disk
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
