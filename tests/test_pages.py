@@ -135,8 +135,7 @@ def test_figure_of_the_architecture_tells_the_model():
         assert {scope: conv.in_channels for scope, conv in attn.scopes.items()} == found
     # Where the map divides by the grid, groups are complete, as drawn.
     assert figure.IMAGE // figure.STRIDES[figure.ZOOM] % figure.GRID == 0
-    offsets = model.stages[figure.ZOOM].blocks[0].gsda.attn.rel_pos.offsets
-    assert len(offsets) == (2 * figure.GRID - 1) ** 2
+    assert model.stages[figure.ZOOM].blocks[0].gsda.attn.grid_size == figure.GRID
 
 
 def test_figures_are_small():

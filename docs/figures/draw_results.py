@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parents[2]
-WIDTH, HEADING = 1500, 44  # pixels
+WIDTH, HEADING, GAP = 1500, 44, 8  # pixels
 # A work dir, the row's heading, its metrics, and how many images are side by side.
 ROWS = [
     ('pretraining', 'Classification', {'accuracy/top1': 'top-1 {:.1f} %'}, 10),
@@ -32,16 +32,31 @@ ROWS = [
 ]
 
 
-def draw_row(work_dir: Path, cols: int, seed: int) -> Image.Image:
-    """Predictions of one task; in dense tasks with the ground truth on the left of each."""
+def draw(work_dir: Path, cols: int, seed: int) -> Image.Image:
+    """Predictions for some test images, without a frame; in dense tasks with the ground truth on the left."""
     (config,) = work_dir.glob('*.py')
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / 'row.png'
+        out = Path(folder) / 'drawn.png'
         tool = [sys.executable, 'tools/visualization/draw_predictions.py', config, work_dir / 'predictions.pkl']
         layout = ['--rows', '1', '--cols', str(cols), '--seed', str(seed), '--out', out]
         subprocess.run([*tool, *layout], cwd=ROOT, check=True)
-        row = Image.open(out).convert('RGB')
-    return row.resize((WIDTH, row.height * WIDTH // row.width), Image.Resampling.LANCZOS)
+        image = Image.open(out).convert('RGB')
+    return image.crop(ImageChops.difference(image, Image.new('RGB', image.size, 'white')).getbbox())
+
+
+def draw_row(work_dir: Path, cols: int, seed: int) -> Image.Image:
+    """As many images side by side, all of one height."""
+    if work_dir.name == 'pretraining':  # its names of classes need one font size
+        tiles = [draw(work_dir, cols, seed)]
+    else:
+        tiles = [draw(work_dir, 1, seed + i) for i in range(cols)]
+    height = int((WIDTH - GAP * (len(tiles) - 1)) / sum(tile.width / tile.height for tile in tiles))
+    row, left = Image.new('RGB', (WIDTH, height), 'white'), 0
+    for tile in tiles:
+        width = round(height * tile.width / tile.height)
+        row.paste(tile.resize((width, height), Image.Resampling.LANCZOS), (left, 0))
+        left += width + GAP
+    return row
 
 
 def main() -> None:
