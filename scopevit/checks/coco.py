@@ -87,8 +87,8 @@ def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
     labels = [name for name in in_file if name in classes]
     if not labels:
         text = (
-            f'none of the classes of the config ({first(classes)}) is a category of {coco.path} ({first(in_file)}): set '
-            f'metainfo=dict(classes=({", ".join(map(repr, in_file[:3]))}, ...)) of the data sets, and num_classes to fit'
+            f'none of the classes of the config ({first(classes)}) is a category of {coco.path} ({first(in_file)}): '
+            'set metainfo=dict(classes=(...)) of the data sets to the names of its categories, and num_classes to fit'
         )
         yield Finding('error', where, text)
         return
@@ -106,9 +106,7 @@ def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
             yield Finding('note', where, f'{text}; compare metainfo.classes with its categories, if that is not meant')
         else:
             remedy = 'list them among its categories, even if it has none of their objects'
-            yield Finding(
-                'warning', where, f'{text}: the evaluation fails when the model predicts one of those: {remedy}'
-            )
+            yield Finding('warning', where, f'{text}: predictions of those cannot be evaluated; {remedy}')
     used = Counter(a.get('category_id') for a in coco.annotations)
     others = {c['name']: used[c['id']] for c in coco.categories if c['name'] not in classes and used[c['id']]}
     if others:

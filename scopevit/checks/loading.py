@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from ..utils.building import wrong_setting
-from ..utils.errors import UserError, one_line, own_error
+from ..utils.errors import UserError, one_line, raise_own
 from .classes import check_class_count, check_labels, classes_of, labels_of
 from .findings import Finding, first, listed
 from .part import Part, build
@@ -48,8 +48,7 @@ def loading_explained(cfg: Config, split: str, config: str, model: nn.Module | N
     except UserError:
         raise
     except Exception as error:
-        if own_error(error):  # a data set or transform of the user's own has a bug
-            raise
+        raise_own(error)
         setting = wrong_setting(error, cfg, only_registry=True)
         if setting is not None:
             raise UserError(setting) from error
@@ -103,8 +102,7 @@ def check_loading(part: Part, cfg: Config) -> Iterator[Finding]:
         dataset = build(settings, cfg.get('default_scope') or 'mmengine')
         count = len(dataset)
     except Exception as error:  # the toolboxes check their data in many ways
-        if own_error(error):
-            raise
+        raise_own(error)
         yield Finding('error', where, f'the data set {settings.get("type")} cannot be built: {one_line(error)}')
         return
     if not count:
@@ -119,8 +117,7 @@ def check_loading(part: Part, cfg: Config) -> Iterator[Finding]:
         try:
             dataset[i]
         except Exception as error:
-            if own_error(error):
-                raise
+            raise_own(error)
             info = dataset.get_data_info(i) if hasattr(dataset, 'get_data_info') else {}
             failures.setdefault(one_line(error), []).append(str(info.get('img_path', f'item {i}')))
     for reason, names in failures.items():

@@ -39,8 +39,8 @@ def check_head(part: Part, coco: CocoFile) -> Iterator[Finding]:
     channels, wanted = joint_channels(part.model, learnt) or (None, None)
     if part.dataset.data_mode == 'topdown' and channels != wanted:
         text = (
-            f'the data have {learnt} joints, but model.head.out_channels is {channels}: set it to {wanted}, or metainfo '
-            'of the data set to the joints of the model'
+            f'the data have {learnt} joints, but model.head.out_channels is {channels}: set it to {wanted}, or '
+            'metainfo of the data set to the joints of the model'
         )
         yield Finding('error', part.where, text)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from torch import nn
 
-from ..utils.errors import one_line, own_error
+from ..utils.errors import one_line, raise_own
 from .classes import check_class_count, classes_of
 from .classification import check_class_folders, check_list
 from .coco import check_coco
@@ -23,8 +23,7 @@ def parts_of(cfg: Config, split: str, model: nn.Module | None, **sample: int) ->
         try:
             dataset = build(settings, cfg.get('default_scope') or 'mmengine', lazy_init=True)
         except Exception as error:
-            if own_error(error):
-                raise
+            raise_own(error)
             text = f'the data set {settings.get("type")} cannot be built: {one_line(error)}'
             yield Finding('error', where, text)
             continue

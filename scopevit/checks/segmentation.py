@@ -62,8 +62,8 @@ def check_label_map(part: Part, item: dict, seen: set[int]) -> Iterator[Finding]
         return
     if labels.ndim != 2:
         text = (
-            f'label map {path} is {mode}, but must have one channel whose values are class numbers: convert the colours '
-            'to class numbers'
+            f'label map {path} is {mode}, but must have one channel whose values are class numbers: convert the '
+            'colours to class numbers'
         )
         yield Finding('error', part.where, text)
         return
@@ -79,8 +79,8 @@ def check_label_map(part: Part, item: dict, seen: set[int]) -> Iterator[Finding]
     wrong = sorted(value for value in values if value > highest and value not in (ignored, 255))
     if wrong and highest >= 0:
         text = (
-            f'label map {path} has the values {first(wrong)}, but the classes of the config go from 0 to {highest} (and '
-            f'{ignored} for ignored pixels): set metainfo.classes and num_classes, or correct the labels'
+            f'label map {path} has the values {first(wrong)}, but the classes of the config go from 0 to {highest} '
+            f'(and {ignored} for ignored pixels): set metainfo.classes and num_classes, or correct the labels'
         )
         yield Finding('error', part.where, text)
 

@@ -96,7 +96,7 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
             raise
         traceback.print_exc()
         raise UserError(
-            f'the run failed, see above ({one_line(error, 100)}); its data and settings have '
+            f'the run failed, see above ({one_line(error, 100)}); found in its data and settings: '
             f'{listed(found)}\n{advice(config)}'
         ) from error
 

@@ -26,7 +26,7 @@ from ..models import ScopeViT
 from ..models.ops import MissingOperator
 from ..utils.building import failing_key
 from ..utils.config import is_checkpoint, load_config, walk
-from ..utils.errors import UserError
+from ..utils.errors import UserError, raise_own
 from ..utils.toolboxes import toolbox_of
 from .probe import Level, ProbeError, build_uninitialised, probe_backbone, probe_neck
 from .trial import SettingError, gpu_operator, run_tensor, small_model
@@ -88,6 +88,7 @@ def swap_backbone(
         old = probe_backbone(old_site.backbone.to_dict(), scope, in_channels)
         ways = list(_ways(old_site, old, scope))
     except ProbeError as error:
+        raise_own(error)
         problems = [(where, str(error))]
         if default_scope is None and 'registry' in str(error):
             problems.append(('default_scope', 'is missing; set it to the toolbox of the model, for example mmdet'))

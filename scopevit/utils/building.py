@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import nn
 
-from .errors import UserError, chain, one_line, own_error
+from .errors import UserError, chain, one_line, raise_own
 from .shipped import PACKAGE
 
 # What the Runner builds by methods of its own, by their names.
@@ -52,7 +52,8 @@ def building(cfg: Config, what: str = '') -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        setting = None if own_error(error) else wrong_setting(error, cfg)
+        raise_own(error)
+        setting = wrong_setting(error, cfg)
         if setting is None:
             raise
         raise UserError(f'{what} cannot be built: {setting}' if what else setting) from error

@@ -57,6 +57,13 @@ def own_error(error: BaseException) -> BaseException | None:
     return None
 
 
+def raise_own(error: BaseException) -> None:
+    """Raise the error of a chain that may be a bug in the user's own code, if there is one, with its traceback."""
+    own = own_error(error)
+    if own is not None:
+        raise own from own.__cause__
+
+
 def _is_own(path: str, names: dict) -> bool:
     if path.startswith('<') or str(names.get('__name__')).partition('.')[0] in _LIBRARIES:
         return False
