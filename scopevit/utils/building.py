@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import linecache
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,8 +77,10 @@ def wrong_setting(
         return None
     key = failing_key(error, cfg) or 'the config'
     frame, line = frames[-1]
-    if frame.f_code.co_name == 'build_from_cfg':
-        return _registry_message(error, key, frame)
+    builders = [f for f, _ in frames if f.f_code.co_name == 'build_from_cfg']
+    # Classes of which there is one for a name are made there.
+    if frame in builders or (builders and frame.f_globals.get('__name__') == 'mmengine.utils.manager'):
+        return _registry_message(error, key, builders[-1])
     if only_registry:
         return None
     path = inspect.getsourcefile(frame) or frame.f_code.co_filename
@@ -98,11 +101,13 @@ def _registry_message(error: BaseException, key: str, frame: FrameType) -> str:
     settings, kind, known = (frame.f_locals.get(name) for name in ('cfg', 'obj_type', 'obj_cls'))
     if not isinstance(settings, dict):
         return f'{key} is {settings!r}, but has to be a dict with a type'
-    if kind is None:
-        return f'{key} has no type' if 'type' not in settings else f'{key}.type is {kind!r}: name a class'
+    if 'type' not in settings and kind is None:
+        return f'{key} has no type'
+    if known is None and not isinstance(kind, str):
+        return f'{key}.type is {kind!r}, but has to be the name of a class'
     if known is None:
         registry = frame.f_locals['registry']
-        hint = _close(str(kind).rpartition('.')[2], _registered(registry)) if isinstance(kind, str) else ''
+        hint = _close(kind.rpartition('.')[2], _registered(registry))
         return f'{key}.type: no {kind!r} in {registry.scope}, among what is registered as {registry.name}{hint}'
     named = [word for word in str(error).split("'")[1::2] if word in settings]
     hint = _close(named[0], inspect.signature(known).parameters) if named else ''
@@ -127,18 +132,18 @@ def failing_key(error: BaseException | None, cfg: Config) -> str | None:
     root = cfg._cfg_dict if isinstance(cfg, Config) else cfg
     key, node = '', root
     for link in chain(error):
-        for frame, _ in traceback.walk_tb(link.__traceback__):
-            key, node = _step(frame, key, node, root)
+        for frame, line in traceback.walk_tb(link.__traceback__):
+            key, node = _step(frame, line, key, node, root)
     return key or None
 
 
-def _step(frame: FrameType, key: str, node: object, cfg: dict) -> tuple[str, object]:
+def _step(frame: FrameType, line: int, key: str, node: object, cfg: dict) -> tuple[str, object]:
     """From the part that was built so far to the one that a frame of the traceback builds or runs."""
     name = frame.f_code.co_name
     if name == 'build_from_cfg':
         wanted = frame.f_locals['cfg']
         return _find(node, key, wanted) or _find(cfg, '', wanted) or (key, node)
-    top = _KEYS.get(name)
+    top = _KEYS.get(name) or _called(frame, line)
     if name in ('build_dataloader', 'build_evaluator') and key.endswith('_cfg'):
         top = key.replace('_cfg', name.replace('build_', '_'))  # of a loop
     if top in cfg and frame.f_globals['__name__'].startswith(('mmengine.', 'scopevit.')):
@@ -148,6 +153,14 @@ def _step(frame: FrameType, key: str, node: object, cfg: dict) -> tuple[str, obj
         kind = type(part).__name__
         return _child(node, key, kind) or _child(cfg.get('model'), 'model', kind) or (key, node)
     return key, node
+
+
+def _called(frame: FrameType, line: int) -> str | None:
+    """What a line of MMEngine's Runner is about to build, which may fail for the arguments that it passes."""
+    if not frame.f_globals.get('__name__', '').startswith('mmengine.runner'):
+        return None
+    text = linecache.getline(frame.f_code.co_filename, line)
+    return next((key for method, key in _KEYS.items() if f'.{method}(' in text), None)
 
 
 def _child(node: object, key: str, kind: str) -> tuple[str, dict] | None:
