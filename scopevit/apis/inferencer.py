@@ -20,7 +20,7 @@ from torch import nn
 
 from ..utils.checkpoint import check_fits, read_checkpoint
 from ..utils.config import forget_pretrained, innermost
-from ..utils.errors import UserError
+from ..utils.errors import UserError, raise_own
 from .model import count_classes
 
 
@@ -352,6 +352,7 @@ def build_predictor(cfg: Config, checkpoint: str, device: str | None = None, sco
     except UserError:
         raise
     except Exception as error:  # building runs code of the toolboxes, which check their settings in many ways
+        raise_own(error)
         raise UserError(f'the model of this config cannot be built: {type(error).__name__}: {error}') from error
 
 

@@ -10,9 +10,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+from ..utils.building import building
 from ..utils.checkpoint import check_fits
 from ..utils.config import first_value, walk, without_weights
-from ..utils.errors import UserError, one_line
+from ..utils.errors import UserError
 
 Size = tuple[int, int]
 """Height and width."""
@@ -34,7 +35,7 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
             pretrained weights the config names.
 
     Raises:
-        UserError: If it cannot be built.
+        UserError: If it cannot be built; it names the setting at fault.
         CheckpointError: If the checkpoint cannot be read or is of another model.
     """
     if not isinstance(cfg.get('model'), dict):
@@ -45,11 +46,8 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
     for part in walk(settings):
         if part.get('type') in ('SyncBN', 'MMSyncBN'):  # one process has nothing to synchronise with
             part['type'] = 'BN'
-    try:
-        with in_scope(cfg.get('default_scope', 'mmengine')), silence():
-            model = MODELS.build(settings)
-    except Exception as error:  # whatever a constructor raises
-        raise UserError(f'the model cannot be built: {one_line(error)}') from error
+    with building(cfg, 'the model'), in_scope(cfg.get('default_scope', 'mmengine')), silence():
+        model = MODELS.build(settings)
     if checkpoint is not None:
         check_fits(model, checkpoint)  # and loads it
     return model

@@ -24,8 +24,9 @@ from torch import nn
 from ..apis.model import in_scope
 from ..models import ScopeViT
 from ..models.ops import MissingOperator
+from ..utils.building import failing_key
 from ..utils.config import is_checkpoint, load_config, walk
-from ..utils.errors import UserError
+from ..utils.errors import UserError, raise_own
 from ..utils.toolboxes import toolbox_of
 from .probe import Level, ProbeError, build_uninitialised, probe_backbone, probe_neck
 from .trial import SettingError, gpu_operator, run_tensor, small_model
@@ -87,6 +88,7 @@ def swap_backbone(
         old = probe_backbone(old_site.backbone.to_dict(), scope, in_channels)
         ways = list(_ways(old_site, old, scope))
     except ProbeError as error:
+        raise_own(error)
         problems = [(where, str(error))]
         if default_scope is None and 'registry' in str(error):
             problems.append(('default_scope', 'is missing; set it to the toolbox of the model, for example mmdet'))
@@ -570,25 +572,10 @@ def _one_line(error: Exception) -> str:
     return f'{type(error).__name__}: {" ".join(str(error).split())[:300]} ({frame.name} in {Path(frame.filename).name})'
 
 
-def _failing_key(error: BaseException | None, cfg: Config) -> str | None:
+def _failing_key(error: Exception, cfg: Config) -> str | None:
     """Key of the part of a model that was built or run when an error was raised, as far as its traceback tells."""
     if isinstance(error, SettingError):
         return error.key
-    key, node = 'model', cfg.model
-    while error is not None:
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            part = frame.f_locals.get('self')
-            kind = type(part).__name__ if isinstance(part, nn.Module) else None
-            if frame.f_code.co_name == 'build_from_cfg':
-                kind = _type(frame.f_locals['cfg'])
-            inner = [(name, item) for name, value in node.items() for item in _as_list(value) if _type(item) == kind]
-            if kind and inner:
-                key, node = f'{key}.{inner[0][0]}', inner[0][1]
-        error = error.__cause__ or error.__context__
+    key = failing_key(error, cfg)
     # What an adapter holds is the neck of the user's config.
-    return key.replace('.neck.neck', '.neck') if key != 'model' else None
-
-
-def _type(settings: object) -> str | None:
-    """The name of a part's class, without its toolbox."""
-    return str(settings.get('type')).split('.')[-1] if isinstance(settings, dict) else None
+    return key.replace('.neck.neck', '.neck') if key and key != 'model' else None

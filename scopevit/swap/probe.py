@@ -91,7 +91,7 @@ def _probe_backbone(pickled: bytes, scope: str, in_channels: int) -> list[Level]
         if training != evaluation:
             raise ProbeError('it hands on other maps in training than in evaluation')
         return training
-    raise ProbeError(f'it cannot be run here: {_first_line(problem)}')
+    raise ProbeError(f'it cannot be run here: {_first_line(problem)}') from problem
 
 
 def _run_both_modes(in_channels: int, size: Sequence[int], backbone: nn.Module, device: str) -> list:

@@ -13,7 +13,8 @@ from mmengine.runner import Runner, set_random_seed
 
 from helpers import ROOT, TOY, quiet_toolboxes
 from scopevit.checks.channels import check_channels
-from scopevit.checks.data import check_data, classes_of
+from scopevit.checks.classes import classes_of
+from scopevit.checks.training import check_data
 from scopevit.utils.checkpoint import read_checkpoint
 from scopevit.utils.errors import UserError
 
@@ -62,7 +63,7 @@ MISMATCHES = [
     (WITH_AUXILIARY_HEAD, {'model.auxiliary_head.in_channels': 64}, ['auxiliary_head.in_channels is 64', '=128']),
     (WITH_AUXILIARY_HEAD, {'model.auxiliary_head.in_index': 4}, ['model.auxiliary_head.in_index, now 4']),
     (SEMANTIC_FPN, {'model.decode_head.in_channels': [32] * 4}, ['model.decode_head.in_channels is [32, 32', '=[64, ']),
-    (POSE, SMALL, ['model.head.in_channels is 256', 'hands on 512 channels', 'model.head.in_channels=512']),
+    (POSE, SMALL, ['model.head.in_channels is 256', 'outputs 512 channels', 'model.head.in_channels=512']),
     (CLASSIFIER, SMALL, ['model.head.in_channels is 256', 'model.head.in_channels=512']),
 ]
 

@@ -20,8 +20,7 @@ import numpy as np
 from mmengine.registry import init_default_scope
 
 from scopevit.apis.painter import Painter, check_picture, save_grid
-from scopevit.checks.data import build_dataset
-from scopevit.engine.launch import name_broken_images
+from scopevit.checks.loading import build_dataset
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 
@@ -54,7 +53,6 @@ def draw(args: argparse.Namespace) -> None:
     if not os.path.isfile(args.predictions):
         raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
     check_picture(args.out)
-    name_broken_images()
     results = mmengine.load(args.predictions)
     init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, 'test', args.config)
