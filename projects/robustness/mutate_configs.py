@@ -27,8 +27,8 @@ from datetime import date
 from pathlib import Path
 
 from mmengine.config import Config
-
 from scopevit.datasets.scenes import write_ade20k, write_coco, write_imagenet
+
 from scopevit.utils.arguments import positive
 from scopevit.utils.errors import UserError, user_errors
 
