@@ -10,7 +10,6 @@ import importlib
 import os
 import pickle
 import re
-import zipfile
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,11 +18,13 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
+from .archive import Damaged, check_extent, not_finite, read_safetensors, verify, write_safetensors
 from .errors import UserError
 from .files import whole_file
 from .wrappers import unwrap
 
 StateDict = dict[str, Tensor]
+ALLOW_NON_FINITE = 'SCOPEVIT_ALLOW_NON_FINITE'
 
 
 class CheckpointError(UserError):
@@ -72,8 +73,16 @@ def read_checkpoint(path: str) -> dict:
         raise CheckpointError(f'checkpoint {path} does not exist; check the path')
     try:
         with get_local_path(path) as local:
-            _check_archive(local)
-            checkpoint = torch.load(local, map_location='cpu', weights_only=True)
+            verify(local, path)
+            if path.endswith('.safetensors'):
+                checkpoint = read_safetensors(local)
+            else:
+                checkpoint = torch.load(local, map_location='cpu', weights_only=True)
+        check_extent(checkpoint)
+    except Damaged as error:
+        raise CheckpointError(f'checkpoint {path} is refused: {error}') from error
+    except ImportError as error:
+        raise CheckpointError(f'checkpoint {path} needs the package safetensors: pip install safetensors') from error
     except Exception as error:  # a damaged file can end in nearly any exception
         refused = _REFUSED.search(str(error))
         if refused:
@@ -94,22 +103,6 @@ def read_checkpoint(path: str) -> dict:
     return checkpoint
 
 
-def _check_archive(path: str) -> None:
-    """Compare the content of a file in torch's format with its checksums, which torch itself does not.
-
-    Raises:
-        pickle.UnpicklingError: If it is damaged, or compressed, so that it may be larger than it looks.
-    """
-    if not zipfile.is_zipfile(path):  # torch's older format has no checksums
-        return
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise pickle.UnpicklingError('compressed entries')
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise pickle.UnpicklingError(f'wrong checksum of {damaged}')
-
-
 def save_checkpoint(checkpoint: dict, path: str) -> None:
     """Write a checkpoint all or nothing; an existing file is never replaced.
 
@@ -119,9 +112,12 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
     path = os.path.abspath(path)
     if os.path.exists(path):
         raise UserError(f'{path} exists already and is left as it is; choose another name or remove it')
-    # Given a path, torch would write its random name into the file.
-    with whole_file(path) as temporary, open(temporary, 'wb') as file:
-        torch.save(checkpoint, file)
+    with whole_file(path) as temporary:
+        if path.endswith('.safetensors'):
+            write_safetensors(checkpoint, temporary)
+            return
+        with open(temporary, 'wb') as file:  # given a path, torch would write its random name into the file
+            torch.save(checkpoint, file)
 
 
 def get_state_dict(checkpoint: dict, path: str) -> StateDict:
@@ -138,6 +134,13 @@ def get_state_dict(checkpoint: dict, path: str) -> StateDict:
     if not weights:
         found = ', '.join(map(str, list(checkpoint)[:8])) or 'nothing'
         raise CheckpointError(f'checkpoint {path} holds no weights; it has: {found}')
+    broken = not_finite(weights)
+    if broken and os.environ.get(ALLOW_NON_FINITE) != '1':
+        raise CheckpointError(
+            f'checkpoint {path} holds weights that are no finite numbers ({", ".join(broken[:3])}; {len(broken)} of '
+            f'{len(weights)}): its training has diverged. With {ALLOW_NON_FINITE}=1 in the environment it is loaded '
+            'all the same'
+        )
     return {key[len('module.') :] if key.startswith('module.') else key: value for key, value in weights.items()}
 
 

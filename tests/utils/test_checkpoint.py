@@ -1,7 +1,10 @@
 """Reading checkpoints, and matching them to a model."""
 
+import hashlib
 import os
 import pickle
+import sys
+import zipfile
 
 import pytest
 import torch
@@ -174,3 +177,81 @@ def test_to_plain_needs_no_pickling():
 
     value = dict(classes=('a', 'b'), sigmas=np.ones(2), score=np.float32(1), when=ROOT, none=None)
     assert to_plain(value) == dict(classes=['a', 'b'], sigmas=[1.0, 1.0], score=1.0, when=str(ROOT), none=None)
+
+
+def nested(levels, width=10):
+    """A few lists that stand for width ** levels."""
+    inner = ['x'] * width
+    for _ in range(levels):
+        inner = [inner] * width
+    return inner
+
+
+def deep(levels):
+    inner = []
+    for _ in range(levels):
+        inner = [inner]
+    return inner
+
+
+HOSTILE = {
+    'few lists for very many': lambda: dict(state_dict=dict(w=torch.ones(2)), meta=dict(x=nested(10))),
+    'depth': lambda: dict(state_dict=dict(w=torch.ones(2)), meta=dict(x=deep(300))),
+    'one value for very many': lambda: dict(state_dict=dict(w=torch.ones(1).expand(10**9))),
+}
+
+
+@pytest.mark.parametrize('content', HOSTILE)
+def test_content_that_is_more_than_it_looks_is_refused(content, tmp_path):
+    torch.save(HOSTILE[content](), tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match='is refused'):
+        read_checkpoint(tmp_path / 'c.pth')
+
+
+def test_compressed_file_is_refused_before_it_fills_the_memory(tmp_path):
+    torch.save(dict(w=torch.zeros(10**6)), tmp_path / 'c.pth')
+    with zipfile.ZipFile(tmp_path / 'c.pth') as source, zipfile.ZipFile(tmp_path / 'bomb.pth', 'w') as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match='compressed'):
+        read_checkpoint(tmp_path / 'bomb.pth')
+
+
+def test_changed_bit_and_wrong_hash_are_noticed(tmp_path):
+    torch.save(dict(w=torch.ones(1000)), tmp_path / 'c.pth')
+    content = bytearray((tmp_path / 'c.pth').read_bytes())
+    published = tmp_path / f'c-{hashlib.sha256(content).hexdigest()[:8]}.pth'
+    published.write_bytes(content)
+    assert read_checkpoint(published)['w'].sum() == 1000
+    content[content.index(bytes.fromhex('0000803f') * 8) + 2] ^= 1
+    published.write_bytes(content)
+    with pytest.raises(CheckpointError, match='its name says that its SHA-256 begins with'):
+        read_checkpoint(published)
+    (tmp_path / 'c.pth').write_bytes(content)
+    with pytest.raises(CheckpointError, match='checksum of its part .* is wrong'):
+        read_checkpoint(tmp_path / 'c.pth')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_no_numbers_are_named_and_refused_unless_asked_for(value, tmp_path, monkeypatch):
+    checkpoint = dict(state_dict=dict(fine=torch.ones(2), broken=torch.tensor([1, value]), count=torch.tensor(3)))
+    with pytest.raises(CheckpointError, match=r'no finite numbers \(broken; 1 of 3\)'):
+        get_state_dict(checkpoint, 'c.pth')
+    monkeypatch.setenv('SCOPEVIT_ALLOW_NON_FINITE', '1')
+    assert len(get_state_dict(checkpoint, 'c.pth')) == 3
+
+
+def test_safetensors_are_read_and_written(tmp_path, monkeypatch):
+    backbone = ScopeViT(NARROW)
+    meta = dict(epoch=3, dataset_meta=dict(classes=['a', 'b']))
+    save_checkpoint(dict(state_dict=backbone.state_dict(), meta=meta), tmp_path / 'c.safetensors')
+    assert read_checkpoint(tmp_path / 'c.safetensors')['meta'] == meta
+    other = ScopeViT(NARROW)
+    load_backbone(other, tmp_path / 'c.safetensors')
+    assert all(torch.equal(a, b) for a, b in zip(backbone.parameters(), other.parameters()))
+    (tmp_path / 'broken.safetensors').write_bytes((tmp_path / 'c.safetensors').read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match='truncated'):
+        read_checkpoint(tmp_path / 'broken.safetensors')
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    with pytest.raises(CheckpointError, match='pip install safetensors'):
+        read_checkpoint(tmp_path / 'c.safetensors')
