@@ -7,7 +7,7 @@ Shape legend: B batch, C channels, H W height and width of a stage's map. Blocks
 import torch
 from torch import Tensor, nn
 
-from ..ops.linear import linear, pointwise
+from ..ops.linear import convolution, linear, relu
 from ..ops.rows import close_branch, layer_norm
 
 
@@ -27,15 +27,19 @@ class PatchEmbed(nn.Sequential):
         super().__init__(*layers)
 
 
-class PointwiseFirst(nn.Sequential):
-    """A sequence whose first layer is a 1x1 convolution. (B, C, H, W) -> (B, C_out, H, W)."""
+class ConvNormAct(nn.Sequential):
+    """Convolution, without bias, batch norm and perhaps ReLU. (B, C_in, H, W) -> (B, C_out, H, W)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1, act: bool = True
+    ) -> None:
+        conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if act else []))
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *rest = self
-        x = pointwise(first, x)
-        for layer in rest:
-            x = layer(x)
-        return x
+        conv, norm, *act = self
+        x = norm(convolution(conv, x))
+        return relu(act[0], norm, x) if act else x
 
 
 class DropPath(nn.Module):

@@ -39,11 +39,24 @@ def linear(layer: nn.Module, x: Tensor, activation: str = 'none', residual: Tens
     return x if residual is None else residual + x
 
 
-def pointwise(layer: nn.Module, x: Tensor) -> Tensor:
-    """Call a 1x1 nn.Conv2d, or what a tool has put in its place, on a map. (B, C_in, H, W) -> (B, C_out, H, W)."""
-    if is_plain_call(x) and is_plain_layer(layer, nn.Conv2d):
+def convolution(layer: nn.Module, x: Tensor) -> Tensor:
+    """Call an nn.Conv2d, or what a tool has put in its place; a 1x1 one as a linear layer.
+
+    (B, C_in, H, W) -> (B, C_out, H', W').
+    """
+    if is_plain_call(x) and is_plain_layer(layer, nn.Conv2d) and layer.kernel_size == layer.stride == (1, 1):
         # (B, C_in, H, W) -> (B, H, W, C_in) -> (B, C_out, H, W)
         return product(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias).permute(0, 3, 1, 2)
+    return layer(x)
+
+
+def relu(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """Call an nn.ReLU on what a batch norm returned: in its memory, but where a hook sees it.
+
+    (B, C, H, W) -> (B, C, H, W).
+    """
+    if is_plain_call(x) and is_plain_layer(layer, nn.ReLU) and is_plain_layer(norm, nn.BatchNorm2d, nn.SyncBatchNorm):
+        return F.relu_(x)
     return layer(x)
 
 
