@@ -30,9 +30,7 @@ class PatchEmbed(nn.Sequential):
 class ConvNormAct(nn.Sequential):
     """Convolution, without bias, batch norm and perhaps ReLU. (B, C_in, H, W) -> (B, C_out, H, W)."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1, act: bool = True
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, groups: int = 1, act: bool = True) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
         super().__init__(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if act else []))
 
