@@ -86,9 +86,9 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1: nn.Module = nn.Linear(dim, hidden_dim)
+        self.act: nn.Module = nn.GELU()
+        self.fc2: nn.Module = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(self.fc2, self.act(linear(self.fc1, x)))

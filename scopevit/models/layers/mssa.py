@@ -58,7 +58,7 @@ class MultiScaleSelfAttention(nn.Module):
         super().__init__()
         self.num_heads = sum(scope_heads)
         self.max_keys = max_keys
-        self.cpe = ConditionalPositionalEncoding(dim, expansion)
+        self.cpe: nn.Module = ConditionalPositionalEncoding(dim, expansion)
         self.query = nn.Linear(dim, dim, bias=False)
         self.scopes = nn.ModuleDict()
         for k, heads in zip(SCOPES, scope_heads):
@@ -70,7 +70,7 @@ class MultiScaleSelfAttention(nn.Module):
                     width, width, k, stride=kv_stride, padding=padding, groups=width, bias=False
                 )
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
+        self.proj: nn.Module = nn.Linear(dim, dim)
 
     def embed_scopes(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W'), each channel seen by the kernel of its head's scope."""

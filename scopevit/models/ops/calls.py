@@ -3,13 +3,14 @@
 import functools
 from collections.abc import Callable
 from types import NoneType
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 Constant = TypeVar('Constant')
+Layer = TypeVar('Layer', bound=nn.Module)
 
 
 def is_exporting() -> bool:
@@ -40,7 +41,7 @@ def is_plain_call(x: object) -> bool:
     )
 
 
-def is_plain_layer(layer: nn.Module, *kinds: type[nn.Module]) -> bool:
+def is_plain_layer(layer: nn.Module, *kinds: type[Layer]) -> TypeGuard[Layer]:
     """Whether calling ``layer`` does what one of these ``kinds`` does with its weights, and nothing else.
 
     It is not so where a tool has replaced the layer or its weights (quantization, adapters), or has hooks on it.

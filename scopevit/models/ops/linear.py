@@ -28,12 +28,15 @@ def linear(layer: nn.Module, x: Tensor, activation: str = 'none', residual: Tens
         residual: (B, H, W, C_out), added to the result. In inference on CPUs oneDNN does all in one pass,
             while the results are in the cache.
     """
-    is_plain = is_plain_call(x) and is_plain_layer(layer, nn.Linear)
-    if is_plain and _onednn_fuses(x, layer.weight):
-        if residual is not None:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, 'add')
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, activation, [], 'none')
-    x = product(x, layer.weight, layer.bias) if is_plain else layer(x)
+    if not (is_plain_call(x) and is_plain_layer(layer, nn.Linear)):
+        x = layer(x)
+    elif not _onednn_fuses(x, layer.weight):
+        x = product(x, layer.weight, layer.bias)
+    elif residual is not None and activation == 'none':
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, 'add')
+    else:
+        x = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, activation, [], 'none')
+        activation = 'none'
     if activation != 'none':
         x = getattr(F, activation)(x)
     return x if residual is None else residual + x
