@@ -86,8 +86,8 @@ def mlp(layers: nn.Module, x: Tensor) -> Tensor:
 
 def positional_encoding(cpe: nn.Module, x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, H, W), its 1x1 convolutions computed as convolutions."""
-    y = cpe.depthwise(cpe.expand[1:](F.conv2d(x, cpe.expand[0].weight)))
-    return x + cpe.project[1:](F.conv2d(y, cpe.project[0].weight))
+    y = cpe.depthwise(F.relu_(cpe.expand[1](F.conv2d(x, cpe.expand[0].weight))))
+    return x + cpe.project[1](F.conv2d(y, cpe.project[0].weight))
 
 
 def mssa(attn: nn.Module, x: Tensor, height: int, width: int) -> Tensor:

@@ -8,21 +8,18 @@ convolution, smaller kernels framed with zeros: it multiplies more, but moves le
 Shape legend: as in backbones/scopevit.py.
 """
 
+import copy
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .layers import (
-    ConditionalPositionalEncoding,
-    LayerScale,
-    MultiScaleSelfAttention,
-    PatchEmbed,
-    RelativePositionBias,
-    TransformerBlock,
-)
+from . import layers
 from .ops.calls import is_plain_call
 from .ops.linear import linear
 from .ops.rows import layer_norm
@@ -31,16 +28,13 @@ from .ops.rows import layer_norm
 class ActivatedLinear(nn.Module):
     """A linear layer and the activation after it. (B, H, W, C_in) -> (B, H, W, C_out)."""
 
-    def __init__(self, layer: nn.Linear, activation: str) -> None:
+    def __init__(self, layer: nn.Module, activation: str) -> None:
         super().__init__()
         self.linear = layer
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(self.linear, x, activation=self.activation)
-
-    def extra_repr(self) -> str:
-        return f'activation={self.activation}'
 
 
 class FoldedBranch(nn.Module):
@@ -59,11 +53,9 @@ class FoldedBranch(nn.Module):
 class FoldedPositionalEncoding(nn.Module):
     """ConditionalPositionalEncoding without its batch norms. (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, cpe: ConditionalPositionalEncoding) -> None:
+    def __init__(self, cpe: layers.ConditionalPositionalEncoding) -> None:
         super().__init__()
-        expand, depthwise, project = (
-            fuse_conv_bn_eval(part[0], part[1]) for part in (cpe.expand, cpe.depthwise, cpe.project)
-        )
+        expand, depthwise, project = (_fuse(part[0], part[1]) for part in (cpe.expand, cpe.depthwise, cpe.project))
         self.expand = ActivatedLinear(_linear(expand.weight.flatten(1), expand.bias), 'relu')
         self.depthwise = depthwise
         self.project = _linear(project.weight.flatten(1), project.bias)
@@ -81,6 +73,8 @@ class FoldedPositionalEncoding(nn.Module):
 class FoldedPositionBias(nn.Module):
     """What a RelativePositionBias computes, as a table: ((2g-1)**2, h)."""
 
+    table: Tensor  # a buffer
+
     def __init__(self, table: Tensor) -> None:
         super().__init__()
         self.register_buffer('table', table)
@@ -91,50 +85,54 @@ class FoldedPositionBias(nn.Module):
 
 @torch.no_grad()
 def fold(model: nn.Module) -> None:
-    """Bring all ScopeViT blocks and patch embeddings of a model into the deploy form, in place."""
-    for module in list(model.modules()):
-        if isinstance(module, PatchEmbed):
-            _fold_patch_embed(module)
-        elif isinstance(module, MultiScaleSelfAttention):
-            module.cpe = FoldedPositionalEncoding(module.cpe)
-            module.scopes = nn.ModuleDict({'merged': _merge_scopes(list(module.scopes.values()))})
+    """Bring all ScopeViT blocks and patch embeddings of a model into the deploy form, in place and in evaluation."""
+    for module in list(model.eval().modules()):
+        if isinstance(module, layers.PatchEmbed):
+            for i, layer in enumerate(module):
+                if isinstance(layer, nn.Conv2d):
+                    module[i], module[i + 1] = _fuse(layer, module[i + 1]), nn.Identity()
+        elif isinstance(module, layers.MultiScaleSelfAttention):
+            convs = [conv for conv in module.scopes.values() if isinstance(conv, nn.Conv2d)]
+            module.scopes = nn.ModuleDict({'merged': _merge_scopes(convs)})
         for name, child in list(module.named_children()):
-            if isinstance(child, RelativePositionBias):
+            if isinstance(child, layers.RelativePositionBias):
                 setattr(module, name, FoldedPositionBias(child(child.fc1.weight)))
-            elif isinstance(child, TransformerBlock):
+            elif isinstance(child, layers.ConditionalPositionalEncoding):
+                setattr(module, name, FoldedPositionalEncoding(child))
+            elif isinstance(child, layers.TransformerBlock):
                 setattr(module, name, _fold_block(child))
+    model.eval()  # what is new
 
 
-def _fold_block(block: TransformerBlock) -> nn.Sequential:
-    attention = FoldedBranch(block.norm1, block.attn, _scaled(block.attn.proj, block.ls1))
-    mlp = FoldedBranch(block.norm2, block.mlp, _scaled(block.mlp.fc2, block.ls2))
-    block.attn.proj = block.mlp.fc2 = block.mlp.act = nn.Identity()
-    block.mlp.fc1 = ActivatedLinear(block.mlp.fc1, 'gelu')
-    return nn.Sequential(OrderedDict(attn=attention, mlp=mlp))
+def _fold_block(block: layers.TransformerBlock) -> nn.Sequential:
+    attn, mlp = block.attn, block.mlp
+    last = _scaled(attn.proj, block.ls1), _scaled(mlp.fc2, block.ls2)
+    mlp.fc1 = ActivatedLinear(mlp.fc1, 'gelu')
+    attn.proj = mlp.act = mlp.fc2 = nn.Identity()
+    branches = FoldedBranch(block.norm1, attn, last[0]), FoldedBranch(block.norm2, mlp, last[1])
+    return nn.Sequential(OrderedDict(zip(('attn', 'mlp'), branches)))
 
 
-def _fold_patch_embed(embed: PatchEmbed) -> None:
-    for i, layer in enumerate(embed):
-        if isinstance(layer, nn.Conv2d):
-            embed[i], embed[i + 1] = fuse_conv_bn_eval(layer, embed[i + 1]), nn.Identity()
-
-
-def _merge_scopes(convs: list[nn.Conv2d]) -> nn.Conv2d:
-    """One convolution with the largest of the kernels, from whose size those of all others differ by an even number."""
-    first, frames = convs[0], [(convs[0].kernel_size[0] - conv.kernel_size[0]) // 2 for conv in convs]
+def _merge_scopes(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
+    """One convolution with the largest of the kernels, which comes first; the others are smaller by even numbers."""
+    frames = [(convs[0].kernel_size[0] - conv.kernel_size[0]) // 2 for conv in convs]
     weight = torch.cat([F.pad(conv.weight, (n, n, n, n)) for conv, n in zip(convs, frames)])
-    options = dict(stride=first.stride, padding=first.padding, groups=len(weight), bias=False)
-    merged = nn.Conv2d(len(weight), len(weight), first.kernel_size, device='meta', **options)
+    merged = copy.deepcopy(convs[0])
+    merged.in_channels = merged.out_channels = merged.groups = len(weight)
     merged.weight = nn.Parameter(weight)
     return merged
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A layer with these weights: (C_out, C_in) and (C_out,)."""
-    layer = nn.Linear(*reversed(weight.shape), device='meta')
-    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+def _fuse(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    return fuse_conv_bn_eval(cast(nn.Conv2d, conv), cast(_BatchNorm, norm))
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device='meta')
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(cast(Tensor, bias))
     return layer
 
 
-def _scaled(layer: nn.Linear, scale: LayerScale) -> nn.Linear:
-    return _linear(layer.weight * scale.gamma[:, None], layer.bias * scale.gamma)
+def _scaled(layer: nn.Module | Tensor, scale: layers.LayerScale) -> nn.Linear:
+    weight, bias = cast(nn.Linear, layer).weight, cast(nn.Linear, layer).bias
+    return _linear(weight * scale.gamma[:, None], bias * scale.gamma)

@@ -25,8 +25,8 @@ class Arch:
         embed_dims: Channels.
         depths: ScopeViT blocks; each is an MSSA and a GSDA block.
         num_heads: Heads of both kinds of attention.
-        scope_heads: Heads of the 7x7, 5x5 and 3x3 scope; None: :func:`default_scope_heads`.
-        kv_strides: Stride of MSSA's keys and values; None: 4, 2, then 1.
+        scope_heads: Heads of the 7x7, 5x5 and 3x3 scope; empty: :func:`default_scope_heads`.
+        kv_strides: Stride of MSSA's keys and values; empty: 4, 2, then 1.
         grid_size: Largest side of GSDA's grid.
         mlp_ratio: Hidden channels of the MLPs, in units of the stage's.
         cpe_expansion: The same of the conditional positional encoding.
@@ -39,8 +39,8 @@ class Arch:
     embed_dims: Sequence[int]
     depths: Sequence[int]
     num_heads: Sequence[int]
-    scope_heads: Sequence[Sequence[int]] | None = None
-    kv_strides: Sequence[int] | None = None
+    scope_heads: Sequence[Sequence[int]] = ()
+    kv_strides: Sequence[int] = ()
     grid_size: int = 8
     mlp_ratio: float = 4
     cpe_expansion: int = 4
@@ -51,11 +51,11 @@ class Arch:
             kinds = (int, float) if key == 'mlp_ratio' else int
             _require(isinstance(value, kinds) and value >= 1, f'{key} must be a number of at least 1, but is {value}')
         stages = len(self.depths) if isinstance(self.depths, (list, tuple)) else 0
-        if self.kv_strides is None:
+        if not self.kv_strides:
             object.__setattr__(self, 'kv_strides', ((4, 2) + (1,) * stages)[:stages])
         for key in ('depths', 'embed_dims', 'num_heads', 'kv_strides'):
             self._check_stages(key, stages)
-        if self.scope_heads is None:
+        if not self.scope_heads:
             object.__setattr__(self, 'scope_heads', tuple(default_scope_heads(heads) for heads in self.num_heads))
         self._check_heads()
 

@@ -7,7 +7,7 @@ view of the same memory.
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.logging import MMLogger
@@ -100,7 +100,7 @@ class ScopeViT(BaseModule):
         TypeError: For an option that does not exist.
     """
 
-    arch_settings = {
+    arch_settings: ClassVar[dict[str, dict[str, Any]]] = {
         'xtiny': dict(embed_dims=(32, 64, 128, 256), depths=(1, 2, 4, 1), num_heads=(2, 4, 8, 16)),
         'tiny': dict(embed_dims=(32, 64, 128, 256), depths=(2, 2, 5, 2), num_heads=(2, 4, 8, 16)),
         'small': dict(embed_dims=(64, 128, 256, 512), depths=(1, 2, 3, 1), num_heads=(2, 4, 8, 16)),
@@ -197,7 +197,7 @@ class ScopeViT(BaseModule):
             test_cfg: Not used; mmpose gives it to every layer that has a deploy form.
         """
         if not self.deploy:
-            fold(self.eval())
+            fold(self)
             self.deploy = True
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:

@@ -7,7 +7,7 @@ Shape legend: B batch, C channels, H W height and width of a stage's map. Blocks
 import torch
 from torch import Tensor, nn
 
-from ..ops.linear import linear, pointwise
+from ..ops.linear import convolution, linear, relu
 from ..ops.rows import close_branch, layer_norm
 
 
@@ -27,15 +27,17 @@ class PatchEmbed(nn.Sequential):
         super().__init__(*layers)
 
 
-class PointwiseFirst(nn.Sequential):
-    """A sequence whose first layer is a 1x1 convolution. (B, C, H, W) -> (B, C_out, H, W)."""
+class ConvNormAct(nn.Sequential):
+    """Convolution, without bias, batch norm and perhaps ReLU. (B, C_in, H, W) -> (B, C_out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, groups: int = 1, act: bool = True) -> None:
+        conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if act else []))
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *rest = self
-        x = pointwise(first, x)
-        for layer in rest:
-            x = layer(x)
-        return x
+        conv, norm, *act = self
+        x = norm(convolution(conv, x))
+        return relu(act[0], norm, x) if act else x
 
 
 class DropPath(nn.Module):
@@ -84,9 +86,9 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1: nn.Module = nn.Linear(dim, hidden_dim)
+        self.act: nn.Module = nn.GELU()
+        self.fc2: nn.Module = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(self.fc2, self.act(linear(self.fc1, x)))

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from ..ops.attention import attention
 from ..ops.calls import is_exporting
 from ..ops.linear import linear
-from .common import PointwiseFirst
+from .common import ConvNormAct
 
 fx.wrap('attention')  # a step of a symbolic trace
 
@@ -31,12 +31,9 @@ class ConditionalPositionalEncoding(nn.Module):
     def __init__(self, dim: int, expansion: int) -> None:
         super().__init__()
         hidden = dim * expansion
-        expand, project = nn.Conv2d(dim, hidden, 1, bias=False), nn.Conv2d(hidden, dim, 1, bias=False)
-        depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
-        # Not in place, which hooks on gradients forbid.
-        self.expand = PointwiseFirst(expand, nn.BatchNorm2d(hidden), nn.ReLU())
-        self.depthwise = nn.Sequential(depthwise, nn.BatchNorm2d(hidden), nn.ReLU())
-        self.project = PointwiseFirst(project, nn.BatchNorm2d(dim))
+        self.expand = ConvNormAct(dim, hidden, 1)
+        self.depthwise = ConvNormAct(hidden, hidden, 3, groups=hidden)
+        self.project = ConvNormAct(hidden, dim, 1, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(self.depthwise(self.expand(x)))
@@ -61,7 +58,7 @@ class MultiScaleSelfAttention(nn.Module):
         super().__init__()
         self.num_heads = sum(scope_heads)
         self.max_keys = max_keys
-        self.cpe = ConditionalPositionalEncoding(dim, expansion)
+        self.cpe: nn.Module = ConditionalPositionalEncoding(dim, expansion)
         self.query = nn.Linear(dim, dim, bias=False)
         self.scopes = nn.ModuleDict()
         for k, heads in zip(SCOPES, scope_heads):
@@ -73,7 +70,7 @@ class MultiScaleSelfAttention(nn.Module):
                     width, width, k, stride=kv_stride, padding=padding, groups=width, bias=False
                 )
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
+        self.proj: nn.Module = nn.Linear(dim, dim)
 
     def embed_scopes(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W'), each channel seen by the kernel of its head's scope."""

@@ -11,6 +11,7 @@ import math
 import sysconfig
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,10 +62,10 @@ def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tens
     From 65,536 batch entries on the kernels' grids are too large (pytorch #142228, #177985, #180718). cuDNN's
     gradient of q is NaN where a bias makes a row's sum of weights very small (pytorch #196678).
     """
-    parts = zip(*(x.split(MOST_ENTRIES) for x in (q, k, v)))
+    inputs = zip(*(x.split(MOST_ENTRIES) for x in (q, k, v)))
     kernels = [] if bias is None else _kernels_but_cudnn()
     with sdpa_kernel(kernels) if kernels else nullcontext():
-        parts = [F.scaled_dot_product_attention(*part, attn_mask=bias) for part in parts]
+        parts = [F.scaled_dot_product_attention(q, k, v, attn_mask=bias) for q, k, v in inputs]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
@@ -113,7 +114,7 @@ def _load_kernel() -> ctypes.CDLL | None:
     return library
 
 
-KERNEL = _load_kernel()
+KERNEL: Any = _load_kernel()
 """The compiled kernel, or None where PyTorch's serves."""
 
 
@@ -201,8 +202,8 @@ def _backward(
         splits = min(-(-N // BLOCK), -(-4 * threads // (B * h)))
     grad_q = _empty_outputs(q)[0]
     grad_k, grad_v = (q.new_empty(splits * B, h, M, d) for _ in range(2))
-    tensors = (*map(_dense, (q, k, v)), _lay_out(bias), output, log_sums, _dense(grad), grad_q, grad_k, grad_v)
-    tensors = [_Tensor(x) for x in (*tensors, grad_bias)]
+    inputs = (*map(_dense, (q, k, v)), _lay_out(bias), output, log_sums, _dense(grad))
+    tensors = [_Tensor(x) for x in (*inputs, grad_q, grad_k, grad_v, grad_bias)]
     KERNEL.attention_backward(_Sizes(B, h, N, M), d, *tensors, chunks, splits, threads)
     if splits > 1:
         grad_k, grad_v = (x.view(splits, B, h, M, d).sum(dim=0) for x in (grad_k, grad_v))

@@ -2,13 +2,15 @@
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from types import NoneType
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 Constant = TypeVar('Constant')
+Layer = TypeVar('Layer', bound=nn.Module)
 
 
 def is_exporting() -> bool:
@@ -39,14 +41,14 @@ def is_plain_call(x: object) -> bool:
     )
 
 
-def is_plain_layer(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether calling ``layer`` does what a ``kind`` does with its weights, and nothing else.
+def is_plain_layer(layer: nn.Module, *kinds: type[Layer]) -> TypeGuard[Layer]:
+    """Whether calling ``layer`` does what one of these ``kinds`` does with its weights, and nothing else.
 
     It is not so where a tool has replaced the layer or its weights (quantization, adapters), or has hooks on it.
     """
     return (
-        type(layer) is kind
-        and type(layer.weight) in (nn.Parameter, Tensor)
+        type(layer) in kinds
+        and all(type(weight) in (nn.Parameter, Tensor, NoneType) for weight in layer._parameters.values())
         and 'forward' not in vars(layer)
         and not (layer._forward_hooks or layer._forward_pre_hooks)
         and not (layer._backward_hooks or layer._backward_pre_hooks)

@@ -136,7 +136,7 @@ def _float32_like(*tensors: Tensor) -> tuple:
 
 
 _LIBRARY = torch.library.Library('scopevit', 'FRAGMENT')
-_OPERATORS = {
+_OPERATORS: dict[str, tuple[Callable, Callable, Callable]] = {
     'dilated_attention(Tensor qkv, Tensor table, int heads, int grid) -> Tensor': (
         lambda qkv, *rest: _kernels()[0].forward(qkv, *rest),
         lambda qkv, *rest: qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3),

@@ -28,22 +28,38 @@ def linear(layer: nn.Module, x: Tensor, activation: str = 'none', residual: Tens
         residual: (B, H, W, C_out), added to the result. In inference on CPUs oneDNN does all in one pass,
             while the results are in the cache.
     """
-    is_plain = is_plain_call(x) and is_plain_layer(layer, nn.Linear)
-    if is_plain and _onednn_fuses(x, layer.weight):
-        if residual is not None:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, 'add')
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, activation, [], 'none')
-    x = product(x, layer.weight, layer.bias) if is_plain else layer(x)
+    if not (is_plain_call(x) and is_plain_layer(layer, nn.Linear)):
+        x = layer(x)
+    elif not _onednn_fuses(x, layer.weight):
+        x = product(x, layer.weight, layer.bias)
+    elif residual is not None and activation == 'none':
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, 'add')
+    else:
+        x = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, activation, [], 'none')
+        activation = 'none'
     if activation != 'none':
         x = getattr(F, activation)(x)
     return x if residual is None else residual + x
 
 
-def pointwise(layer: nn.Module, x: Tensor) -> Tensor:
-    """Call a 1x1 nn.Conv2d, or what a tool has put in its place, on a map. (B, C_in, H, W) -> (B, C_out, H, W)."""
-    if is_plain_call(x) and is_plain_layer(layer, nn.Conv2d):
+def convolution(layer: nn.Module, x: Tensor) -> Tensor:
+    """Call an nn.Conv2d, or what a tool has put in its place; a 1x1 one as a linear layer.
+
+    (B, C_in, H, W) -> (B, C_out, H', W').
+    """
+    if is_plain_call(x) and is_plain_layer(layer, nn.Conv2d) and layer.kernel_size == layer.stride == (1, 1):
         # (B, C_in, H, W) -> (B, H, W, C_in) -> (B, C_out, H, W)
         return product(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias).permute(0, 3, 1, 2)
+    return layer(x)
+
+
+def relu(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """Call an nn.ReLU on what a batch norm returned: in its memory, but where a hook sees it.
+
+    (B, C, H, W) -> (B, C, H, W).
+    """
+    if is_plain_call(x) and is_plain_layer(layer, nn.ReLU) and is_plain_layer(norm, nn.BatchNorm2d, nn.SyncBatchNorm):
+        return F.relu_(x)
     return layer(x)
 
 
