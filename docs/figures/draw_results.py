@@ -20,15 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEADING, GAP = 1500, 44, 8  # pixels
 # A work dir, the row's heading, its metrics, and how many images are side by side.
 ROWS = [
-    ('pretraining', 'Classification', {'accuracy/top1': 'top-1 {:.1f} %'}, 10),
+    ('pretraining', 'Classification', {'accuracy/top1': 'top-1 {:.1f} %'}, 8),
     (
         'mask-rcnn_*',
         'Detection and instance segmentation, Mask R-CNN',
         {'coco/bbox_mAP_50': 'box AP50 {:.3f}', 'coco/segm_mAP_50': 'mask AP50 {:.3f}'},
-        3,
+        2,
     ),
-    ('scopevit-xtiny_fpn_*', 'Semantic segmentation, Semantic FPN', {'mIoU': 'mIoU {:.1f} %'}, 3),
-    ('td-hm_*', 'Pose estimation, top-down heatmaps', {'coco/AP': 'AP {:.3f}'}, 6),
+    ('scopevit-xtiny_fpn_*', 'Semantic segmentation, Semantic FPN', {'mIoU': 'mIoU {:.1f} %'}, 2),
+    ('td-hm_*', 'Pose estimation, top-down heatmaps', {'coco/AP': 'AP {:.3f}'}, 4),
 ]
 
 
@@ -78,7 +78,7 @@ def main() -> None:
         pen.text((12, top + 10), heading, 'black', font)
         figure.paste(row, (0, top + HEADING))
         top += row.height + HEADING
-    figure.save(args.out, quality=85)
+    figure.save(args.out, quality=82)
     print(f'wrote {args.out}')
 
 
