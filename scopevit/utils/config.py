@@ -92,6 +92,13 @@ def walk(node: object) -> Iterator[dict]:
             yield from walk(item)
 
 
+def as_list(value: object) -> list:
+    """The items of a setting that may be one, several or None."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def first_value(node: object, key: str) -> object:
     return next((found[key] for found in walk(node) if found.get(key) is not None), None)
 

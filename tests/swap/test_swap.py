@@ -9,16 +9,15 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import get_priority
 
-from helpers import COMPILED_MMCV
+from helpers import COMPILED_MMCV, load_tool
 from scopevit.apis.model import in_scope, runnable
 from scopevit.checks.channels import check_channels
 from scopevit.engine.hooks import PretrainedBackboneHook
 from scopevit.models import LevelAdapter, ScopeViT
 from scopevit.models.ops import MissingOperator
 from scopevit.swap import SwapError, list_changes, list_notes, load_and_swap, swap_backbone, toolbox_of
-from scopevit.swap.core import try_model
 from scopevit.swap.probe import Level, build_uninitialised, probe_backbone
-from scopevit.swap.trial import parse_losses, trial_batch
+from scopevit.swap.trial import try_model
 from scopevit.utils.config import load_config, without_weights
 from scopevit.utils.errors import UserError
 
@@ -121,7 +120,8 @@ def test_swapped_config_trains_and_the_rest_stays(name, load):
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     with in_scope(new.default_scope):
-        loss = parse_losses(model(**trial_batch(new, model, size, training=True), mode='loss'))
+        batch = load_tool('../projects/zoo_sweep/batches.py').trial_batch(new, model, size, training=True)
+        loss = model.parse_losses(model(**batch, mode='loss'))[0]
     assert loss.isfinite()
     loss.backward()
     assert model.backbone.stages[0].patch_embed[0].weight.grad.abs().sum() > 0
@@ -251,7 +251,7 @@ def test_grey_images_stay_grey():
     assert 'mean [33.46] and std [78.87] stay' in list_notes(new)[0]
 
 
-def test_a_backbone_without_a_head_hands_on_what_the_old_one_did():
+def test_a_backbone_without_a_head_has_the_outputs_of_the_old_one():
     """mmpretrain's feature extractors, whose configs name no toolbox."""
     vit = dict(type='VisionTransformer', arch='deit-tiny', img_size=64, patch_size=16)
     cfg = small_config(backbone=vit, neck=None, head=None)
@@ -270,7 +270,7 @@ def test_toolbox_is_known_from_a_name_or_an_installed_file():
     assert toolbox_of('configs/mine.py') is None
 
 
-def test_what_cannot_be_mended_is_named_with_its_key():
+def test_what_cannot_be_adapted_is_named_with_its_key():
     with pytest.raises(SwapError, match='model: PoseLifter has no backbone'):
         swap_backbone(Config(dict(model=dict(type='PoseLifter')), cfg_text=' '))
     with pytest.raises(SwapError, match='model: this config has none'):
@@ -280,7 +280,7 @@ def test_what_cannot_be_mended_is_named_with_its_key():
     with pytest.raises(SwapError, match='model.backbone: it cannot be built here: .*NoSuchNet'):
         swap_backbone(small_config(backbone=dict(type='NoSuchNet')))
     tokens = dict(type='VisionTransformer', arch='deit-tiny', img_size=64, out_type='raw')
-    with pytest.raises(SwapError, match='model.backbone: it hands on tokens, not maps') as caught:
+    with pytest.raises(SwapError, match='model.backbone: its outputs are tokens, not maps') as caught:
         swap_backbone(small_config(backbone=tokens))
     assert caught.value.problems[0][0] == 'model.backbone'
     assert isinstance(caught.value, UserError)

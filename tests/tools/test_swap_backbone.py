@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from helpers import fails_cleanly, tool
-from scopevit.swap.core import try_model
+from scopevit.swap.trial import try_model
 from scopevit.utils.checkpoint import read_checkpoint
 
 RESNET = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
