@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from scopevit.analysis.benchmark import DTYPES, Entry, Report, Result, Settings, compare
 from scopevit.analysis.machine import check_device
+from scopevit.analysis.measuring import DTYPES, Entry, compare
+from scopevit.analysis.reporting import Report, Result, Settings
 from scopevit.analysis.spec import Spec, load_network, parse_size
 from scopevit.apis.model import Size, switch_to_deploy
 from scopevit.utils.arguments import positive
