@@ -2,14 +2,12 @@
 
 import os
 import platform
-import re
 import subprocess
 from datetime import date
 
 import torch
 
 from ..models.layers.attention import KERNEL
-from ..utils.errors import UserError
 
 
 def describe_machine(device: str) -> dict[str, object]:
@@ -50,20 +48,6 @@ def machine_in_words(machine: dict[str, object]) -> str:
         f'{machine["cpu"]} ({machine["capability"]}){memory}{load}; '
         f'torch {machine["torch"]}{kernel}{commit}.'
     )
-
-
-def check_device(name: str) -> None:
-    """Make sure that models can be measured there.
-
-    Raises:
-        UserError: If not.
-    """
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
-        raise UserError(f'--device {name} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {name} cannot be used here: {str(error).splitlines()[0]}') from None
 
 
 def load_average() -> float:

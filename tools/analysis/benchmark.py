@@ -28,12 +28,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from scopevit.analysis.machine import check_device
 from scopevit.analysis.measuring import DTYPES, Entry, compare
 from scopevit.analysis.reporting import Report, Result, Settings
 from scopevit.analysis.spec import Spec, load_network, parse_size
 from scopevit.apis.model import Size, switch_to_deploy
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import check_device, positive
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_file, write_json
 
@@ -86,6 +85,8 @@ def check(args: argparse.Namespace) -> None:
 
         if os.path.splitext(args.plot)[1][1:].lower() not in FigureCanvasBase.get_supported_filetypes():
             raise UserError(f'--plot {args.plot}: pictures are written as .png, .svg or .pdf')
+    if not args.device.startswith(('cpu', 'cuda')):
+        raise UserError(f'--device {args.device} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
     check_device(args.device)
     if args.autocast and args.dtype == 'float32':
         raise UserError('--autocast computes in --dtype bfloat16 or float16; name one')
