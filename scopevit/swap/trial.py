@@ -46,12 +46,12 @@ def try_model(cfg: Config) -> tuple[nn.Module, int]:
         The model, in evaluation mode, and the size of the image.
     """
     scope = cfg.get('default_scope', 'mmengine')
-    with torch.random.fork_rng(devices=[]), in_scope(scope), silence():
+    with torch.random.fork_rng(devices=[]), in_scope(scope), torch.no_grad():
         torch.manual_seed(0)  # whether proposals are left may depend on the initial weights
         model = build_model(Config(dict(default_scope=scope, model=small_model(cfg))))
-        model.init_weights()  # MMEngine logs every value that it sets
-    model.eval()  # not all models return themselves
-    with in_scope(scope), torch.no_grad():
+        with silence():
+            model.init_weights()  # MMEngine logs every value that it sets
+        model.eval()  # not all models return themselves
         try:
             return model, run_tensor(cfg, model)
         except Exception as error:
