@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -71,7 +72,7 @@ def count(model: nn.Module, *inputs: object, call: Callable | None = None) -> Co
     Raises:
         Exception: Whatever the model raises for these inputs.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = model.get_submodule('module') if is_model_wrapper(model) else model
     call = call or (lambda model, *inputs: model(*inputs))
     try:
         on_meta = tree_map_only(Tensor, partial(torch.empty_like, device='meta'), inputs)
@@ -112,7 +113,7 @@ def _count(model: nn.Module, inputs: tuple, call: Callable) -> Count:
             by_module[running[-1]] += macs
             return macs
 
-        record._get_raw = True  # tensors, not their shapes
+        record._get_raw = True  # type: ignore[attr-defined]  # tensors, not their shapes
         return record
 
     formulas = {operator: recorded(operator, formula) for operator, formula in _formulas().items()}
@@ -157,7 +158,7 @@ class _UnknownOperators(TorchDispatchMode):
         super().__init__()
         self.names: set[str] = set()
 
-    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
+    def __torch_dispatch__(self, func: Any, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
         if getattr(func, 'namespace', 'aten') not in KNOWN_LIBRARIES:
             self.names.add(func.name().partition('.')[0])
         return func(*args, **(kwargs or {}))

@@ -81,7 +81,7 @@ def _commit() -> str | None:
 
     try:
         git('ls-files', '--error-unmatch', file)
-        # Tables and pictures are left out: a measurement writes them before the next one begins.
+        # Tables and figures are left out: a measurement writes them before the next one begins.
         changed = git('diff', '--name-only', 'HEAD', '--', ':/*.py', ':/*.cpp')
         return git('rev-parse', '--short', 'HEAD') + ('-dirty' if changed else '')
     except (OSError, subprocess.CalledProcessError):

@@ -101,7 +101,8 @@ def load_network(name: str, options: dict[str, object] | None = None) -> tuple[n
     if name.startswith('timm:'):
         return _from_timm(name[len('timm:') :], options)
     if '::' not in name and re.search(r'\.py:\w+$', name):
-        return _from_function(*name.rsplit(':', 1), options), None
+        path, function = name.rsplit(':', 1)
+        return _from_function(path, function, options), None
     cfg = load_config(name, options)
     try:
         return Network(runnable(cfg, build_model(cfg))[1]), image_size(cfg)
@@ -131,6 +132,8 @@ def _from_function(path: str, function: str, options: dict[str, object]) -> nn.M
     if not os.path.isfile(path):
         raise UserError(f'{path} does not exist; models in Python are given as FILE.py:FUNCTION')
     spec = importlib.util.spec_from_file_location(f'networks_in_{os.path.basename(path)[:-3]}', path)
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # for what lies beside it
     try:

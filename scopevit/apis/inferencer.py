@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,12 +32,12 @@ class Prediction:
 
     Attributes:
         data: Plain numbers, strings, lists and dicts, ready for JSON.
-        picture: The image with the prediction drawn, BGR.
+        figure: The image with the prediction drawn, BGR.
         class_map: Semantic segmentation alone: the class of each pixel.
     """
 
     data: dict
-    picture: np.ndarray
+    figure: np.ndarray
     class_map: np.ndarray | None = None
 
 
@@ -53,7 +54,7 @@ class Predictor:
         steps = self.dataset.get('pipeline') or []
         if not steps:
             raise UserError('the test_dataloader.dataset of the config has no pipeline, which prepares the images')
-        self.model = build_model(cfg, checkpoint).to(device).eval()
+        self.model: Any = build_model(cfg, checkpoint).to(device).eval()
         # Images come loaded, and have no labels.
         needed = [step for step in steps if not re.search('Load.*(Image|Annotations)', str(step['type']))]
         try:
@@ -69,7 +70,7 @@ class Predictor:
         with self.in_toolbox():
             self.visualizer = self.make_visualizer()
 
-    def make_visualizer(self) -> object:
+    def make_visualizer(self) -> Any:
         """The toolbox's own; None where none is needed."""
         return None
 
@@ -114,9 +115,9 @@ class Predictor:
 
     def _meta_of_config(self) -> dict:
         with DATASETS.switch_scope_and_registry(self.scope) as registry:
-            meta = dict(registry.get(self.dataset.type)._load_metainfo(self.dataset.get('metainfo')) or {})
+            meta = dict(registry.get(self.dataset['type'])._load_metainfo(self.dataset.get('metainfo')) or {})
         if isinstance(self.dataset.get('classes'), (list, tuple)):  # mmpretrain's older way
-            meta['classes'] = self.dataset.classes
+            meta['classes'] = self.dataset['classes']
         return meta
 
 
@@ -125,7 +126,7 @@ class Classifier(Predictor):
 
     scope = 'mmpretrain'
 
-    def make_visualizer(self) -> object:
+    def make_visualizer(self) -> Any:
         from mmpretrain.visualization import UniversalVisualizer
 
         return UniversalVisualizer()
@@ -144,10 +145,10 @@ class Classifier(Predictor):
         # Text on a small image could not be read.
         height, width = image.shape[:2]
         resize = 256 if min(height, width) < 256 and max(height, width) <= 4 * min(height, width) else None
-        picture = self.visualizer.visualize_cls(
+        figure = self.visualizer.visualize_cls(
             _rgb(image), sample, classes=self.classes or None, draw_gt=False, resize=resize
         )
-        return Prediction(data, picture[..., ::-1])
+        return Prediction(data, figure[..., ::-1])
 
 
 class Detector(Predictor):
@@ -155,7 +156,7 @@ class Detector(Predictor):
 
     scope = 'mmdet'
 
-    def make_visualizer(self) -> object:
+    def make_visualizer(self) -> Any:
         from mmdet.visualization import DetLocalVisualizer
 
         return DetLocalVisualizer()
@@ -228,13 +229,13 @@ class Segmenter(Predictor):
 
         mmseg's own drawing takes seconds for a photograph: it sorts all pixels to place the names.
         """
-        picture = _rgb(image)
+        figure = _rgb(image)
         palette = self.meta.get('palette') or []
         if len(palette) <= max(labels):
             palette = np.random.default_rng(0).integers(0, 256, (max(labels) + 1, 3))
         colours = np.asarray(palette, np.uint8)[class_map]
-        picture = cv2.addWeighted(picture, 0.5, colours, 0.5, 0)
-        scale = max(min(picture.shape[:2]) / 900, 0.3)
+        figure = cv2.addWeighted(figure, 0.5, colours, 0.5, 0)
+        scale = max(min(figure.shape[:2]) / 900, 0.3)
         for label in labels:
             # A frame of zeros keeps the name off the image's edge.
             inside = np.pad((class_map == label).astype(np.uint8), 1)
@@ -245,8 +246,8 @@ class Segmenter(Predictor):
                 continue
             place = (max(x - width // 2, 0), y + height // 2)
             for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-                cv2.putText(picture, name, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
-        return picture[..., ::-1]
+                cv2.putText(figure, name, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+        return figure[..., ::-1]
 
 
 BoxFinder = Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]]
@@ -284,7 +285,7 @@ class PoseEstimator(Predictor):
     scope = 'mmpose'
     find_boxes: BoxFinder | None = None
 
-    def make_visualizer(self) -> object:
+    def make_visualizer(self) -> Any:
         from mmpose.visualization import PoseLocalVisualizer
 
         visualizer = PoseLocalVisualizer()
@@ -301,6 +302,8 @@ class PoseEstimator(Predictor):
         # Lines and dots that can be seen in a photograph and do not cover a thumbnail.
         self.visualizer.radius = self.visualizer.line_width = max(1, round(min(image.shape[:2]) / 160))
         if self.needs_boxes:
+            if self.find_boxes is None:
+                raise UserError('this pose model finds the joints of one person in a box; set find_boxes')
             boxes, scores = self.find_boxes(image, path)
             if not len(boxes):
                 return Prediction(dict(instances=[]), _rgb(image)[..., ::-1])
@@ -317,11 +320,11 @@ class PoseEstimator(Predictor):
         )
         return Prediction(dict(instances=self._describe(sample.pred_instances)), self.visualizer.get_image()[..., ::-1])
 
-    def _describe(self, found: object) -> list[dict]:
+    def _describe(self, found: Any) -> list[dict]:
         names: dict[int, str] = self.meta.get('keypoint_id2name') or {}
         instances = []
         for i in range(len(found)):
-            instance = {}
+            instance: dict[str, Any] = {}
             if self.needs_boxes:
                 instance['bbox'] = _rounded(_xywh(found.bboxes[i : i + 1])[0])
                 instance['score'] = round(float(found.bbox_scores[i]), 5)

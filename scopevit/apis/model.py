@@ -3,8 +3,9 @@
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -110,11 +111,11 @@ def _detect(model: nn.Module, images: Tensor) -> object:
     return model(images, samples, mode='tensor')
 
 
-def _track(model: nn.Module, images: Tensor) -> object:
+def _track(model: Any, images: Tensor) -> object:
     return model.track_head(model.backbone(images), None)  # the images are the frames of a clip
 
 
-def _classify_masks(model: nn.Module, images: Tensor) -> object:
+def _classify_masks(model: Any, images: Tensor) -> object:
     return model.encode_decode(images, _metas(images))
 
 
@@ -169,7 +170,7 @@ def image_size(cfg: Config) -> Size | None:
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
-def _height_and_width(size: object) -> Size:
+def _height_and_width(size: int | Sequence[int]) -> Size:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
@@ -192,7 +193,7 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
     return model
 
 
-def _switch(module: nn.Module) -> bool:
+def _switch(module: Any) -> bool:
     if hasattr(module, 'switch_to_deploy'):  # it sees to what is in it
         module.switch_to_deploy()
         return True
@@ -202,7 +203,7 @@ def _switch(module: nn.Module) -> bool:
 def runnable(cfg: Config, model: nn.Module) -> tuple[ConfigDict, nn.Module]:
     """The part of a model that takes images: a tracker or a semi-supervised method trains its detector."""
     if 'detector' in cfg.model:
-        return cfg.model.detector, model.student if hasattr(model, 'student') else model.detector
+        return cfg.model.detector, model.get_submodule('student' if hasattr(model, 'student') else 'detector')
     return cfg.model, model
 
 

@@ -124,8 +124,9 @@ def boxes_from_file(path: str, inputs: Sequence[Input]) -> BoxFinder:
     paths: dict[str | int, list[str]] = {}
     for item in inputs:
         stem = os.path.splitext(os.path.basename(item.path))[0]
-        for key in (item.name, *([int(stem)] if stem.isdecimal() else [])):
-            paths.setdefault(key, []).append(item.path)
+        paths.setdefault(item.name, []).append(item.path)
+        if stem.isdecimal():
+            paths.setdefault(int(stem), []).append(item.path)
     boxes: dict[str, list[list[float]]] = {}
     for entry in entries:
         key, box = _read_detection(entry, path)
@@ -169,7 +170,7 @@ def predict_image(predictor: Predictor, item: Input, out: str) -> None:
     """
     prediction = predictor(read_image(item.path, predictor.grey), item.path)
     target = os.path.join(out, item.figure)
-    write_image(target, prediction.picture)
+    write_image(target, prediction.figure)
     extra = {}
     if prediction.class_map is not None:
         write_image(f'{target}.classes.png', prediction.class_map)
@@ -200,11 +201,11 @@ def predict_video(predictor: Predictor, item: Input, out: str, advance: Callable
                 extra['class_map'] = f'{os.path.basename(target)}.classes/{count:06d}.png'
                 write_image(os.path.join(f'{target}.classes', f'{count:06d}.png'), prediction.class_map)
             if writer is None:
-                size = prediction.picture.shape[1::-1]
-                writer = cv2.VideoWriter(figure, cv2.VideoWriter_fourcc(*'mp4v'), rate, size)
+                size = prediction.figure.shape[1::-1]
+                writer = cv2.VideoWriter(figure, cv2.VideoWriter.fourcc(*'mp4v'), rate, size)
                 if not writer.isOpened():
                     raise UserError(f'cannot be written as a video of {size[0]}x{size[1]}')
-            writer.write(np.ascontiguousarray(prediction.picture))
+            writer.write(np.ascontiguousarray(prediction.figure))
             file.write((',\n' if count else '\n') + json.dumps(dict(frame=count, **prediction.data, **extra)))
             count += 1
             advance()

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mmengine.config import Config
 
@@ -11,7 +12,7 @@ def list_changes(old: Config, new: Config) -> list[str]:
     return list(_changes(old.to_dict(), new.to_dict(), ''))
 
 
-def _changes(old: object, new: object, key: str) -> Iterator[str]:
+def _changes(old: Any, new: Any, key: str) -> Iterator[str]:
     same_kind = isinstance(old, dict) and isinstance(new, dict) and old.get('type') == new.get('type')
     if same_kind:
         for name in [*old, *(name for name in new if name not in old)]:

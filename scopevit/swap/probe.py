@@ -5,7 +5,7 @@ import functools
 import math
 import pickle
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.registry import MODELS
@@ -48,7 +48,7 @@ def build_uninitialised(cfg: dict, scope: str) -> nn.Module:
         return MODELS.build(copy.deepcopy(cfg))
 
 
-def run_shapes(build: Callable, run: Callable) -> object:
+def run_shapes(build: Callable, run: Callable) -> Any:
     """``run(module, device)`` on torch's meta device, which has shapes but no data; where that fails, on the CPU."""
     with torch.no_grad():
         try:
@@ -79,20 +79,20 @@ def _probe_backbone(pickled: bytes, scope: str, in_channels: int) -> list[Level]
         raise ProbeError(f'it cannot be built here: {one_line(error)}') from error
     size = cfg.get('img_size')
     sizes = [tuple(size) if isinstance(size, (list, tuple)) else (size, size)] if size else []
-    problem = None
+    problems = []
     for size in [*sizes, (256, 256), (224, 224), (32, 32)]:
         try:
             outputs = run_shapes(
                 lambda: build_uninitialised(cfg, scope), functools.partial(_run_both_modes, in_channels, size)
             )
         except Exception as error:
-            problem = problem or error
+            problems.append(error)
             continue
         training, evaluation = (_levels(output, size) for output in outputs)
         if training != evaluation:
             raise ProbeError('its outputs in training are other maps than in evaluation')
         return training
-    raise ProbeError(f'it cannot be run here: {one_line(problem)}')
+    raise ProbeError(f'it cannot be run here: {one_line(problems[0])}') from problems[0]
 
 
 def _run_both_modes(in_channels: int, size: Sequence[int], backbone: nn.Module, device: str) -> list:

@@ -1,6 +1,7 @@
 """What else of a config depends on its backbone: weights, normalisation, the optimizer's settings."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
@@ -55,9 +56,9 @@ def _remove_imports(cfg: Config, old_type: str, scope: str) -> None:
             cfg.pop('custom_imports')
 
 
-def get_node(cfg: Config, path: Sequence[str]) -> ConfigDict | None:
+def get_node(cfg: Config, path: Sequence[str]) -> Any:
     """Settings by their keys; None if there are none."""
-    node = cfg
+    node: Any = cfg
     for key in path:
         node = node.get(key) if isinstance(node, (dict, Config)) else None
     return node
@@ -134,9 +135,9 @@ def list_notes(cfg: Config) -> list[str]:
 
 def _adapt_optimizer(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper')
-    if not isinstance(wrapper, dict):
+    if not isinstance(wrapper, ConfigDict):
         return
-    paramwise = wrapper.get('paramwise_cfg') or {}
+    paramwise = wrapper.get('paramwise_cfg') or ConfigDict()
     if any(name in str(wrapper.get('constructor')) for name in LAYER_DECAY):
         wrapper.constructor = 'scopevit.LayerDecayOptimWrapperConstructor'
         rate = paramwise.pop('layer_decay_rate', None) or paramwise.pop('decay_rate', None) or 1.0

@@ -114,7 +114,7 @@ def _explain(error: Exception, cfg: Config) -> tuple[str | None, str, bool]:
     if isinstance(error, SettingError):
         return error.key, str(error), False
     key = _failing_key(error, cfg)
-    cause = error
+    cause: BaseException = error
     while isinstance(cause, UserError) and not isinstance(cause, MissingOperator) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, MissingOperator):
@@ -161,7 +161,7 @@ def find_backbone(cfg: Config) -> tuple[str, ...]:
             return (*path, 'backbone')
     if cfg.model.get('image_encoder'):
         raise SwapError([('model.image_encoder', 'holds the backbone; only one in model.backbone can be replaced')])
-    raise SwapError([('model', f'{cfg.model.type} has no backbone')])
+    raise SwapError([('model', f'{cfg.model["type"]} has no backbone')])
 
 
 def _image_channels(cfg: Config, site: ConfigDict) -> int:

@@ -1,6 +1,7 @@
 """Running a model of any toolbox on a small image, to find out whether its parts fit together."""
 
 import re
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -33,7 +34,7 @@ def small_model(cfg: Config) -> ConfigDict:
             if isinstance(settings.get(key), int) and (key != 'num' or 'Sampler' in settings.get('type', '')):
                 settings[key] = min(settings[key], most)
         if settings.get('batch_augments'):
-            settings.batch_augments = None
+            settings['batch_augments'] = None
     return model
 
 
@@ -48,7 +49,7 @@ def try_model(cfg: Config) -> tuple[nn.Module, int]:
     scope = cfg.get('default_scope', 'mmengine')
     with torch.random.fork_rng(devices=[]), in_scope(scope), torch.no_grad():
         torch.manual_seed(0)  # whether proposals are left may depend on the initial weights
-        model = build_model(Config(dict(default_scope=scope, model=small_model(cfg))))
+        model: Any = build_model(Config(dict(default_scope=scope, model=small_model(cfg))))
         with silence():
             model.init_weights()  # MMEngine logs every value that it sets
         model.eval()  # not all models return themselves
@@ -68,17 +69,18 @@ def run_tensor(cfg: Config, model: nn.Module) -> int:
         Exception: What the run on the smallest size raised, if none works.
     """
     part = runnable(cfg, model)[1]
-    device, problem = next(part.parameters()).device, None
+    device = next(part.parameters()).device
+    problems = []
     for size in SIZES:
         try:
             image = torch.rand(1, image_channels(part), *_image_size(cfg, part, size), device=device)
             _check_heatmaps(cfg, tensor_call(part)(part, image))
             return size
         except Exception as error:  # heads for large images run out of pixels in many ways
-            problem = problem or error
+            problems.append(error)
             if gpu_operator(error) or isinstance(error, MissingOperator):
                 break
-    raise problem
+    raise problems[0]
 
 
 def _image_size(cfg: Config, model: nn.Module, size: int) -> Size:
@@ -90,7 +92,7 @@ def _image_size(cfg: Config, model: nn.Module, size: int) -> Size:
     return (256, 128) if 'ReID' in type(model).__name__ else (size, size)  # upright crops of people
 
 
-def gpu_operator(error: Exception) -> str | None:
+def gpu_operator(error: BaseException) -> str | None:
     """The operator of mmcv that an error says has no implementation for CPUs."""
     found = re.match(r'(\w+?)(_forward)?(_impl)?: implementation for device cpu not found', str(error))
     return found and found.group(1)

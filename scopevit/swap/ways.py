@@ -9,6 +9,7 @@ from the new ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from mmengine.config import ConfigDict
 
@@ -36,16 +37,16 @@ def ways(site: ConfigDict, old: list[Level]) -> Iterator[tuple[str, Adapt]]:
         ProbeError: If there is none.
     """
     if old[-1].stride < 0:  # tokens: if they are averaged, pooled maps can stand for them
-        first = next(iter(as_list(site.get('neck'))), {})
+        first: dict = next(iter(as_list(site.get('neck'))), {})
         if first.get('type', '').split('.')[-1] != 'GlobalAveragePooling' or first.get('dim') != 1:
             raise ProbeError('its outputs are tokens, not maps, and what follows works on those')
     if old[-1].stride <= 0:  # vectors: pooled maps are that
-        yield 'pooling the last map', lambda *args: _pooled(*args, old)
+        yield 'pooling the last map', partial(_pooled, old=old)
         return
     stages = _same_strides(old, site)
     if stages is not None:
-        yield 'rewriting channels', lambda *args: _rewritten(*args, old, stages)
-    yield 'with a LevelAdapter', lambda *args: _adapted(*args, old)
+        yield 'rewriting channels', partial(_rewritten, old=old, stages=stages)
+    yield 'with a LevelAdapter', partial(_adapted, old=old)
 
 
 def _same_strides(old: Sequence[Level], site: ConfigDict) -> list[int] | None:
@@ -56,7 +57,7 @@ def _same_strides(old: Sequence[Level], site: ConfigDict) -> list[int] | None:
     if 'decode_head' in site and strides == sorted(strides):
         # Segmentation heads resize what they get, so stages can stand for the stages of a
         # backbone that keeps its resolution by dilation: 4, 8, 8, 8 become 4, 8, 16, 32.
-        stages = []
+        stages: list[int] = []
         for stride in strides:
             at_least = STRIDES.index(stride) if stride in STRIDES else len(STRIDES)
             stages.append(max(at_least, stages[-1] + 1 if stages else 0))

@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 
@@ -99,11 +100,12 @@ def as_list(value: object) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def first_value(node: object, key: str) -> object:
+def first_value(node: object, key: str) -> Any:
+    """The first value of a key in nested settings that is not None; None if there is none."""
     return next((found[key] for found in walk(node) if found.get(key) is not None), None)
 
 
-def without_weights(node: object) -> object:
+def without_weights(node: Any) -> Any:
     """A copy of nested settings that loads no pretrained weights when it is built or initialised."""
     node = copy.deepcopy(node)
     forget_pretrained(node)
