@@ -93,7 +93,7 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         UserError: If a setting is wrong; it names its key.
     """
-    for names in _TOGETHER:
+    for names in () if 'runner_type' in cfg else _TOGETHER:
         missing = [name for name in names if cfg.get(name) is None]
         if 0 < len(missing) < len(names):
             others = ' and '.join(name for name in names if name not in missing)
