@@ -6,8 +6,7 @@ import os
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from scopevit.checks.data import check_data
-from scopevit.checks.failures import failures_explained
+from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.console import progress_shown
 from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare

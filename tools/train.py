@@ -8,8 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from scopevit.checks.channels import check_channels
-from scopevit.checks.data import check_data
-from scopevit.checks.failures import failures_explained
+from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.console import log_summary, progress_shown
 from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare

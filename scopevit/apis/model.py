@@ -13,9 +13,10 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..utils.building import building
 from ..utils.checkpoint import check_fits
 from ..utils.config import first_value, walk, without_weights
-from ..utils.errors import UserError, one_line
+from ..utils.errors import UserError
 
 Size = tuple[int, int]
 """Height and width."""
@@ -37,15 +38,12 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
             pretrained weights the config names.
 
     Raises:
-        UserError: If it cannot be built.
+        UserError: If it cannot be built; it names the setting at fault.
         CheckpointError: If the checkpoint cannot be read or is of another model.
     """
     settings = model_settings(cfg)
-    try:
-        with in_scope(cfg.get('default_scope', 'mmengine')), silence():
-            model = MODELS.build(settings)
-    except Exception as error:  # whatever a constructor raises
-        raise UserError(f'the model cannot be built: {one_line(error)}') from error
+    with building(cfg, 'the model'), in_scope(cfg.get('default_scope', 'mmengine')), silence():
+        model = MODELS.build(settings)
     if checkpoint is not None:
         check_fits(model, checkpoint)  # and loads it
     return model

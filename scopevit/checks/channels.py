@@ -1,6 +1,7 @@
 """Whether necks and heads take the channels of the maps that they get."""
 
 import copy
+import logging
 import random
 import warnings
 from collections.abc import Iterator, Sequence
@@ -8,24 +9,32 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..apis.model import backbone_of
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
+from .findings import Finding, refuse_errors
 
 
 def check_channels(model: nn.Module) -> None:
     """Make sure that necks and heads take the maps that they get.
-
-    A copy of the model that has shapes but no data (torch's meta device) is run on a made-up
-    image. A part is at fault if it cannot be run and its ``in_channels`` are not those of its input.
 
     Args:
         model: A model of any toolbox, maybe wrapped for several processes.
 
     Raises:
         UserError: It names the setting, what it is, and what it has to be.
+    """
+    refuse_errors(wrong_channels(model))
+
+
+def wrong_channels(model: nn.Module) -> Iterator[Finding]:
+    """The first neck, or the heads, whose ``in_channels`` are not those of the maps that they get.
+
+    A copy of the model that has shapes but no data (torch's meta device) is run on a made-up
+    image. A part is at fault if it cannot be run and its ``in_channels`` are not those of its input.
     """
     model = model.module if is_model_wrapper(model) else model
     try:
@@ -38,24 +47,28 @@ def check_channels(model: nn.Module) -> None:
     with _random_state_kept(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         try:
-            _try_model(_without_data(model).eval())
-        except UserError as error:
-            if not holder:
-                raise
-            raise UserError(str(error).replace('model.', 'model.detector.')) from None
-        except Exception:  # a model that cannot be copied, or is put together in a way of its own
+            found = list(_try_model(_without_data(model).eval()))
+        except Exception as error:  # a model that cannot be copied, or is put together in a way of its own
+            print_log(f'The channels were not checked: {one_line(error)}', logger='current', level=logging.DEBUG)
             return
+    for finding in found:
+        if holder:
+            yield Finding('error', *(text.replace('model.', 'model.detector.') for text in (finding.key, finding.text)))
+        else:
+            yield finding
 
 
-def _try_model(model: nn.Module) -> None:
-    maps, others = (_run_extractor(model, size) for size in ((256, 256), (288, 224)))
+def _try_model(model: nn.Module) -> Iterator[Finding]:
+    (maps, at_fault), (others, _) = (_run_extractor(model, size) for size in ((256, 256), (288, 224)))
+    if at_fault is not None:
+        yield at_fault
     # Necks may also flatten maps: then the number of channels says something about the size of the images.
     if not maps or not others or [x.shape[1] for x in maps] != [x.shape[1] for x in others]:
         return
     giver = _described(model, 'neck' if _has(model, 'neck') else 'backbone')
-    for name, head in _heads_on_maps(model):
-        _try_part(name, head, maps, giver)
-    _check_regions(model, maps, giver)
+    found = (_try_part(name, head, maps, giver) for name, head in _heads_on_maps(model))
+    yield from (finding for finding in found if finding is not None)
+    yield from _check_regions(model, maps, giver)
 
 
 @contextmanager
@@ -82,23 +95,17 @@ def _described(model: nn.Module, name: str) -> str:
     return f'the {name} {type(getattr(model, name)).__name__}'
 
 
-def _run_extractor(model: nn.Module, size: tuple[int, int]) -> list[Tensor] | None:
-    """The maps that backbone and neck make of an image; None if that cannot be told.
-
-    Raises:
-        UserError: If the neck does not take what the backbone hands on.
-    """
+def _run_extractor(model: nn.Module, size: tuple[int, int]) -> tuple[list[Tensor] | None, Finding | None]:
+    """The maps that backbone and neck make of an image, None if that cannot be told; and the neck's fault, if any."""
     given: dict[str, Sequence[Tensor]] = {}
     if _has(model, 'neck'):
         model.neck.register_forward_pre_hook(lambda module, inputs: given.update(neck=inputs[0]))
     first = next(module for module in model.backbone.modules() if isinstance(module, nn.Conv2d))
     try:
-        return _as_maps(model.extract_feat(torch.empty(2, first.in_channels, *size, device='meta')))
-    except Exception:  # a part that the meta device does not know, or a mismatch
+        return _as_maps(model.extract_feat(torch.empty(2, first.in_channels, *size, device='meta'))), None
+    except Exception:  # a part that the meta device does not know, or a mismatch, for which the neck is tried alone
         maps = _as_maps(given.get('neck'))
-        if maps:
-            _try_part('neck', model.neck, maps, _described(model, 'backbone'))
-    return None
+        return None, _try_part('neck', model.neck, maps, _described(model, 'backbone')) if maps else None
 
 
 def _as_maps(output: object) -> list[Tensor] | None:
@@ -120,8 +127,8 @@ def _heads_on_maps(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, head
 
 
-def _try_part(name: str, part: nn.Module, maps: Sequence[Tensor], giver: str) -> None:
-    """Run a neck or head on maps; if it fails and its settings do not fit them, say so."""
+def _try_part(name: str, part: nn.Module, maps: Sequence[Tensor], giver: str) -> Finding | None:
+    """Run a neck or head on maps; if it fails and its settings do not fit them, that is its fault."""
     mismatches = []
 
     def compare(layer: nn.Module, inputs: tuple) -> None:
@@ -136,12 +143,13 @@ def _try_part(name: str, part: nn.Module, maps: Sequence[Tensor], giver: str) ->
     except Exception as error:
         stated = _stated_channels(part)
         if stated is None:
-            return
+            return None
         got = [x.shape[1] for x in maps]
         fitting, counts_differ = _fitting_channels(part, stated, got)
-        if stated == fitting or not (mismatches or (counts_differ and isinstance(error, (AssertionError, IndexError)))):
-            return
-        raise UserError(_channel_message(name, part, stated, fitting, got, giver)) from None
+        is_mismatch = mismatches or (counts_differ and isinstance(error, (AssertionError, IndexError)))
+        if is_mismatch and stated != fitting:
+            return _mismatch(name, part, stated, fitting, got, giver)
+    return None
 
 
 def _channels_wanted(layer: nn.Module) -> int | None:
@@ -184,14 +192,14 @@ def _fitting_channels(part: nn.Module, stated: int | list[int], got: list[int]) 
     return (got[0] if len(set(got)) == 1 else None), False
 
 
-def _channel_message(
+def _mismatch(
     name: str,
     part: nn.Module,
     stated: int | list[int],
     fitting: int | list[int] | None,
     got: list[int],
     giver: str,
-) -> str:
+) -> Finding:
     key = f'model.{name}.in_channels'
     maps = f'{len(got)} maps of {got}' if len(got) > 1 else got[0]
     where = ' (its feature_channels)' if 'ScopeViT' in giver else ''
@@ -201,10 +209,10 @@ def _channel_message(
         remedy = f'set model.{name}.in_index, now {part.in_index}, to maps that there are (0 is the first)'
     else:
         remedy = 'set it to the channels of the map that it takes'
-    return f'{key} is {stated}, but {giver} hands on {maps} channels{where}: {remedy}'
+    return Finding('error', key, f'{key} is {stated}, but {giver} outputs {maps} channels{where}: {remedy}')
 
 
-def _check_regions(model: nn.Module, maps: Sequence[Tensor], giver: str) -> None:
+def _check_regions(model: nn.Module, maps: Sequence[Tensor], giver: str) -> Iterator[Finding]:
     """Second stages of detectors: an extractor cuts regions out of the maps, for heads on boxes and masks."""
     regions = getattr(model, 'roi_head', None)
     if not isinstance(regions, nn.Module) or getattr(regions, 'with_shared_head', True):
@@ -218,13 +226,15 @@ def _check_regions(model: nn.Module, maps: Sequence[Tensor], giver: str) -> None
                 return
             used = {x.shape[1] for x in maps[: extractor.num_inputs]}
             if extractor.num_inputs > 1 and used != {channels}:
-                raise UserError(
-                    f'model.roi_head.{kind}_roi_extractor{many}.out_channels is {channels}, but {giver} hands on maps '
-                    f'of {sorted(used)} channels: set it to those'
-                )
+                key = f'model.roi_head.{kind}_roi_extractor{many}.out_channels'
+                text = f'{key} is {channels}, but {giver} outputs maps of {sorted(used)} channels: set it to those'
+                yield Finding('error', key, text)
+                continue
             size = extractor.roi_layers[0].output_size
             region = torch.empty(2, channels, *size, device='meta')
-            _try_part(f'roi_head.{kind}_head{many}', _OnOneMap(head), [region], f'its {kind}_roi_extractor')
+            found = _try_part(f'roi_head.{kind}_head{many}', _OnOneMap(head), [region], f'its {kind}_roi_extractor')
+            if found is not None:
+                yield found
 
 
 class _OnOneMap(nn.Module):

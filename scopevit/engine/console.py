@@ -185,7 +185,8 @@ def _schedule(runner: Runner) -> str:
     length = _counted(loop.max_iters, 'iteration')
     if steps:
         length = f'{_counted(loop.max_epochs, "epoch")} of {_counted(steps, "iteration")}'
-    optimizer = (runner.cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    optimizer = (runner.cfg.get('optim_wrapper') or {}).get('optimizer')
+    optimizer = optimizer if isinstance(optimizer, dict) else {}
     rate = f', learning rate {optimizer["lr"]:g}' if isinstance(optimizer.get('lr'), (int, float)) else ''
     scaling = runner.cfg.get('auto_scale_lr') or {}
     if rate and scaling.get('enable'):

@@ -2,7 +2,6 @@
 
 import argparse
 import ctypes
-import functools
 import gc
 import os
 import subprocess
@@ -15,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..utils.building import building
 from ..utils.config import add_config_options
 from ..utils.errors import UserError
 from ..utils.files import check_writable
@@ -26,6 +26,12 @@ _LAUNCHER_VARIABLES = {
     'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
+# Settings that MMEngine's Runner takes all or none of.
+_TOGETHER = (
+    ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -58,7 +64,6 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
     gpu_settings(cfg)  # a wrong one is named on every machine
 
     silence_useless_warnings()
-    name_broken_images()
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if torch.cuda.is_available():
@@ -83,8 +88,18 @@ def keep_freed_memory() -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config, MMEngine's own or one that it names in ``runner_type``."""
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
+    """Build the Runner of a config, MMEngine's own or one that it names in ``runner_type``.
+
+    Raises:
+        UserError: If a setting is wrong; it names its key.
+    """
+    for names in () if 'runner_type' in cfg else _TOGETHER:
+        missing = [name for name in names if cfg.get(name) is None]
+        if 0 < len(missing) < len(names):
+            others = ' and '.join(name for name in names if name not in missing)
+            raise UserError(f'{" and ".join(missing)} missing, which the config needs beside its {others}')
+    with building(cfg):
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
 
 
 def end_loaders(runner: Runner) -> None:
@@ -134,33 +149,6 @@ def _first_host(launcher: str) -> str:
         hosts = subprocess.run(['scontrol', 'show', 'hostnames'], capture_output=True, text=True, check=True).stdout
         return hosts.split()[0]
     return '127.0.0.1'
-
-
-def name_broken_images() -> None:
-    """Let every toolbox's image loading name the file that it cannot read.
-
-    mmcv passes on what OpenCV or Pillow say, which for an empty file is not even its name.
-    """
-    import cv2
-    from mmcv.transforms import LoadImageFromFile
-
-    load = LoadImageFromFile.transform
-    if hasattr(load, '__wrapped__'):
-        return
-
-    @functools.wraps(load)
-    def transform(self: LoadImageFromFile, results: dict) -> dict | None:
-        try:
-            return load(self, results)
-        except FileNotFoundError as error:
-            raise UserError(f'image {results["img_path"]} does not exist; check the data set') from error
-        except (AssertionError, OSError, ValueError, cv2.error) as error:
-            raise UserError(
-                f'image {results["img_path"]} cannot be decoded ({type(error).__name__}); repair or remove it and '
-                'start again, a training with --resume'
-            ) from error
-
-    LoadImageFromFile.transform = transform
 
 
 def _adapt_to_cpu(cfg: Config) -> None:

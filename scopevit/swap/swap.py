@@ -11,12 +11,12 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from torch import nn
 
 from ..models import ScopeViT
 from ..models.ops import MissingOperator
+from ..utils.building import failing_key
 from ..utils.config import as_list, load_config
-from ..utils.errors import UserError, one_line
+from ..utils.errors import UserError, one_line, raise_own
 from ..utils.toolboxes import toolbox_of
 from .probe import ProbeError, probe_backbone
 from .recipe import adapt_recipe, get_node, list_notes
@@ -69,6 +69,7 @@ def swap_backbone(
         old = probe_backbone(old_site.backbone.to_dict(), scope, in_channels)
         candidates = list(ways(old_site, old))
     except ProbeError as error:
+        raise_own(error)
         problems = [(where, str(error))]
         if default_scope is None and 'registry' in str(error):
             problems.append(('default_scope', 'is missing; set it to the toolbox of the model, for example mmdet'))
@@ -113,7 +114,9 @@ def _explain(error: Exception, cfg: Config) -> tuple[str | None, str, bool]:
     """The key of a config where a trial failed, why, and whether other ways would fail alike."""
     if isinstance(error, SettingError):
         return error.key, str(error), False
-    key = _failing_key(error, cfg)
+    key = failing_key(error, cfg)
+    # What an adapter holds is the neck of the user's config.
+    key = key.replace('.neck.neck', '.neck') if key and key != 'model' else None
     cause: BaseException = error
     while isinstance(cause, UserError) and not isinstance(cause, MissingOperator) and cause.__cause__ is not None:
         cause = cause.__cause__
@@ -182,25 +185,3 @@ def _refuse_second_backbone(site: ConfigDict, key: str) -> None:
                 raise SwapError(
                     [(f'{key}.neck.{name}', 'the neck runs a second backbone, made to share the image with the first')]
                 )
-
-
-def _failing_key(error: BaseException | None, cfg: Config) -> str | None:
-    """Key of the part of a model that was built or run when an error was raised, as far as its traceback tells."""
-    key, node = 'model', cfg.model
-    while error is not None:
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            part = frame.f_locals.get('self')
-            kind = type(part).__name__ if isinstance(part, nn.Module) else None
-            if frame.f_code.co_name == 'build_from_cfg':
-                kind = _type(frame.f_locals['cfg'])
-            inner = [(name, item) for name, value in node.items() for item in as_list(value) if _type(item) == kind]
-            if kind and inner:
-                key, node = f'{key}.{inner[0][0]}', inner[0][1]
-        error = error.__cause__ or error.__context__
-    # What an adapter holds is the neck of the user's config.
-    return key.replace('.neck.neck', '.neck') if key != 'model' else None
-
-
-def _type(settings: object) -> str | None:
-    """The name of a part's class, without its toolbox."""
-    return str(settings.get('type')).split('.')[-1] if isinstance(settings, dict) else None

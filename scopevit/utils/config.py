@@ -5,15 +5,29 @@ import copy
 import difflib
 import importlib.util
 import os
+import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from .errors import UserError
+from .errors import UserError, chain, one_line, own_error, raise_own
 from .shipped import shipped
 from .toolboxes import TOOLBOXES
+
+# What settings at the top of a config have to be.
+_DICTS = (
+    'model data_preprocessor train_cfg val_cfg test_cfg train_dataloader val_dataloader test_dataloader optim_wrapper '
+    'auto_scale_lr default_hooks env_cfg randomness visualizer log_processor model_wrapper_cfg'
+)
+_KINDS = dict.fromkeys(_DICTS.split(), (dict,)) | {
+    'val_evaluator': (dict, list, tuple),
+    'test_evaluator': (dict, list, tuple),
+    'param_scheduler': (dict, list, tuple),
+    'custom_hooks': (list, tuple),
+}
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +45,9 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
     """Load a config file, or one of an installed toolbox or of this package (``mmdet::retinanet/...``).
 
     Raises:
-        UserError: If there is no such config, or an override does not fit it.
+        UserError: If there is no such config, it has wrong syntax or names a module that there is not,
+            or an override does not fit it.
+        Exception: What the config itself or a module that it imports raises, as it is.
     """
     given, (scope, _, path) = name, name.partition('::')
     if scope == 'scopevit':
@@ -47,14 +63,77 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             cfg = Config(cfg._cfg_dict, cfg_text=cfg.text, filename=os.path.basename(name))
         else:
             cfg = Config.fromfile(name)
-    except Exception as error:  # a config is a program: whatever it raises, it is the config's
-        raise UserError(f'config {name} cannot be loaded: {type(error).__name__}: {error}') from error
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program, and imports others
+        reason = _missing_import(error) or _wrong_syntax(error, name)
+        if reason is None:
+            raise_own(error)
+        raise UserError(f'config {name} cannot be loaded: {reason or one_line(error)}') from error
     if cfg_options:
         try:
             cfg.merge_from_dict(cfg_options)
         except (KeyError, TypeError, AssertionError) as error:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
+    _check_kinds(cfg)
     return cfg
+
+
+def _check_kinds(cfg: Config) -> None:
+    """Make sure that what all tools look into is of the kind that MMEngine's Runner takes."""
+    for key, value in cfg.items():
+        kinds = _KINDS.get(key)
+        if value is not None and kinds is not None and not isinstance(value, kinds):
+            raise UserError(f'{key} is {value!r}, but has to be a {" or ".join(kind.__name__ for kind in kinds)}')
+        if key.endswith('_dataloader') and isinstance(value, dict) and not isinstance(value.get('dataset'), dict):
+            raise UserError(f'{key}.dataset is {value.get("dataset")!r}, but has to be a dict with a type')
+
+
+def _missing_import(error: Exception) -> str | None:
+    """What to do if a config's ``custom_imports`` names a module that there is not."""
+    links = list(chain(error))
+    imported = next(
+        (found for found in (_local(link, 'import_modules_from_strings', 'imp') for link in links) if found), None
+    )
+    missing = links[-1]
+    if imported is None or not isinstance(missing, ModuleNotFoundError) or own_error(missing) is not None:
+        return None
+    path = next((found for found in (_local(link, 'fromfile', 'filename') for link in links) if found), None)
+    return (
+        f'{_place(path, imported)}custom_imports names {imported}, but there is no module {missing.name}: install it, '
+        'or start from the folder that it lies in with PYTHONPATH=.'
+    )
+
+
+def _place(path: str | None, word: str) -> str:
+    """File and line in which a config names something; the empty text if it only inherits that."""
+    lines = Path(path).read_text().splitlines() if path and os.path.isfile(path) else []
+    number = next((i for i, line in enumerate(lines, 1) if re.search(rf'\b{re.escape(word)}\b', line)), None)
+    return f'{path}, line {number}: ' if number else ''
+
+
+def _wrong_syntax(error: Exception, name: str) -> str | None:
+    """File, line and what is wrong there, if a config or a module that it imports is not Python."""
+    found = next((link for link in reversed(list(chain(error))) if isinstance(link, SyntaxError)), None)
+    if found is None:
+        return None
+    # MMEngine parses configs as texts without a name.
+    path = found.filename if found.filename and os.path.isfile(found.filename) else None
+    path = path or _local(error, None, 'filename') or name
+    return f'{path}, line {found.lineno}: {type(found).__name__}: {found.msg}'
+
+
+def _local(error: BaseException, function: str | None, name: str) -> str | None:
+    """A variable of MMEngine's (last) function that an error passed through, of this name or with such a variable."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    values = [
+        frame.f_locals[name]
+        for frame in frames
+        if frame.f_globals.get('__name__', '').startswith('mmengine.')
+        and function in (None, frame.f_code.co_name)
+        and isinstance(frame.f_locals.get(name), str)
+    ]
+    return values[-1] if values else None
 
 
 def _check_toolbox(name: str, scope: str) -> None:

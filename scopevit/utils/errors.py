@@ -1,8 +1,17 @@
-"""Errors that a user can mend: the tools print them as one message, without a traceback."""
+"""Whose fault an error is: what a user can correct is told in one message, everything else keeps its traceback."""
 
+import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from .shipped import PACKAGE, shipped
+
+# Packages whose code is nobody's own, wherever they are installed.
+_LIBRARIES = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmpose', 'scopevit'}
+_FOLDERS = (*(sysconfig.get_path(name) for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')), str(PACKAGE))
 
 
 class UserError(RuntimeError):
@@ -23,3 +32,43 @@ def user_errors() -> Iterator[None]:
 def one_line(error: BaseException, most: int = 300) -> str:
     """An exception's kind and message in one line of at most ``most`` characters and its kind."""
     return f'{type(error).__name__}: {" ".join(str(error).split())[:most]}'
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was raised from or while handling, the last one first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def own_error(error: BaseException) -> BaseException | None:
+    """The first of an error's chain that was raised in or below a file of the user's own: maybe a bug there.
+
+    Such files are all but Python's, those of installed packages, this package and its tools: modules
+    that a config imports, and the config itself while it is read. None if there is no such error.
+    """
+    for link in reversed(list(chain(error))):
+        if any(
+            _is_own(frame.f_code.co_filename, frame.f_globals) for frame, _ in traceback.walk_tb(link.__traceback__)
+        ):
+            return link
+    return None
+
+
+def raise_own(error: BaseException) -> None:
+    """Raise the error of a chain that may be a bug in the user's own code, if there is one, with its traceback."""
+    own = own_error(error)
+    if own is not None:
+        raise own from own.__cause__
+
+
+def _is_own(path: str, names: dict) -> bool:
+    if path.startswith('<') or str(names.get('__name__')).partition('.')[0] in _LIBRARIES:
+        return False
+    path = os.path.realpath(path)
+    folders = (*_FOLDERS, str(shipped('tools')))
+    return not any(path.startswith(os.path.realpath(folder) + os.sep) for folder in folders) and (
+        'site-packages' not in path
+    )

@@ -109,7 +109,7 @@ def test_imagenets_list_is_checked_as_its_folders_are(tmp_path):
 
     (root / 'val' / '1.JPEG').unlink()
     (root / 'meta' / 'train.txt').write_text('0.JPEG 0\n1.JPEG 1000\n')
-    says = ('1 of the 3 images in', 'val/1.JPEG', 'label 1000 does not fit the 1000 classes')
+    says = ('1 of the 3 images in', 'val/1.JPEG', 'have label 1000, but model.head.num_classes is 1000')
     fails_cleanly(check(IMAGENET, tmp_path), *says)
     (root / 'meta' / 'train.txt').write_text('0.JPEG\n')
     fails_cleanly(check(IMAGENET, tmp_path), 'train.txt is not "image label"')
@@ -159,7 +159,7 @@ def test_one_missing_annotation_file_does_not_hide_other_faults(coco):
     (coco / 'data' / 'coco' / 'annotations' / 'instances_val2017.json').unlink()
     (coco / 'data' / 'coco' / 'train2017' / f'{0:012d}.jpg').unlink()
     fails_cleanly(
-        check(RETINANET, coco), 'instances_val2017.json does not exist', '1 of 2 images do not exist', '2 to mend'
+        check(RETINANET, coco), 'instances_val2017.json does not exist', '1 of 2 images do not exist', '2 to correct'
     )
 
 
@@ -259,7 +259,7 @@ def test_one_fault_in_ten_thousand_is_a_note_unless_training_would_fail(coco):
     write_coco(coco / 'data' / 'again')
     shutil.copytree(coco / 'data' / 'again', coco / 'data' / 'coco', dirs_exist_ok=True)
     edit(coco, _ten_thousand(lambda annotation: annotation.update(segmentation=[])))
-    fails_cleanly(check(MASK_RCNN, coco), 'train: 1 of 10000 masks are missing (annotation 5001)')
+    fails_cleanly(check(MASK_RCNN, coco), 'train: 1 of 10000 masks are missing (annotation 5001')
     edit(coco, _ten_thousand(_few_joints), kind='person_keypoints')
     fails_cleanly(check(POSE, coco), 'train: 1 of 10000 lists of keypoints are not 17 times')
 

@@ -49,7 +49,48 @@ def test_missing_configs_are_named(name, says, root, monkeypatch):
         config.load_config(name)
 
 
+@pytest.mark.parametrize(
+    ('key', 'value', 'says'),
+    [
+        ('optim_wrapper', 5, 'optim_wrapper is 5, but has to be a dict'),
+        ('custom_hooks', 'SyncBuffersHook', "custom_hooks is 'SyncBuffersHook', but has to be a list or tuple"),
+        ('train_dataloader.dataset', 'coco', "train_dataloader.dataset is 'coco', but has to be a dict with a type"),
+    ],
+)
+def test_setting_of_another_kind_is_named(key, value, says):
+    with pytest.raises(UserError, match=says):
+        config.load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {key: value})
+
+
 def test_override_that_does_not_fit_is_named():
     path = str(CONFIGS / 'scopevit-tiny_8xb128-300e_in1k-256px.py')
     with pytest.raises(UserError, match='--cfg-options does not fit'):
         config.load_config(path, {'model.backbone.arch.depths': 3})
+
+
+def test_module_that_there_is_not_is_named_with_file_and_line(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text("a = 1\n\ncustom_imports = dict(imports=['nowhere.to_be_found'])\n")
+    with pytest.raises(UserError, match=r'own\.py, line 3: custom_imports names nowhere\.to_be_found'):
+        config.load_config(str(path))
+    heir = tmp_path / 'heir.py'
+    heir.write_text("_base_ = './own.py'\n")
+    with pytest.raises(UserError, match=r'heir\.py cannot be loaded: custom_imports names nowhere\.to_be_found'):
+        config.load_config(str(heir))
+
+
+def test_wrong_syntax_is_named_with_file_and_line(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text('a = 1\nb = = 2\n')
+    heir = tmp_path / 'heir.py'
+    heir.write_text("_base_ = './own.py'\n")
+    for name in (path, heir):
+        with pytest.raises(UserError, match=r'/own\.py, line 2: SyntaxError: invalid syntax'):
+            config.load_config(str(name))
+
+
+def test_base_that_there_is_not_is_named(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text("_base_ = './nowhere.py'\n")
+    with pytest.raises(UserError, match=r'own\.py cannot be loaded: .*nowhere\.py'):
+        config.load_config(str(path))

@@ -26,11 +26,11 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from scopevit.swap.core import SwapError, swap_backbone, try_model
 from torch import nn
 
 from scopevit.apis.model import in_scope, runnable
 from scopevit.models import ScopeViT
-from scopevit.swap.core import SwapError, swap_backbone, try_model
 from scopevit.swap.probe import build_uninitialised
 from scopevit.swap.trial import SIZES, parse_losses, small_model, trial_batch
 from scopevit.utils.config import walk

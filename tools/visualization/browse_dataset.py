@@ -11,8 +11,7 @@ import random
 from mmengine.registry import init_default_scope
 
 from scopevit.apis.painter import Painter, check_figure, save_grid
-from scopevit.checks.data import build_dataset
-from scopevit.engine.launch import name_broken_images
+from scopevit.checks.loading import build_dataset
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 
@@ -22,7 +21,6 @@ def browse(args: argparse.Namespace) -> None:
     if cfg.get(f'{args.split}_dataloader') is None:
         raise UserError(f'config {args.config} has no {args.split}_dataloader')
     check_figure(args.out)
-    name_broken_images()
     init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, args.split, args.config)
     painter = Painter(cfg, dataset)

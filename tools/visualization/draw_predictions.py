@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from mmengine.registry import init_default_scope
 
 from scopevit.apis.painter import Painter, check_figure, save_grid
-from scopevit.checks.data import build_dataset
-from scopevit.engine.launch import name_broken_images
+from scopevit.checks.loading import build_dataset
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
@@ -53,7 +52,6 @@ def draw(args: argparse.Namespace) -> None:
     if not os.path.isfile(args.predictions):
         raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
     check_figure(args.out)
-    name_broken_images()
     results = mmengine.load(args.predictions)
     init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, 'test', args.config)

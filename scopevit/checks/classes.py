@@ -1,0 +1,83 @@
+"""Whether the classes and labels of data are those of the model's heads."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from ..apis.model import count_classes
+from .findings import Finding, first
+
+MOST_LOOKED_AT = 1000  # items of a data set whose labels are compared with the heads
+
+
+def class_heads(model: nn.Module | None) -> dict[str, int]:
+    """What tells the data's classes apart, by its key in the config, with its number of classes."""
+    if model is None:
+        return {}
+    model = model.module if is_model_wrapper(model) else model
+    modules = dict(model.named_modules())
+    heads = {
+        f'model.{name}': count
+        for name, count in count_classes(model).items()
+        # Others tell stuff from things, edges from the rest, or nothing apart.
+        if not any(word in name for word in ('semantic', 'panoptic', 'fusion'))
+        and not ('auxiliary' in name and count <= 2)
+        and not getattr(modules[name], 'class_agnostic', False)
+    }
+    preprocessor = getattr(getattr(model, 'data_preprocessor', None), 'num_classes', None)
+    if heads and preprocessor:  # mmpretrain mixes labels there
+        heads['data_preprocessor'] = preprocessor
+    return heads
+
+
+def classes_of(dataset: object) -> Sequence[str] | None:
+    """Names of the classes that a data set's objects or images have."""
+    metainfo = getattr(dataset, 'metainfo', {})
+    # Of panoptic data, detectors' heads tell the things apart; 'classes' are stuff as well.
+    return metainfo.get('thing_classes', metainfo.get('classes'))
+
+
+def check_class_count(where: str, classes: Sequence[str] | None, model: nn.Module | None) -> Iterator[Finding]:
+    """The heads tell as many classes apart as there are."""
+    if not classes or isinstance(classes, str):
+        return
+    for key, count in class_heads(model).items():
+        if count != len(classes):
+            text = (
+                f'the data have {len(classes)} classes ({first(list(classes))}), but {key}.num_classes is {count}: set '
+                f'it to {len(classes)}, or metainfo.classes of the data set to the classes wanted'
+            )
+            yield Finding('warning', where, text)
+
+
+def check_labels(
+    where: str, labels: Iterable[int], classes: Sequence[str] | None, model: nn.Module | None
+) -> Iterator[Finding]:
+    """No label is beyond the classes of a head: it is an error or, in mmdet, would count as background."""
+    labels = set(labels)
+    if not labels:
+        return
+    names = f' ({first(list(classes))})' if classes and not isinstance(classes, str) else ''
+    if min(labels) < 0:
+        yield Finding('error', where, f'the data have label {min(labels)}: count the classes from 0')
+    for key, count in class_heads(model).items():
+        if max(labels) >= count:
+            text = (
+                f'the data have label {max(labels)}, but {key}.num_classes is {count}: set it to the number of classes '
+                f'of the data{names}, counting from 0'
+            )
+            yield Finding('error', where, text)
+
+
+def labels_of(dataset: BaseDataset) -> set[int]:
+    """The labels of a sample of a loaded data set's items; label maps are not read."""
+    labels, count = set(), len(dataset)
+    for i in set(np.linspace(0, count - 1, min(count, MOST_LOOKED_AT)).astype(int).tolist()):
+        info = dataset.get_data_info(i)
+        found = [instance.get('bbox_label') for instance in info.get('instances') or []]
+        found += np.ravel(info.get('gt_label', [])).tolist()
+        labels.update(int(label) for label in found if isinstance(label, (int, np.integer)))
+    return labels

@@ -1,0 +1,82 @@
+"""Rules for labelled images, which mmpretrain reads from class folders or a list."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+from ..utils.errors import one_line
+from .classes import check_class_count, check_labels
+from .findings import Finding, first
+from .part import Part
+from .paths import check_image_count, exists, source_of
+
+
+def check_class_folders(part: Part) -> Iterator[Finding]:
+    """A folder for each class of the model, with images in it."""
+    where, dataset, root = part.where, part.dataset, part.dataset.img_prefix
+    if not dataset.with_label:
+        return
+    folders = class_folders(part)
+    if type(dataset).__name__ == 'ImageNet' and len(folders) != 1000:
+        source = source_of('ImageNet', root)
+        remedy = f'unpack {source}' if source else 'unpack it again'
+        yield Finding('error', where, f'{root} has {len(folders)} class folders, ImageNet has 1,000: {remedy}')
+        return
+    if not folders:
+        yield Finding('error', where, f'{root} has no class folders: put the images of each class into one')
+        return
+    yield from check_class_count(where, dataset.CLASSES or folders, part.model)
+    extensions = tuple(dataset.extensions)
+    counts = {
+        folder: sum(
+            file.lower().endswith(extensions)
+            for _, _, files in os.walk(os.path.join(root, folder), followlinks=True)
+            for file in files
+        )
+        for folder in folders
+    }
+    yield from check_image_count(where, type(dataset).__name__, root, sum(counts.values()))
+    empty = [folder for folder, count in counts.items() if not count]
+    if empty:
+        text = f'{len(empty)} class folders of {root} are empty ({first(empty)}): fill them'
+        yield Finding('error', where, text)
+
+
+def class_folders(part: Part) -> list[str]:
+    """The class folders of a data set whose labels are their order."""
+    return sorted(entry.name for entry in os.scandir(part.dataset.img_prefix) if entry.is_dir())
+
+
+def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
+    """All splits have the same class folders: labels follow their order."""
+    for i, part in enumerate(those):
+        for other in those[:i]:
+            only = sorted(set(class_folders(part)) ^ set(class_folders(other)))
+            if only:
+                text = (
+                    f'the class folders are not those of {other.where} ({first(only)} only in one of them), so the '
+                    'labels would not agree: make the folders the same'
+                )
+                yield Finding('warning', part.where, text)
+                break
+
+
+def check_list(part: Part) -> Iterator[Finding]:
+    """A list of images and their labels; mmpretrain takes ImageNet's ``meta/train.txt`` by itself."""
+    where, dataset, path = part.where, part.dataset, part.dataset.ann_file
+    try:
+        items = dataset.load_data_list()
+    except ValueError as error:
+        text = f'a line of {path} is not "image label" ({one_line(error)}): correct the list'
+        yield Finding('error', where, text)
+        return
+    yield from check_image_count(where, type(dataset).__name__, dataset.img_prefix, len(items))
+    missing = [item['img_path'] for item in items if not exists(item['img_path'])]
+    if missing:
+        text = (
+            f'{len(missing)} of the {len(items)} images in {path} do not exist ({first(missing)}): unpack them again, '
+            'or remove them from the list'
+        )
+        yield Finding('error', where, text)
+    yield from check_class_count(where, dataset.CLASSES, part.model)
+    labels = {item['gt_label'] for item in items if isinstance(item.get('gt_label'), int)}
+    yield from check_labels(where, labels, dataset.CLASSES, part.model)

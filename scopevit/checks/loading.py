@@ -1,0 +1,171 @@
+"""Loading data as a training does: what is left of them, and what cannot be read."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import cv2
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
+from torch import nn
+
+from ..utils.building import wrong_setting
+from ..utils.errors import UserError, one_line, raise_own
+from .classes import check_class_count, check_labels, classes_of, labels_of
+from .findings import Finding, first, listed
+from .part import Part, build
+from .rules import check_split
+
+
+def build_dataset(cfg: Config, split: str, config: str) -> BaseDataset:
+    """The data set of a split, to look at.
+
+    Args:
+        config: Name of the config, for messages.
+
+    Raises:
+        UserError: If it cannot be loaded or nothing is in it.
+    """
+    name_unreadable_files(cfg.get('default_scope'))
+    with loading_explained(cfg, split, config):
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    if not len(dataset):
+        raise UserError(f'{listed(list(why_empty(cfg, split)))}; {advice(config)}')
+    return dataset
+
+
+def advice(config: str) -> str:
+    """What to do about data, whatever is wrong with them; ``config`` is the name of their config."""
+    return f'python tools/data/check_dataset.py {config} tells what is wrong'
+
+
+@contextmanager
+def loading_explained(cfg: Config, split: str, config: str, model: nn.Module | None = None) -> Iterator[None]:
+    """Turn what goes wrong while data are loaded into what the rules find in them, or the wrong setting's key."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise_own(error)
+        setting = wrong_setting(error, cfg, only_registry=True)
+        if setting is not None:
+            raise UserError(setting) from error
+        found = [finding for finding in check_split(cfg, split, model, sample=20) if finding.severity == 'error']
+        found = found or (list(why_empty(cfg, split)) if _is_empty(cfg, split) else [])
+        if not found and not isinstance(error, OSError):
+            setting = wrong_setting(error, cfg)
+            if setting is None:
+                raise
+            raise UserError(setting) from error
+        reason = listed(found) if found else one_line(error)
+        raise UserError(f'the data for split {split} cannot be loaded: {reason}; {advice(config)}') from error
+
+
+def _is_empty(cfg: Config, split: str) -> bool:
+    """Whether nothing is left of a split's data, over which MMEngine's loading fails."""
+    try:
+        dataset = build(cfg[f'{split}_dataloader'].dataset, cfg.get('default_scope'), serialize_data=False)
+        return not len(dataset)
+    except Exception:  # asked after a failure, which is told whatever comes of this
+        return False
+
+
+def why_empty(cfg: Config, split: str) -> Iterator[Finding]:
+    """Why nothing is left of a split's data, as far as the rules tell."""
+    found = [finding for finding in check_split(cfg, split, None, sample=1) if finding.severity == 'error']
+    text = f'the data set for split {split} is empty, or all of it was filtered out'
+    yield from found or [Finding('error', split, text)]
+
+
+def check_objects(where: str, dataset: BaseDataset) -> Iterator[Finding]:
+    """Something of a loaded data set can be learnt: mmdet drops objects of no area, and those thinner than a pixel."""
+    if hasattr(dataset, 'cat_ids') and not any(dataset.get_data_info(i).get('instances') for i in range(len(dataset))):
+        text = (
+            f'no object of {dataset.ann_file} can be learnt: mmdet drops those with an area of 0 or thinner than a '
+            'pixel (are boxes given in fractions of the image, not in pixels?)'
+        )
+        yield Finding('error', where, text)
+
+
+def check_loading(part: Part, cfg: Config) -> Iterator[Finding]:
+    """A split's data set loads as in training, and so do its first, its last and a sample of items.
+
+    Args:
+        part: The split; its data set is built here, in full.
+    """
+    where = part.where
+    yield Finding('info', where, 'loading as in training')
+    settings = cfg[f'{where}_dataloader'].dataset
+    try:
+        dataset = build(settings, cfg.get('default_scope') or 'mmengine')
+        count = len(dataset)
+    except Exception as error:  # the toolboxes check their data in many ways
+        raise_own(error)
+        yield Finding('error', where, f'the data set {settings.get("type")} cannot be built: {one_line(error)}')
+        return
+    if not count:
+        yield Finding('error', where, f'the data set for split {where} is empty, or all of it was filtered out')
+        return
+    yield Finding('info', where, f'{count:,} items')
+    yield from check_objects(where, dataset)
+    yield from check_class_count(where, classes_of(dataset), part.model)
+    yield from check_labels(where, labels_of(dataset), classes_of(dataset), part.model)
+    failures: dict[str, list[str]] = {}
+    for i in sorted({0, count - 1, *part.choose(range(count))}):
+        try:
+            dataset[i]
+        except Exception as error:
+            raise_own(error)
+            info = dataset.get_data_info(i) if hasattr(dataset, 'get_data_info') else {}
+            failures.setdefault(one_line(error), []).append(str(info.get('img_path', f'item {i}')))
+    for reason, names in failures.items():
+        yield Finding('error', where, f'{len(names)} items cannot be loaded ({first(names)}): {reason}')
+
+
+def name_unreadable_files(scope: str | None) -> None:
+    """Let a toolbox's loading name the image or label map that it cannot read.
+
+    mmcv and mmseg pass on what OpenCV or Pillow say, which for an empty file is not even its name.
+    """
+    from mmcv.transforms import LoadImageFromFile
+
+    _explain(LoadImageFromFile, (OSError, AssertionError, ValueError, cv2.error), _bad_image)
+    if scope == 'mmseg':
+        from mmseg.datasets.transforms import LoadAnnotations
+
+        # Pillow's decoders say in many ways that they cannot read a map.
+        _explain(LoadAnnotations, Exception, _bad_label_map)
+
+
+def _explain(kind: type, errors: type | tuple, message: Callable[[dict, Exception], str]) -> None:
+    transform = kind.transform
+    if hasattr(transform, '__wrapped__'):
+        return
+
+    @functools.wraps(transform)
+    def explained(self: object, results: dict) -> dict | None:
+        try:
+            return transform(self, results)
+        except errors as error:
+            raise UserError(message(results, error)) from error
+
+    kind.transform = explained
+
+
+def _bad_image(results: dict, error: Exception) -> str:
+    image = f'image {results.get("img_path")}'
+    if isinstance(error, FileNotFoundError):
+        return f'{image} does not exist; check the data set'
+    return (
+        f'{image} cannot be decoded ({type(error).__name__}); repair or remove it and start again, a training with '
+        '--resume'
+    )
+
+
+def _bad_label_map(results: dict, error: Exception) -> str:
+    path = results.get('seg_map_path')
+    if isinstance(error, FileNotFoundError):
+        return f'label map {path} does not exist; check the data set'
+    return f'label map {path} cannot be read ({type(error).__name__}: {(str(error).splitlines() or [""])[0]})'

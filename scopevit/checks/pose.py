@@ -1,0 +1,114 @@
+"""Rules for people's joints in COCO's form, which mmpose reads."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from ..utils.errors import one_line
+from .coco import CocoFile, check_boxes, check_images, check_pixels, is_numbers
+from .findings import Finding, faulty, first
+from .part import Part
+
+
+def joints_of(dataset: BaseDataset) -> int | None:
+    """How many joints mmpose's model learns from a data set, whatever that itself has."""
+    for transform in getattr(dataset.pipeline, 'transforms', []):
+        if type(transform).__name__ == 'KeypointConverter':
+            return transform.num_keypoints
+    return dataset.metainfo.get('num_keypoints')
+
+
+def joint_channels(model: nn.Module | None, joints: int) -> tuple[int, int] | None:
+    """The ``out_channels`` of a pose model's head, and what they have to be; None if it has none."""
+    head = getattr(model.module if is_model_wrapper(model) else model, 'head', None)
+    channels = getattr(head, 'out_channels', None)
+    if not isinstance(channels, int):
+        return None
+    # A heatmap and the two offsets of each joint.
+    combined = getattr(getattr(head, 'decoder', None), 'heatmap_type', None) == 'combined'
+    return channels, joints * (3 if combined else 1)
+
+
+def check_head(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """The head has a map for each joint of a person."""
+    learnt = joints_of(part.dataset)
+    channels, wanted = joint_channels(part.model, learnt) or (None, None)
+    if part.dataset.data_mode == 'topdown' and channels != wanted:
+        text = (
+            f'the data have {learnt} joints, but model.head.out_channels is {channels}: set it to {wanted}, or '
+            'metainfo of the data set to the joints of the model'
+        )
+        yield Finding('error', part.where, text)
+
+
+def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """Each person has the joints that metainfo describes, sound ones."""
+    where, number = part.where, part.dataset.metainfo['num_keypoints']
+    people = [a for a in coco.annotations if 'keypoints' in a]
+    if not people:
+        text = f'{coco.path} has no keypoints: take the file with joints (person_keypoints_...json)'
+        yield Finding('error', where, text)
+        return
+    there = {len(p['keypoints']) / 3 if isinstance(p['keypoints'], list) else None for p in people}
+    if len(there) == 1 and there not in ({None}, {number}):
+        text = (
+            f'{coco.path} has {there.pop():g} joints for each person, but metainfo of the data set describes {number}: '
+            'make them agree'
+        )
+        yield Finding('error', where, text)
+        return
+    wrong, outside, miscounted, usable = [], [], [], 0
+    for person in people:
+        name, joints = coco.name(person), person['keypoints']
+        if not is_numbers(joints, 3 * number):
+            wrong.append(f'{name}: {len(joints) if isinstance(joints, list) else joints} numbers')
+            continue
+        joints = np.reshape(joints, (number, 3))
+        marked = joints[joints[:, 2] > 0]
+        usable += len(marked) > 0 and not person.get('iscrowd')
+        if person.get('num_keypoints', len(marked)) != len(marked):
+            miscounted.append(name)
+        size = coco.sizes.get(person.get('image_id'))
+        if size and len(marked) and ((marked[:, :2] < -1) | (marked[:, :2] > np.add(size, 1))).any():
+            outside.append(name)
+    total = len(people)
+    what = f'lists of keypoints are not {number} times x, y, visibility'
+    yield from faulty(where, wrong, total, what, 'correct or remove them', is_fatal=True)
+    yield from faulty(where, miscounted, total, 'num_keypoints are not the number of visible joints', 'correct them')
+    yield from faulty(where, outside, total, 'people have joints outside the image', 'mark those as not visible (0)')
+    if not usable:
+        yield Finding('error', where, f'no person in {coco.path} has a visible joint: there is none to learn')
+    elif usable < total:
+        text = f'{total - usable:,} of {total:,} people have no visible joint or are crowds; mmpose passes over them'
+        yield Finding('note', where, text)
+
+
+def check_detections(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """The boxes of people that a detector found are of these images."""
+    path = getattr(part.dataset, 'bbox_file', None)
+    if not path:
+        return
+    remedy = f'or the annotated boxes with --cfg-options {part.key}.bbox_file='
+    try:
+        with open(path) as file:
+            found = json.load(file)
+        unknown = [f'image {f["image_id"]}' for f in found if f['image_id'] not in coco.sizes]
+        people = [f for f in found if f['category_id'] == 1 and is_numbers(f['bbox'], 4) and f['score'] >= 0]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = f'{path} is not a list of detections as COCO has them ({one_line(error)}): use another, {remedy}'
+        yield Finding('error', part.where, text)
+        return
+    if unknown:
+        text = (
+            f'{len(unknown)} of {len(found)} detections in {path} are of images that the annotation file does not list '
+            f'({first(unknown)}): use the detections of this split, {remedy}'
+        )
+        yield Finding('error', part.where, text)
+    yield Finding('info', part.where, f'{len(people):,} detections of people')
+
+
+PERSON_RULES = (check_images, check_head, check_boxes, check_joints, check_detections, check_pixels)

@@ -1,0 +1,58 @@
+"""Which rules are for which data set."""
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+from torch import nn
+
+from ..utils.errors import one_line, raise_own
+from .classes import check_class_count, classes_of
+from .classification import check_class_folders, check_list
+from .coco import check_coco
+from .findings import Finding
+from .part import Part, build, is_a, parts
+from .paths import check_paths
+from .pose import PERSON_RULES
+from .segmentation import check_segmentation
+
+
+def parts_of(cfg: Config, split: str, model: nn.Module | None, **sample: int) -> Iterator[Part | Finding]:
+    """The data sets that a split joins, not loaded; in place of one that cannot be built, what is wrong with it."""
+    key = f'{split}_dataloader.dataset'
+    for where, place, settings in parts(split, key, cfg[f'{split}_dataloader'].dataset):
+        try:
+            dataset = build(settings, cfg.get('default_scope') or 'mmengine', lazy_init=True)
+        except Exception as error:
+            raise_own(error)
+            text = f'the data set {settings.get("type")} cannot be built: {one_line(error)}'
+            yield Finding('error', where, text)
+            continue
+        yield Part(where, place, dataset, model, **sample)
+
+
+def check_part(part: Part) -> Iterator[Finding]:
+    """The files of one data set are there, and what they hold is sound."""
+    missing = list(check_paths(part.where, part.key, part.dataset))
+    yield from missing
+    if missing:
+        return
+    dataset = part.dataset
+    if is_a(dataset, 'BaseCocoStyleDataset', 'load_data_list', 'parse_data_info'):
+        yield from check_coco(part, PERSON_RULES)
+    elif is_a(dataset, 'CustomDataset', 'load_data_list'):
+        yield from check_list(part) if dataset.ann_file else check_class_folders(part)
+    else:
+        if is_a(dataset, 'CocoDataset', 'load_data_list', 'parse_data_info'):
+            yield from check_coco(part)
+        elif is_a(dataset, 'BaseSegDataset', 'load_data_list'):
+            yield from check_segmentation(part)
+        yield from check_class_count(part.where, classes_of(dataset), part.model)
+
+
+def check_split(cfg: Config, split: str, model: nn.Module | None, **sample: int) -> Iterator[Finding]:
+    """All data sets of a split, one after the other."""
+    for part in parts_of(cfg, split, model, **sample):
+        if isinstance(part, Finding):
+            yield part
+        else:
+            yield from check_part(part)

@@ -1,0 +1,127 @@
+"""What a training or test checks of its data: the cheap rules before it, all of them if it fails.
+
+They leave the random state and with it the results as they are.
+"""
+
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from ..utils.building import wrong_setting
+from ..utils.errors import UserError, one_line, own_error
+from .batch import check_batch
+from .classes import check_class_count, check_labels, classes_of, labels_of
+from .coco import check_categories, check_coco
+from .findings import Finding, listed, refuse_errors
+from .loading import advice, check_objects, loading_explained, name_unreadable_files, why_empty
+from .part import Part, innermost_datasets, is_a
+from .rules import check_split
+
+SECONDS = 60  # that the checks after a failure may take, or little more
+
+
+def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'val')) -> None:
+    """Load the data as the run will, and refuse those that would fail or of which nothing would be learnt.
+
+    What is loaded here is used by ``runner.train()`` or ``runner.test()``.
+
+    Args:
+        config: Name of the config, for messages.
+
+    Raises:
+        UserError: If a file or folder is missing or is no annotation file, no data are left, or
+            labels go beyond the classes of a head.
+    """
+    name_unreadable_files(runner.cfg.get('default_scope'))
+    if not isinstance(runner, Runner):  # another kind loads its data in another order
+        return
+    for split in splits:
+        with loading_explained(runner.cfg, split, config, runner.model):
+            loop = getattr(runner, f'{split}_loop')
+        loader = getattr(loop, 'dataloader', None)
+        if loader is not None:
+            refuse_errors(check_loaded(runner.cfg, split, loader.dataset, runner.model), advice(config))
+
+
+def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> Iterator[Finding]:
+    """The rules that take no time, for data that have been loaded."""
+    for inner in innermost_datasets(dataset):
+        if not len(inner):
+            yield from why_empty(cfg, split)
+            return
+        if _has_other_categories(inner):
+            yield from check_coco(Part(split, '', inner, model), (check_categories,))
+        if split == 'train':
+            yield from check_objects(split, inner)
+    if split == 'train':
+        yield from check_class_count(split, classes_of(dataset), model)
+        yield from check_labels(split, labels_of(dataset), classes_of(dataset), model)
+
+
+def _has_other_categories(dataset: BaseDataset) -> bool:
+    """Whether mmdet did not find each class in an annotation file, which then has to be read to say why."""
+    found, classes = getattr(dataset, 'cat_ids', None), dataset.metainfo.get('classes')
+    is_coco = is_a(dataset, 'CocoDataset', 'load_data_list', 'parse_data_info')
+    return is_coco and bool(classes) and (isinstance(classes, str) or len(found or []) != len(classes))
+
+
+@contextmanager
+def failures_explained(runner: Runner, config: str) -> Iterator[None]:
+    """After a failure within a training or test, add what the rules find in the data in use to its traceback.
+
+    Args:
+        config: Name of the config, for messages.
+
+    Raises:
+        UserError: With the findings, if there are any; the traceback has been printed then. Of a
+            setting over which something could not be built, with its key.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        setting = None if own_error(error) else wrong_setting(error, runner.cfg, only_building=True)
+        if setting is not None:
+            raise UserError(setting) from error
+        found = list(_found_in_time(check_after_failure(runner)))
+        if not found:
+            raise
+        traceback.print_exc()
+        raise UserError(
+            f'the run failed, see above ({one_line(error, 100)}); found in its data and settings: '
+            f'{listed(found)}\n{advice(config)}'
+        ) from error
+
+
+def check_after_failure(runner: Runner) -> Iterator[Finding]:
+    """All rules for the data in use, with a sample of files."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for split in ('train', 'val', 'test'):
+        loop = getattr(runner, f'_{split}_loop', None)
+        dataset = getattr(loop.dataloader, 'dataset', None) if isinstance(loop, BaseLoop) else None
+        if dataset is not None:  # another one is not in use; to ask for it would build it
+            yield from check_split(runner.cfg, split, model, sample=100)
+            yield from check_loaded(runner.cfg, split, dataset, model)
+    yield from check_batch(runner, model)
+
+
+def _found_in_time(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Problems that rules find in a minute, each once; a rule that itself fails is told, and is the last."""
+    end, told = time.monotonic() + SECONDS, set()
+    try:
+        for finding in findings:
+            if finding.is_problem and str(finding) not in told:
+                told.add(str(finding))
+                yield finding
+            if time.monotonic() > end:
+                return
+    except Exception as error:  # the run's own failure must be told, whatever becomes of its checks
+        print(f'The data were not checked to the end: {one_line(error)}')

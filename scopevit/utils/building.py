@@ -1,0 +1,197 @@
+"""Which setting of a config is at fault when something cannot be built of it."""
+
+import difflib
+import inspect
+import linecache
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+from torch import nn
+
+from .errors import UserError, chain, one_line, raise_own
+from .shipped import PACKAGE
+
+# What the Runner builds by methods of its own, by their names.
+_KEYS = {
+    'build_model': 'model',
+    'wrap_model': 'model_wrapper_cfg',
+    'build_train_loop': 'train_cfg',
+    'build_val_loop': 'val_cfg',
+    'build_test_loop': 'test_cfg',
+    'build_optim_wrapper': 'optim_wrapper',
+    'build_param_scheduler': 'param_scheduler',
+    'build_visualizer': 'visualizer',
+    'build_log_processor': 'log_processor',
+    'build_logger': 'log_level',
+    'register_default_hooks': 'default_hooks',
+    'register_custom_hooks': 'custom_hooks',
+    'set_randomness': 'randomness',
+    'setup_env': 'env_cfg',
+    'scale_lr': 'auto_scale_lr',
+}
+# Bugs if they happen in this package's own code, which checks settings by other exceptions.
+_BUGS = (AttributeError, NameError, IndexError, ArithmeticError, RecursionError, NotImplementedError)
+
+
+@contextmanager
+def building(cfg: Config, what: str = '') -> Iterator[None]:
+    """Name the setting at fault if something cannot be built of a config.
+
+    Args:
+        what: What is built, for the message.
+
+    Raises:
+        UserError: In place of what the building raised, unless that is a bug of this package or was
+            raised by code of the user's own: that passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise_own(error)
+        setting = wrong_setting(error, cfg)
+        if setting is None:
+            raise
+        raise UserError(f'{what} cannot be built: {setting}' if what else setting) from error
+
+
+def wrong_setting(
+    error: BaseException, cfg: Config, only_building: bool = False, only_registry: bool = False
+) -> str | None:
+    """The key at fault and what is wrong with it, in one line; None if the error is a bug of this package.
+
+    Args:
+        only_building: Whether errors that were raised later than while something was built are left.
+        only_registry: Whether all are left but those of a registry: a wrong type, or a wrong argument.
+    """
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    if not frames or _is_bug_of_ours(error, frames[-1][0]):
+        return None
+    is_built = any(f.f_code.co_name == 'build_from_cfg' or f.f_code.co_name in _KEYS for f, _ in frames)
+    if only_building and (not is_built or any(_is_running(f) for f, _ in frames)):
+        return None
+    key = failing_key(error, cfg) or 'the config'
+    frame, line = frames[-1]
+    builders = [f for f, _ in frames if f.f_code.co_name == 'build_from_cfg']
+    # Classes of which there is one for a name are made there.
+    if frame in builders or (builders and frame.f_globals.get('__name__') == 'mmengine.utils.manager'):
+        return _registry_message(error, key, builders[-1])
+    if only_registry:
+        return None
+    path = inspect.getsourcefile(frame) or frame.f_code.co_filename
+    return f'{key}: {one_line(error)} ({"/".join(path.split("/")[-3:])}, line {line})'
+
+
+def _is_bug_of_ours(error: BaseException, frame: FrameType) -> bool:
+    return isinstance(error, _BUGS) and frame.f_code.co_filename.startswith(str(PACKAGE))
+
+
+def _is_running(frame: FrameType) -> bool:
+    """Whether a frame is the training, validation or test itself, after all has been built."""
+    return frame.f_code.co_name in ('run_epoch', 'run_iter')
+
+
+def _registry_message(error: BaseException, key: str, frame: FrameType) -> str:
+    """What a registry could not build, in fewer words than it has itself."""
+    settings, kind, known = (frame.f_locals.get(name) for name in ('cfg', 'obj_type', 'obj_cls'))
+    if not isinstance(settings, dict):
+        return f'{key} is {settings!r}, but has to be a dict with a type'
+    if 'type' not in settings and kind is None:
+        return f'{key} has no type'
+    if known is None and not isinstance(kind, str):
+        return f'{key}.type is {kind!r}, but has to be the name of a class'
+    if known is None:
+        registry = frame.f_locals['registry']
+        hint = _close(kind.rpartition('.')[2], _registered(registry))
+        return f'{key}.type: no {kind!r} in {registry.scope}, among what is registered as {registry.name}{hint}'
+    named = [word for word in str(error).split("'")[1::2] if word in settings]
+    hint = _close(named[0], inspect.signature(known).parameters) if named else ''
+    return f'{key}: {one_line(error).partition(": ")[2]}{hint}'
+
+
+def _registered(registry: Registry) -> set[str]:
+    """Names of a registry's classes, those of its root and of the root's other scopes."""
+    root = registry
+    while root.parent is not None:
+        root = root.parent
+    return {name for part in (registry, root, *root.children.values()) for name in part.module_dict}
+
+
+def _close(name: str, known: object) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean {close[0]}?' if close else ''
+
+
+def failing_key(error: BaseException | None, cfg: Config) -> str | None:
+    """Key of the part of a config that was built or run when an error was raised, as far as its traceback tells."""
+    root = cfg._cfg_dict if isinstance(cfg, Config) else cfg
+    key, node = '', root
+    for link in chain(error):
+        for frame, line in traceback.walk_tb(link.__traceback__):
+            key, node = _step(frame, line, key, node, root)
+    return key or None
+
+
+def _step(frame: FrameType, line: int, key: str, node: object, cfg: dict) -> tuple[str, object]:
+    """From the part that was built so far to the one that a frame of the traceback builds or runs."""
+    name = frame.f_code.co_name
+    if name == 'build_from_cfg':
+        wanted = frame.f_locals['cfg']
+        return _find(node, key, wanted) or _find(cfg, '', wanted) or (key, node)
+    top = _KEYS.get(name) or _called(frame, line)
+    if name in ('build_dataloader', 'build_evaluator') and key.endswith('_cfg'):
+        top = key.replace('_cfg', name.replace('build_', '_'))  # of a loop
+    if top in cfg and frame.f_globals['__name__'].startswith(('mmengine.', 'scopevit.')):
+        return top, cfg[top]
+    part = frame.f_locals.get('self')
+    if isinstance(part, nn.Module):
+        kind = type(part).__name__
+        return _child(node, key, kind) or _child(cfg.get('model'), 'model', kind) or (key, node)
+    return key, node
+
+
+def _called(frame: FrameType, line: int) -> str | None:
+    """What a line of MMEngine's Runner is about to build, which may fail for the arguments that it passes."""
+    if not frame.f_globals.get('__name__', '').startswith('mmengine.runner'):
+        return None
+    text = linecache.getline(frame.f_code.co_filename, line)
+    return next((key for method, key in _KEYS.items() if f'.{method}(' in text), None)
+
+
+def _child(node: object, key: str, kind: str) -> tuple[str, dict] | None:
+    """The part of a class among those that a part of a model holds."""
+    for name, value in node.items() if isinstance(node, dict) else ():
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if _type(item) == kind:
+                return f'{key}.{name}'.lstrip('.'), item
+    return None
+
+
+def _find(node: object, key: str, wanted: object) -> tuple[str, object] | None:
+    """The settings within others that are equal to some or, if none are, of the same type."""
+    nodes = list(_walk(node, key))
+    same = next((found for found in nodes if type(found[1]) is type(wanted) and found[1] == wanted), None)
+    if same is None and _type(wanted):
+        same = next((found for found in nodes if _type(found[1]) == _type(wanted)), None)
+    return same
+
+
+def _walk(node: object, key: str) -> Iterator[tuple[str, object]]:
+    """Settings within others with their keys, the outer ones first."""
+    queue = [(key, node)]
+    while queue:
+        key, node = queue.pop(0)
+        yield key, node
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+        queue += [(f'{key}.{name}'.lstrip('.'), item) for name, item in items]
+
+
+def _type(settings: object) -> str | None:
+    """The name of a part's class, without its toolbox."""
+    kind = settings.get('type') if isinstance(settings, dict) else None
+    return kind and getattr(kind, '__name__', str(kind)).split('.')[-1]
