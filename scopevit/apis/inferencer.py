@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.structures import BaseDataElement
 
 from ..utils.arguments import check_device
@@ -45,6 +45,7 @@ class Predictor:
     """A model with its checkpoint; called with an image, it gives a :class:`Prediction`."""
 
     scope: str
+    visualizer_type: str | None = None
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
         self.cfg = cfg
@@ -67,12 +68,9 @@ class Predictor:
         in_channels = (cfg.model.get('backbone') or {}).get('in_channels')
         self.grey = in_channels == 1 or any(step.get('color_type') == 'grayscale' for step in steps)
         self.classes: list[str] = list(self.meta.get('classes') or [])
-        with self.in_toolbox():
-            self.visualizer = self.make_visualizer()
-
-    def make_visualizer(self) -> Any:
-        """The toolbox's own; None where none is needed."""
-        return None
+        if self.visualizer_type:
+            with self.in_toolbox():
+                self.visualizer = VISUALIZERS.build(dict(type=self.visualizer_type, name=f'predictor{id(self)}'))
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
         raise NotImplementedError
@@ -124,12 +122,7 @@ class Predictor:
 class Classifier(Predictor):
     """mmpretrain: the classes of an image."""
 
-    scope = 'mmpretrain'
-
-    def make_visualizer(self) -> Any:
-        from mmpretrain.visualization import UniversalVisualizer
-
-        return UniversalVisualizer()
+    scope, visualizer_type = 'mmpretrain', 'UniversalVisualizer'
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
         (sample,) = self.run(image, {})
@@ -154,12 +147,7 @@ class Classifier(Predictor):
 class Detector(Predictor):
     """mmdet: boxes, and masks where the model has them."""
 
-    scope = 'mmdet'
-
-    def make_visualizer(self) -> Any:
-        from mmdet.visualization import DetLocalVisualizer
-
-        return DetLocalVisualizer()
+    scope, visualizer_type = 'mmdet', 'DetLocalVisualizer'
 
     def boxes(self, image: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4) of one class's objects, as x, y, width, height, and their scores (n,); nothing is drawn."""
@@ -282,15 +270,8 @@ def detected_boxes(detector: Detector, category: str) -> BoxFinder:
 class PoseEstimator(Predictor):
     """mmpose: the joints of each person, in boxes that ``find_boxes`` gives where the model needs them."""
 
-    scope = 'mmpose'
+    scope, visualizer_type = 'mmpose', 'PoseLocalVisualizer'
     find_boxes: BoxFinder | None = None
-
-    def make_visualizer(self) -> Any:
-        from mmpose.visualization import PoseLocalVisualizer
-
-        visualizer = PoseLocalVisualizer()
-        visualizer.set_dataset_meta(self.meta)
-        return visualizer
 
     @property
     def needs_boxes(self) -> bool:
@@ -299,6 +280,7 @@ class PoseEstimator(Predictor):
     def predict(self, image: np.ndarray, path: str) -> Prediction:
         from mmpose.structures import merge_data_samples
 
+        self.visualizer.set_dataset_meta(self.meta)
         # Lines and dots that can be seen in a photograph and do not cover a thumbnail.
         self.visualizer.radius = self.visualizer.line_width = max(1, round(min(image.shape[:2]) / 160))
         if self.needs_boxes:

@@ -101,7 +101,7 @@ def _detect(model: nn.Module, images: Tensor) -> object:
 
     samples = [DetDataSample(metainfo=meta) for meta in _metas(images)]
     for sample in samples:
-        # Fast R-CNN takes the proposals of a first stage from here, and a few others insist on labels that they ignore.
+        # Fast R-CNN takes proposals from its data, and a few others want ground truth even where there is no loss.
         boxes = images.new_tensor(images.shape[:1:-1]).repeat(16, 2) * images.new_tensor([0.25, 0.25, 0.75, 0.75])
         labels = boxes.new_zeros(16, dtype=torch.long)
         sample.proposals = InstanceData(bboxes=boxes, scores=boxes.new_ones(16))
