@@ -16,6 +16,7 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'classification'
@@ -184,3 +185,14 @@ def write_ade20k(root):
             path = root / 'annotations' / split / f'ADE_{i:08d}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), np.random.default_rng(i).integers(0, 151, (128, 160), dtype=np.uint8))
+
+
+def small_config(**model):
+    """A config of a classifier without data, with whatever model settings are given."""
+    backbone = dict(type='ResNet', depth=18, out_indices=(3,))
+    head = dict(type='LinearClsHead', num_classes=5, in_channels=512)
+    settings = dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'), head=head)
+    preprocessor = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False, num_classes=5)
+    return Config(
+        dict(default_scope='mmpretrain', model={**settings, **model}, data_preprocessor=preprocessor), cfg_text=' '
+    )

@@ -7,13 +7,13 @@ a small batch before anything is written.
 import argparse
 import os
 import sys
-import tempfile
 
 from mmengine.config import Config
 
 from scopevit.swap import list_changes, list_notes, show_diff, swap_backbone, toolbox_of
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import check_file, whole_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,22 +32,15 @@ def check_new_file(path: str) -> None:
         raise UserError(f'--out writes a Python config: its name must end with .py, but is {path}')
     if os.path.exists(path):
         raise UserError(f'{path} exists and is not overwritten; remove it, or choose another name with --out')
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise UserError(f'folder {folder} does not exist; make it, or choose another place with --out')
+    check_file(path, '--out')
 
 
 def write(cfg: Config, path: str) -> None:
     """Write a config so that the file, loaded again, is the config that was tried; else write nothing."""
-    with tempfile.TemporaryDirectory() as folder:
-        draft = os.path.join(folder, os.path.basename(path))
+    with whole_file(path) as draft:
         cfg.dump(draft)
         if Config.fromfile(draft).to_dict() != cfg.to_dict():
             raise UserError('this config holds values that cannot be written to a file; swap in Python instead')
-        with open(draft) as file:
-            text = file.read()
-    with open(path, 'x') as file:  # never over a file that has come in between
-        file.write(text)
 
 
 def main() -> None:

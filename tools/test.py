@@ -1,7 +1,6 @@
 """Test a checkpoint with the config it was trained with; writes predictions and metrics to files."""
 
 import argparse
-import json
 import os
 
 from mmengine.config import Config
@@ -14,7 +13,7 @@ from scopevit.engine.launch import add_common_arguments, build_runner, end_loade
 from scopevit.utils.checkpoint import check_fits, to_plain
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_writable
+from scopevit.utils.files import check_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,7 +53,7 @@ def test(args: argparse.Namespace) -> None:
     if not predictions.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out writes a pickle file: its name must end with .pkl, but is {predictions}')
     for path, option in ((predictions, '--out'), (metrics_file, '--metrics')):
-        check_writable(os.path.dirname(os.path.abspath(path)), option)
+        check_file(path, option)
     dump_predictions(cfg, predictions)
 
     runner = build_runner(cfg)
@@ -66,8 +65,7 @@ def test(args: argparse.Namespace) -> None:
         metrics = runner.test()
     end_loaders(runner)
     if is_main_process():
-        with open(metrics_file, 'w') as file:
-            json.dump(to_plain(metrics), file, indent=2)
+        write_json(metrics_file, to_plain(metrics))
         runner.logger.info(f'Wrote {predictions} and {metrics_file}')
 
 

@@ -23,11 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import t
 
 from projects.imagenet_table.rows import PROJECT, ROOT, ROWS, Row, choose_rows  # noqa: E402
 from scopevit.analysis import CONVENTION, Count, count  # noqa: E402
-from scopevit.analysis.benchmark import Entry, Settings, compare, markdown  # noqa: E402
-from scopevit.analysis.machine import check_device  # noqa: E402
+from scopevit.analysis.measuring import Entry, compare  # noqa: E402
+from scopevit.analysis.reporting import Settings, markdown  # noqa: E402
 from scopevit.analysis.spec import load_network
 from scopevit.apis.model import Network, build_model
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import (
+    check_device,  # noqa: E402
+    positive,
+)
 from scopevit.utils.errors import UserError, user_errors
 
 HALF_A_DIGIT = 0.05  # numbers of the table have one decimal

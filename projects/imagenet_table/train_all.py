@@ -38,7 +38,7 @@ from projects.imagenet_table.page import summarise, table, write_page  # noqa: E
 from projects.imagenet_table.rows import ROOT, ROWS, Row, choose_rows  # noqa: E402
 from projects.imagenet_table.small import count_held_out, count_images, small_config  # noqa: E402
 from scopevit.analysis import Entry, Settings, compare  # noqa: E402
-from scopevit.analysis.benchmark import describe_machine  # noqa: E402
+from scopevit.analysis.machine import describe_machine  # noqa: E402
 from scopevit.analysis.spec import load_network
 from scopevit.utils.errors import UserError, user_errors
 

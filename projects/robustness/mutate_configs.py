@@ -10,6 +10,7 @@ each; what is in it already is not run again.
 
 import argparse
 import copy
+import gc
 import importlib.util
 import json
 import os
@@ -238,6 +239,7 @@ def main() -> None:
     import mmseg.apis  # noqa: F401
 
     with user_errors():
+        gc.freeze()  # children need not look through all that was imported
         folder = Path(args.folder).resolve()
         for name, write in DATA.items():
             write(str(folder / 'data/scenes' / name), 0, 8, 4)

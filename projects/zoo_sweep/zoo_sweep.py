@@ -24,15 +24,16 @@ from pathlib import Path
 
 import torch
 import yaml
+from batches import parse_losses, trial_batch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from torch import nn
 
 from scopevit.apis.model import in_scope, runnable
 from scopevit.models import ScopeViT
-from scopevit.swap.core import SwapError, swap_backbone, try_model
+from scopevit.swap import SwapError, swap_backbone
 from scopevit.swap.probe import build_uninitialised
-from scopevit.swap.trial import SIZES, parse_losses, small_model, trial_batch
+from scopevit.swap.trial import SIZES, small_model, try_model
 from scopevit.utils.config import walk
 from scopevit.utils.errors import UserError, user_errors
 

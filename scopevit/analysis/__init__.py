@@ -1,6 +1,7 @@
 """Counting what models of any toolbox compute, and measuring how fast they do it."""
 
-from .benchmark import Entry, Report, Result, Settings, compare
 from .count import CONVENTION, Count, ModuleCount, count
+from .measuring import Entry, compare
+from .reporting import Report, Result, Settings
 
 __all__ = ['CONVENTION', 'Count', 'Entry', 'ModuleCount', 'Report', 'Result', 'Settings', 'compare', 'count']

@@ -9,20 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 CONVENTION = (
     'multiply-accumulates of convolutions, linear layers and matrix products, those of attention included, fused or '
     'not; normalisation, activations, sums and interpolation count nothing'
 )
 
-LIBRARIES = ('aten', 'mkldnn', 'scopevit')
-"""Libraries of operators that are known: torch's own, oneDNN's in torch, ours."""
+KNOWN_LIBRARIES = ('aten', 'prim', 'prims', 'mkldnn', 'scopevit')
+"""Libraries whose operators either have a formula or multiply no matrices: torch's own, oneDNN's in torch, ours."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def count(model: nn.Module, *inputs: object, call: Callable | None = None) -> Co
     Raises:
         Exception: Whatever the model raises for these inputs.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = model.get_submodule('module') if is_model_wrapper(model) else model
     call = call or (lambda model, *inputs: model(*inputs))
     try:
         on_meta = tree_map_only(Tensor, partial(torch.empty_like, device='meta'), inputs)
@@ -98,20 +100,68 @@ def _copy_of(model: nn.Module, new_tensor: Callable) -> nn.Module:
 
 
 def _count(model: nn.Module, inputs: tuple, call: Callable) -> Count:
-    names = {module: name for name, module in model.named_modules()}
-    with torch.no_grad(), _separate_attention(), _CountingMode(names) as counter:
+    by_kind = dict(conv=0, linear=0, matmul=0)
+    by_module: Counter[str] = Counter()
+    running = _track_modules(model)
+
+    def recorded(operator: object, formula: Callable) -> Callable:
+        """A formula of FlopCounterMode that also notes the MACs by kind and for the innermost module."""
+
+        def record(*args: object, **kwargs: object) -> int:
+            macs = formula(*args, **kwargs) // 2
+            by_kind[_kind(str(operator), *args)] += macs
+            by_module[running[-1]] += macs
+            return macs
+
+        record._get_raw = True  # type: ignore[attr-defined]  # tensors, not their shapes
+        return record
+
+    formulas = {operator: recorded(operator, formula) for operator, formula in _formulas().items()}
+    with (
+        torch.no_grad(),
+        _separate_attention(),
+        _UnknownOperators() as unknown,
+        FlopCounterMode(display=False, custom_mapping=formulas),
+    ):
         call(model, *inputs)
 
-    macs: Counter = Counter()
-    for name, own in counter.by_module.items():
-        parts = name.split('.') if name else []
-        macs.update({'.'.join(parts[:depth]): own for depth in range(len(parts) + 1)})
+    def macs_in(name: str) -> int:
+        return sum(macs for inner, macs in by_module.items() if f'{inner}.'.startswith(name and f'{name}.'))
+
     modules = {
-        name: ModuleCount(type(module).__name__, sum(p.numel() for p in module.parameters()), macs[name])
-        for module, name in names.items()
+        name: ModuleCount(type(module).__name__, sum(p.numel() for p in module.parameters()), macs_in(name))
+        for name, module in model.named_modules()
     }
-    by_kind = {kind: counter.by_kind[kind] for kind in ('conv', 'linear', 'matmul')}
-    return Count(modules[''].parameters, macs[''], by_kind, modules, tuple(sorted(counter.uncounted)))
+    return Count(modules[''].parameters, modules[''].macs, by_kind, modules, tuple(sorted(unknown.names)))
+
+
+def _track_modules(model: nn.Module) -> list[str]:
+    """Names of the modules that are being called, the innermost last.
+
+    FlopCounterMode's own tracker knows a shared module by its last name and has no order.
+    """
+    running = ['']
+
+    def leave(*_: object) -> None:
+        running.pop()
+
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: running.append(name))
+        module.register_forward_hook(leave, always_call=True)
+    return running
+
+
+class _UnknownOperators(TorchDispatchMode):
+    """Notes operators of libraries that are not known; below FlopCounterMode, which takes the others apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
+        if getattr(func, 'namespace', 'aten') not in KNOWN_LIBRARIES:
+            self.names.add(func.name().partition('.')[0])
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -125,87 +175,34 @@ def _separate_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-class _CountingMode(TorchDispatchMode):
-    """Counts the operators that run while it is on, for the innermost module that is being called."""
-
-    def __init__(self, names: dict[nn.Module, str]) -> None:
-        super().__init__()
-        self.by_module: Counter = Counter()
-        self.by_kind: Counter = Counter()
-        self.uncounted = set()
-        self._running = ['']
-        for module, name in names.items():
-            module.register_forward_pre_hook(partial(self._enter, name))
-            module.register_forward_hook(self._leave, always_call=True)
-
-    def _enter(self, name: str, *_: object) -> None:
-        self._running.append(name)
-
-    def _leave(self, *_: object) -> None:
-        self._running.pop()
-
-    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
-        kwargs = kwargs or {}
-        library, name = func._schema.name.split('::')
-        count_macs = _rule(name.rstrip('_')) if library in LIBRARIES else None
-        if count_macs is None:
-            # In torch.inference_mode operators come here that consist of others.
-            with self:
-                output = func.decompose(*args, **kwargs)
-            if output is not NotImplemented:
-                return output
-            if library not in ('aten', 'prim', 'prims'):
-                self.uncounted.add(f'{library}::{name}')
-            return func(*args, **kwargs)
-        output = func(*args, **kwargs)
-        kind, macs = count_macs(output, *args)
-        self.by_kind[kind] += macs
-        self.by_module[self._running[-1]] += macs
-        return output
+def _kind(operator: str, *args: object) -> str:
+    """See :class:`Count`."""
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    if 'conv' in operator:
+        # A 1x1 convolution of all channels is a product with one matrix, whichever operator a library takes for it.
+        (x, weight), is_transposed = tensors[:2], args[6]
+        is_product = weight[0, 0].numel() == 1 and not is_transposed and weight.shape[1] == x.shape[1]
+        return 'linear' if is_product else 'conv'
+    matrix = tensors[-1]
+    is_shared = matrix.ndim < 3 or (matrix.shape[0] > 1 and matrix.stride(0) == 0)
+    return 'linear' if is_shared and 'attention' not in operator else 'matmul'
 
 
-def _conv(output: Tensor, x: Tensor, weight: Tensor, bias, stride, padding, dilation, transposed: bool, *_) -> tuple:
-    # A 1x1 convolution of all channels is a product with one matrix: which operator a library chooses for
-    # that does not matter here. An output element (of a transposed convolution: an input element) meets
-    # each weight of one channel.
-    is_product = weight[0, 0].numel() == 1 and not transposed and weight.shape[1] == x.shape[1]
-    return 'linear' if is_product else 'conv', (x if transposed else output).numel() * weight[0].numel()
+def _formulas() -> dict[object, Callable]:
+    """The operations of operators, two for each MAC: FlopCounterMode's formulas, and what it lacks."""
+    aten, attention = torch.ops.aten, flop_registry[torch.ops.aten._scaled_dot_product_flash_attention]
+    products = (aten.mv, aten.dot, aten.vdot, aten._int_mm, aten.addmv, aten.addbmm, aten._addmm_activation)
+    in_place = (aten.addmm_, aten.baddbmm_, aten.addmv_, aten.addbmm_)
+    return {
+        **flop_registry,
+        **dict.fromkeys((*products, *in_place), _product),
+        torch.ops.mkldnn._linear_pointwise: lambda x, *_, out_val: 2 * out_val.numel() * x.shape[-1],
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        torch.ops.scopevit.attention: attention,
+    }
 
 
-def _linear(output: Tensor, x: Tensor, *_) -> tuple:
-    return 'linear', output.numel() * x.shape[-1]
-
-
-def _product(output: Tensor, a: Tensor, b: Tensor, *_) -> tuple:
-    """(n, k) x (k, m), the same for a batch, and vectors in place of matrices."""
-    shared = b.ndim < 3 or (b.shape[0] > 1 and b.stride(0) == 0)
-    return 'linear' if shared else 'matmul', a.numel() * (b.shape[-1] if b.ndim > 1 else 1)
-
-
-def _sum_and_product(output: Tensor, summand: Tensor, a: Tensor, b: Tensor, *_) -> tuple:
-    return _product(output, a, b)
-
-
-def _attention(output: object, q: Tensor, k: Tensor, v: Tensor, *_) -> tuple:
-    # B * heads * Lq * Lk * (d_k + d_v)
-    return 'matmul', q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
-
-
-_RULES = {
-    'convolution': _conv,
-    '_convolution': _conv,
-    'cudnn_convolution': _conv,
-    'linear': _linear,
-    '_linear_pointwise': _linear,  # of oneDNN, with what follows it
-    'scaled_dot_product_attention': _attention,
-    'attention': _attention,  # of scopevit
-    **dict.fromkeys(('mm', 'bmm', 'mv', 'dot', 'vdot', '_int_mm', '_scaled_mm'), _product),
-    **dict.fromkeys(('addmm', 'baddbmm', 'addbmm', 'addmv', '_addmm_activation'), _sum_and_product),
-}
-
-
-def _rule(name: str) -> Callable | None:
-    """How an operator of a known library is counted; None for those that count nothing."""
-    # Fused attention has an operator for each kind of device and of kernel; the one named '_math' is made of others.
-    is_fused = name.startswith('_scaled_dot_product_') and not name.endswith(('_math', '_backward'))
-    return _attention if is_fused else _RULES.get(name)
+def _product(*args: object, **_: object) -> int:
+    """Of the last two tensors, which may be vectors; a first one is a summand."""
+    a, b = [arg for arg in args if isinstance(arg, Tensor)][-2:]
+    return 2 * a.numel() * (b.shape[-1] if b.ndim > 1 else 1)

@@ -2,14 +2,12 @@
 
 import os
 import platform
-import re
 import subprocess
 from datetime import date
 
 import torch
 
 from ..models.ops.attention import KERNEL
-from ..utils.errors import UserError
 
 
 def describe_machine(device: str) -> dict[str, object]:
@@ -52,20 +50,6 @@ def machine_in_words(machine: dict[str, object]) -> str:
     )
 
 
-def check_device(name: str) -> None:
-    """Make sure that models can be measured there.
-
-    Raises:
-        UserError: If not.
-    """
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
-        raise UserError(f'--device {name} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {name} cannot be used here: {str(error).splitlines()[0]}') from None
-
-
 def load_average() -> float:
     """Of the last minute."""
     return round(os.getloadavg()[0], 2)
@@ -97,7 +81,7 @@ def _commit() -> str | None:
 
     try:
         git('ls-files', '--error-unmatch', file)
-        # Tables and pictures are left out: a measurement writes them before the next one begins.
+        # Tables and figures are left out: a measurement writes them before the next one begins.
         changed = git('diff', '--name-only', 'HEAD', '--', ':/*.py', ':/*.cpp')
         return git('rev-parse', '--short', 'HEAD') + ('-dirty' if changed else '')
     except (OSError, subprocess.CalledProcessError):

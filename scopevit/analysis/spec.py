@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from torch import nn
 
 from ..apis.model import Network, Size, build_model, image_size, runnable
 from ..utils.config import load_config
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def load_network(name: str, options: dict[str, object] | None = None) -> tuple[n
     if name.startswith('timm:'):
         return _from_timm(name[len('timm:') :], options)
     if '::' not in name and re.search(r'\.py:\w+$', name):
-        return _from_function(*name.rsplit(':', 1), options), None
+        path, function = name.rsplit(':', 1)
+        return _from_function(path, function, options), None
     cfg = load_config(name, options)
     try:
         return Network(runnable(cfg, build_model(cfg))[1]), image_size(cfg)
@@ -122,7 +124,7 @@ def _from_timm(name: str, options: dict[str, object]) -> tuple[nn.Module, Size]:
     try:
         model = timm.create_model(name, pretrained=False, **options)
     except Exception as error:  # whatever a constructor raises
-        raise UserError(f'timm:{name} cannot be built: {type(error).__name__}: {error}') from error
+        raise UserError(f'timm:{name} cannot be built: {one_line(error)}') from error
     return model, tuple(model.pretrained_cfg['input_size'][1:])
 
 
@@ -130,17 +132,20 @@ def _from_function(path: str, function: str, options: dict[str, object]) -> nn.M
     if not os.path.isfile(path):
         raise UserError(f'{path} does not exist; models in Python are given as FILE.py:FUNCTION')
     spec = importlib.util.spec_from_file_location(f'networks_in_{os.path.basename(path)[:-3]}', path)
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # for what lies beside it
     try:
         spec.loader.exec_module(module)
-        if not callable(getattr(module, function, None)):
+        make = getattr(module, function, None)
+        if not callable(make):
             raise UserError(f'{path} has no function {function}')
-        model = getattr(module, function)(**options)
-    except UserError:
-        raise
-    except Exception as error:  # it is a program: whatever it raises, it is the program's
-        raise UserError(f'{path}:{function} failed: {type(error).__name__}: {error}') from error
+        try:
+            inspect.signature(make).bind(**options)
+        except TypeError as error:
+            raise UserError(f'{path}:{function} {error}') from None
+        model = make(**options)
     finally:
         sys.path.pop(0)
     if not isinstance(model, nn.Module):

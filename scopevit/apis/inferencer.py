@@ -1,27 +1,29 @@
 """Predictions for one image after another, with a model of any of the four toolboxes.
 
-The toolboxes' own inferencers prepare the image and run the model. What they disagree on is
-settled here: how checkpoints are read (safely, and only if they fit), how class names are found,
-what a prediction looks like as plain data, and that nothing is ever downloaded.
+What the toolboxes' own inferencers disagree on is settled here: how checkpoints are read (safely,
+and only if they fit), how class names are found, what a prediction looks like as plain data, and
+that nothing is ever downloaded.
 """
 
-import warnings
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, DefaultScope
-from torch import nn
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS, VISUALIZERS
+from mmengine.structures import BaseDataElement
 
-from ..utils.checkpoint import check_fits, read_checkpoint
-from ..utils.config import forget_pretrained, innermost
-from ..utils.errors import UserError, raise_own
-from .model import count_classes
+from ..utils.arguments import check_device
+from ..utils.checkpoint import read_checkpoint
+from ..utils.config import innermost
+from ..utils.errors import UserError, one_line
+from .model import build_model, count_classes, in_scope, silence
 
 
 @dataclass
@@ -30,12 +32,12 @@ class Prediction:
 
     Attributes:
         data: Plain numbers, strings, lists and dicts, ready for JSON.
-        picture: The image with the prediction drawn, BGR.
+        figure: The image with the prediction drawn, BGR.
         class_map: Semantic segmentation alone: the class of each pixel.
     """
 
     data: dict
-    picture: np.ndarray
+    figure: np.ndarray
     class_map: np.ndarray | None = None
 
 
@@ -43,41 +45,52 @@ class Predictor:
     """A model with its checkpoint; called with an image, it gives a :class:`Prediction`."""
 
     scope: str
-    visualizer_type: str
+    visualizer_type: str | None = None
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
-        self.cfg = Config(cfg.to_dict())
+        self.cfg = cfg
         self.score_thr = score_thr
         self.device = device
-        # The inferencers look for the pipeline here; a wrapped or joined data set has it further in.
-        self.dataset = _innermost_dataset(self.cfg)
-        self.cfg.test_dataloader.dataset = self.dataset
-        self.cfg.visualizer = dict(type=self.visualizer_type, vis_backends=None, name='visualizer')
-        forget_pretrained(self.cfg.model)
-        with self.in_scope():
-            self.model = revert_sync_batchnorm(self.build())
-        check_fits(self.model, checkpoint)
-        self.model.to(device).eval()
+        self.dataset = innermost(cfg.test_dataloader.dataset)
+        steps = self.dataset.get('pipeline') or []
+        if not steps:
+            raise UserError('the test_dataloader.dataset of the config has no pipeline, which prepares the images')
+        self.model: Any = build_model(cfg, checkpoint).to(device).eval()
+        # Images come loaded, and have no labels.
+        needed = [step for step in steps if not re.search('Load.*(Image|Annotations)', str(step['type']))]
+        try:
+            with self.in_toolbox():
+                self.pipeline = Compose(needed)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f'the pipeline of the test_dataloader cannot be built: {one_line(error)}') from error
         self.meta = self._find_meta(checkpoint)
-        self.grey = _reads_grey(self.cfg)
+        # Whether images have one channel.
+        in_channels = (cfg.model.get('backbone') or {}).get('in_channels')
+        self.grey = in_channels == 1 or any(step.get('color_type') == 'grayscale' for step in steps)
         self.classes: list[str] = list(self.meta.get('classes') or [])
-
-    def build(self) -> nn.Module:
-        """Set up the toolbox's inferencer; returns its model, without weights."""
-        raise NotImplementedError
+        if self.visualizer_type:
+            with self.in_toolbox():
+                self.visualizer = VISUALIZERS.build(dict(type=self.visualizer_type, name=f'predictor{id(self)}'))
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
         raise NotImplementedError
 
     @contextmanager
-    def in_scope(self) -> Iterator[None]:
+    def in_toolbox(self) -> Iterator[None]:
         """The toolbox's scope, and silence about its own settings."""
-        with DefaultScope.overwrite_default_scope(self.scope), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
+        with in_scope(self.scope), silence():
             yield
 
+    def run(self, image: np.ndarray, *infos: dict) -> list[BaseDataElement]:
+        """The toolbox's data samples for an image, one for each of ``infos``, which the pipeline is told."""
+        size = image.shape[:2]
+        start = dict(img_shape=size, ori_shape=size, img_id=0, img_path='')
+        batch = pseudo_collate([self.pipeline(dict(start, img=image.copy(), **info)) for info in infos])
+        with torch.no_grad():
+            return [sample.cpu() for sample in self.model.test_step(batch)]
+
     def __call__(self, image: np.ndarray, path: str) -> Prediction:
-        with self.in_scope():
+        with self.in_toolbox():
             prediction = self.predict(image, path)
         height, width = image.shape[:2]
         prediction.data = dict(width=width, height=height, **prediction.data)
@@ -100,9 +113,9 @@ class Predictor:
 
     def _meta_of_config(self) -> dict:
         with DATASETS.switch_scope_and_registry(self.scope) as registry:
-            meta = dict(registry.get(self.dataset.type)._load_metainfo(self.dataset.get('metainfo')) or {})
+            meta = dict(registry.get(self.dataset['type'])._load_metainfo(self.dataset.get('metainfo')) or {})
         if isinstance(self.dataset.get('classes'), (list, tuple)):  # mmpretrain's older way
-            meta['classes'] = self.dataset.classes
+            meta['classes'] = self.dataset['classes']
         return meta
 
 
@@ -111,17 +124,8 @@ class Classifier(Predictor):
 
     scope, visualizer_type = 'mmpretrain', 'UniversalVisualizer'
 
-    def build(self) -> nn.Module:
-        from mmpretrain.apis import ImageClassificationInferencer
-        from mmpretrain.visualization import UniversalVisualizer
-
-        self.inferencer = ImageClassificationInferencer(self.cfg, pretrained=False)
-        self.visualizer = UniversalVisualizer()
-        return self.inferencer.model
-
     def predict(self, image: np.ndarray, path: str) -> Prediction:
-        (batch,) = self.inferencer.preprocess([image])
-        (sample,) = self.inferencer.forward(batch)
+        (sample,) = self.run(image, {})
         scores = sample.pred_score.flatten().tolist()
         if self.classes and len(self.classes) != len(scores):
             self.classes = []
@@ -134,10 +138,10 @@ class Classifier(Predictor):
         # Text on a small image could not be read.
         height, width = image.shape[:2]
         resize = 256 if min(height, width) < 256 and max(height, width) <= 4 * min(height, width) else None
-        picture = self.visualizer.visualize_cls(
+        figure = self.visualizer.visualize_cls(
             _rgb(image), sample, classes=self.classes or None, draw_gt=False, resize=resize
         )
-        return Prediction(data, picture[..., ::-1])
+        return Prediction(data, figure[..., ::-1])
 
 
 class Detector(Predictor):
@@ -145,26 +149,18 @@ class Detector(Predictor):
 
     scope, visualizer_type = 'mmdet', 'DetLocalVisualizer'
 
-    def build(self) -> nn.Module:
-        from mmdet.apis import DetInferencer
-
-        self.inferencer = DetInferencer(self.cfg, device='cpu', palette='random', show_progress=False)
-        return self.inferencer.model
-
     def boxes(self, image: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4) of one class's objects, as x, y, width, height, and their scores (n,); nothing is drawn."""
-        with self.in_scope():
+        with self.in_toolbox():
             found = self._find(image).pred_instances
         found = found[found.labels == label]
         return _xywh(found.bboxes.numpy()), found.scores.numpy()
 
-    def _find(self, image: np.ndarray) -> object:
+    def _find(self, image: np.ndarray) -> BaseDataElement:
         """mmdet's data sample, without the instances of a low score."""
         from mmdet.structures.mask import mask2bbox
 
-        ((_, batch),) = self.inferencer.preprocess([image])
-        (sample,) = self.inferencer.forward(batch)
-        sample = sample.cpu()
+        (sample,) = self.run(image, {})
         if 'pred_instances' not in sample:
             raise UserError(f'{type(self.model).__name__} gives no boxes; only detectors of objects are supported')
         found = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
@@ -186,7 +182,7 @@ class Detector(Predictor):
         if 'masks' in found:
             for instance, mask in zip(instances, encode_mask_results(found.masks)):
                 instance['mask'] = dict(size=list(mask['size']), counts=mask['counts'].decode())
-        visualizer = self.inferencer.visualizer
+        visualizer = self.visualizer
         names = [self.class_name(label) for label in range(max(found.labels.tolist(), default=0) + 1)]
         visualizer.dataset_meta = dict(classes=names, palette=self._palette(len(names)))
         np.random.seed(0)  # mmdet varies the masks' colours at random
@@ -201,20 +197,13 @@ class Detector(Predictor):
 class Segmenter(Predictor):
     """mmseg: the class of each pixel."""
 
-    scope, visualizer_type = 'mmseg', 'SegLocalVisualizer'
-
-    def build(self) -> nn.Module:
-        from mmseg.apis import MMSegInferencer
-
-        self.inferencer = MMSegInferencer(self.cfg, device='cpu')
-        return self.inferencer.model
+    scope = 'mmseg'
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
-        (batch,) = self.inferencer.preprocess([image])
-        (sample,) = self.inferencer.forward(batch)
+        (sample,) = self.run(image, {})
         if 'pred_sem_seg' not in sample:
             raise UserError(f'{type(self.model).__name__} gives no classes of pixels; depth is not supported')
-        class_map = sample.pred_sem_seg.data[0].cpu().numpy()
+        class_map = sample.pred_sem_seg.data[0].numpy()
         class_map = class_map.astype(np.uint8 if class_map.max() < 256 else np.uint16)
         labels, counts = np.unique(class_map, return_counts=True)
         classes = [
@@ -228,13 +217,13 @@ class Segmenter(Predictor):
 
         mmseg's own drawing takes seconds for a photograph: it sorts all pixels to place the names.
         """
-        picture = _rgb(image)
+        figure = _rgb(image)
         palette = self.meta.get('palette') or []
         if len(palette) <= max(labels):
             palette = np.random.default_rng(0).integers(0, 256, (max(labels) + 1, 3))
         colours = np.asarray(palette, np.uint8)[class_map]
-        picture = cv2.addWeighted(picture, 0.5, colours, 0.5, 0)
-        scale = max(min(picture.shape[:2]) / 900, 0.3)
+        figure = cv2.addWeighted(figure, 0.5, colours, 0.5, 0)
+        scale = max(min(figure.shape[:2]) / 900, 0.3)
         for label in labels:
             # A frame of zeros keeps the name off the image's edge.
             inside = np.pad((class_map == label).astype(np.uint8), 1)
@@ -245,12 +234,37 @@ class Segmenter(Predictor):
                 continue
             place = (max(x - width // 2, 0), y + height // 2)
             for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-                cv2.putText(picture, name, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
-        return picture[..., ::-1]
+                cv2.putText(figure, name, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+        return figure[..., ::-1]
 
 
-# Gives the boxes (n, 4) of the people in an image, as x, y, width, height, and their scores (n,).
 BoxFinder = Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]]
+"""Gives the boxes (n, 4) of the people in an image and its path, as x, y, width, height, and their scores (n,)."""
+
+
+def detected_boxes(detector: Detector, category: str) -> BoxFinder:
+    """Let a detector find the people.
+
+    Args:
+        category: The name of their class, or its number.
+
+    Raises:
+        UserError: If the detector has no such class.
+    """
+    from mmpose.evaluation.functional import nms
+
+    if category not in detector.classes and not category.isdigit():
+        known = ', '.join(detector.classes[:8]) or 'only numbered'
+        raise UserError(f'the detector has no class {category}; its classes are {known}: choose --detector-category')
+    label = detector.classes.index(category) if category in detector.classes else int(category)
+
+    def find(image: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
+        boxes, scores = detector.boxes(image, label)
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], scores[:, None]], 1)
+        kept = nms(corners, 0.3)  # as mmpose does: two boxes of one person would give two skeletons
+        return boxes[kept], scores[kept]
+
+    return find
 
 
 class PoseEstimator(Predictor):
@@ -259,45 +273,40 @@ class PoseEstimator(Predictor):
     scope, visualizer_type = 'mmpose', 'PoseLocalVisualizer'
     find_boxes: BoxFinder | None = None
 
-    def build(self) -> nn.Module:
-        from mmpose.apis import init_model
-        from mmpose.visualization import PoseLocalVisualizer
-
-        self.visualizer = PoseLocalVisualizer()
-        return init_model(self.cfg, device='cpu')
-
     @property
     def needs_boxes(self) -> bool:
         return self.dataset.get('data_mode', self.cfg.get('data_mode', 'topdown')) == 'topdown'
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
-        from mmpose.apis import inference_bottomup, inference_topdown
         from mmpose.structures import merge_data_samples
 
-        self.model.dataset_meta = self.meta
         self.visualizer.set_dataset_meta(self.meta)
         # Lines and dots that can be seen in a photograph and do not cover a thumbnail.
         self.visualizer.radius = self.visualizer.line_width = max(1, round(min(image.shape[:2]) / 160))
-        if not self.needs_boxes:
-            results = inference_bottomup(self.model, image)
-        else:
+        if self.needs_boxes:
+            if self.find_boxes is None:
+                raise UserError('this pose model finds the joints of one person in a box; set find_boxes')
             boxes, scores = self.find_boxes(image, path)
-            if not len(boxes):  # mmpose would take the whole image for a person
+            if not len(boxes):
                 return Prediction(dict(instances=[]), _rgb(image)[..., ::-1])
-            results = inference_topdown(self.model, image, boxes, bbox_format='xywh')
+            corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1).astype(np.float32)
+            one = np.ones(1, np.float32)
+            results = self.run(image, *(dict(self.meta, bbox=box[None], bbox_score=one) for box in corners))
             for sample, score in zip(results, scores):
                 sample.pred_instances.bbox_scores = np.full(1, score, np.float32)
+        else:
+            results = self.run(image, self.meta)
         sample = merge_data_samples(results)
         self.visualizer.add_datasample(
             '', _rgb(image), sample, draw_gt=False, draw_bbox=self.needs_boxes, kpt_thr=self.score_thr
         )
         return Prediction(dict(instances=self._describe(sample.pred_instances)), self.visualizer.get_image()[..., ::-1])
 
-    def _describe(self, found: object) -> list[dict]:
+    def _describe(self, found: Any) -> list[dict]:
         names: dict[int, str] = self.meta.get('keypoint_id2name') or {}
         instances = []
         for i in range(len(found)):
-            instance = {}
+            instance: dict[str, Any] = {}
             if self.needs_boxes:
                 instance['bbox'] = _rounded(_xywh(found.bboxes[i : i + 1])[0])
                 instance['score'] = round(float(found.bbox_scores[i]), 5)
@@ -343,31 +352,8 @@ def build_predictor(cfg: Config, checkpoint: str, device: str | None = None, sco
     if not cfg.get('model') or not (cfg.get('test_dataloader') or {}).get('dataset'):
         raise UserError('the config has no model or no test_dataloader.dataset, whose pipeline prepares the images')
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {device} cannot be used: {str(error).splitlines()[0]}') from None
-    try:
-        return PREDICTORS[scope](cfg, checkpoint, device, score_thr)
-    except UserError:
-        raise
-    except Exception as error:  # building runs code of the toolboxes, which check their settings in many ways
-        raise_own(error)
-        raise UserError(f'the model of this config cannot be built: {type(error).__name__}: {error}') from error
-
-
-def _innermost_dataset(cfg: Config) -> dict:
-    dataset = innermost(cfg.test_dataloader.dataset)
-    if not dataset.get('pipeline'):
-        raise UserError('the test_dataloader.dataset of the config has no pipeline, which prepares the images')
-    return dataset
-
-
-def _reads_grey(cfg: Config) -> bool:
-    """Whether a config's images have one channel."""
-    backbone = cfg.model.get('backbone') or {}
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    return backbone.get('in_channels') == 1 or any(t.get('color_type') == 'grayscale' for t in pipeline)
+    check_device(device)
+    return PREDICTORS[scope](cfg, checkpoint, device, score_thr)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -3,11 +3,14 @@
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..utils.building import building
@@ -38,19 +41,29 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
         UserError: If it cannot be built; it names the setting at fault.
         CheckpointError: If the checkpoint cannot be read or is of another model.
     """
-    if not isinstance(cfg.get('model'), dict):
-        raise UserError('this config has no model')
-    settings = ConfigDict(without_weights(cfg.model.to_dict()))
-    if cfg.get('data_preprocessor') is not None:  # as the Runner does
-        settings.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
-    for part in walk(settings):
-        if part.get('type') in ('SyncBN', 'MMSyncBN'):  # one process has nothing to synchronise with
-            part['type'] = 'BN'
+    settings = model_settings(cfg)
     with building(cfg, 'the model'), in_scope(cfg.get('default_scope', 'mmengine')), silence():
         model = MODELS.build(settings)
     if checkpoint is not None:
         check_fits(model, checkpoint)  # and loads it
     return model
+
+
+def model_settings(cfg: Config) -> ConfigDict:
+    """A copy of a config's settings of the model as the Runner completes them, for one process, without weights.
+
+    Raises:
+        UserError: If there are none.
+    """
+    if not isinstance(cfg.get('model'), dict):
+        raise UserError('this config has no model')
+    settings = ConfigDict(without_weights(cfg.model.to_dict()))
+    if cfg.get('data_preprocessor') is not None:
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
+    for part in walk(settings):
+        if part.get('type') in ('SyncBN', 'MMSyncBN'):  # one process has nothing to synchronise with
+            part['type'] = 'BN'
+    return settings
 
 
 @contextmanager
@@ -68,10 +81,13 @@ def silence() -> Iterator[None]:
 
 def tensor_call(model: nn.Module) -> Callable[[nn.Module, Tensor], object]:
     """How a toolbox's model is run on preprocessed images without losses and post-processing (its mode 'tensor')."""
+    if type(model).__name__ == 'Mask2FormerVideo':  # whose mode 'tensor' is not implemented
+        return _track
     if any(kind.__module__.startswith('mmdet.') for kind in type(model).__mro__):
         return _detect
     head = getattr(model, 'decode_head', None)
-    if type(head).__name__ in ('MaskFormerHead', 'Mask2FormerHead'):  # which mmseg's mode does not serve
+    last = head[-1] if isinstance(head, nn.ModuleList) else head
+    if type(last).__name__ in ('MaskFormerHead', 'Mask2FormerHead', 'PointHead'):  # which mmseg's mode does not serve
         return _classify_masks
     return _plain
 
@@ -83,10 +99,21 @@ def _plain(model: nn.Module, images: Tensor) -> object:
 def _detect(model: nn.Module, images: Tensor) -> object:
     from mmdet.structures import DetDataSample
 
-    return model(images, [DetDataSample(metainfo=meta) for meta in _metas(images)], mode='tensor')
+    samples = [DetDataSample(metainfo=meta) for meta in _metas(images)]
+    for sample in samples:
+        # Fast R-CNN takes proposals from its data, and a few others want ground truth even where there is no loss.
+        boxes = images.new_tensor(images.shape[:1:-1]).repeat(16, 2) * images.new_tensor([0.25, 0.25, 0.75, 0.75])
+        labels = boxes.new_zeros(16, dtype=torch.long)
+        sample.proposals = InstanceData(bboxes=boxes, scores=boxes.new_ones(16))
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+    return model(images, samples, mode='tensor')
 
 
-def _classify_masks(model: nn.Module, images: Tensor) -> object:
+def _track(model: Any, images: Tensor) -> object:
+    return model.track_head(model.backbone(images), None)  # the images are the frames of a clip
+
+
+def _classify_masks(model: Any, images: Tensor) -> object:
     return model.encode_decode(images, _metas(images))
 
 
@@ -141,7 +168,7 @@ def image_size(cfg: Config) -> Size | None:
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
-def _height_and_width(size: object) -> Size:
+def _height_and_width(size: int | Sequence[int]) -> Size:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
@@ -164,7 +191,7 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
     return model
 
 
-def _switch(module: nn.Module) -> bool:
+def _switch(module: Any) -> bool:
     if hasattr(module, 'switch_to_deploy'):  # it sees to what is in it
         module.switch_to_deploy()
         return True
@@ -174,7 +201,7 @@ def _switch(module: nn.Module) -> bool:
 def runnable(cfg: Config, model: nn.Module) -> tuple[ConfigDict, nn.Module]:
     """The part of a model that takes images: a tracker or a semi-supervised method trains its detector."""
     if 'detector' in cfg.model:
-        return cfg.model.detector, model.student if hasattr(model, 'student') else model.detector
+        return cfg.model.detector, model.get_submodule('student' if hasattr(model, 'student') else 'detector')
     return cfg.model, model
 
 

@@ -1,7 +1,6 @@
-"""Pictures of data and predictions, drawn by the toolboxes' own visualizers."""
+"""Figures of data and predictions, drawn by the toolboxes' own visualizers."""
 
 import math
-import os
 
 import cv2
 import mmcv
@@ -13,13 +12,14 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from ..utils.errors import UserError
-from ..utils.files import check_writable
+from ..utils.files import check_file
+from ..utils.image import write_image
 
 SMALL = 360  # images whose longer side is below this are enlarged, so that names can be read
 
 
 class Painter:
-    """Draws samples of a data set with their truth, and with predictions beside it.
+    """Draws samples of a data set with their ground truth, and with predictions beside it.
 
     Args:
         cfg: The config that the data set is of; its ``visualizer`` draws.
@@ -45,7 +45,7 @@ class Painter:
         self.options = dict(pred_score_thr=score_thr) if self.scope == 'mmdet' else {}
 
     def sample(self, index: int) -> np.ndarray:
-        """What training sees of a sample: the image (H, W, 3) in RGB after its pipeline, with the truth drawn."""
+        """What training sees of a sample: the image (H, W, 3) after its pipeline, RGB, with the ground truth drawn."""
         item = self.dataset[index]
         image = item['inputs']
         image = (image[0] if isinstance(image, (list, tuple)) else image).permute(1, 2, 0).numpy()
@@ -58,7 +58,7 @@ class Painter:
         return self._draw(*_enlarge(image, sample), draw_pred=False)
 
     def prediction(self, index: int, predicted: dict) -> np.ndarray:
-        """The image (H, W, 3) in RGB with the truth on the left and what was predicted on the right.
+        """The image (H, W, 3) in RGB with the ground truth on the left and what was predicted on the right.
 
         Args:
             index: Which sample of the data set.
@@ -74,13 +74,13 @@ class Painter:
         else:
             raise UserError('predictions.pkl holds neither classes, instances nor a segmentation')
         if self.scope == 'mmpose':
-            image, sample = _crop_to_figure(image, sample)
+            image, sample = _crop_to_person(image, sample)
         return self._draw(*_enlarge(image, sample), draw_pred=True)
 
     def _draw(self, image: np.ndarray, sample: BaseDataElement, draw_pred: bool) -> np.ndarray:
         panels = []
-        for truth in (True, False) if draw_pred else (True,):
-            self.visualizer.add_datasample('', image, sample, draw_gt=truth, draw_pred=not truth, **self.options)
+        for is_truth in (True, False) if draw_pred else (True,):
+            self.visualizer.add_datasample('', image, sample, draw_gt=is_truth, draw_pred=not is_truth, **self.options)
             panels.append(self.visualizer.get_image())
         return np.concatenate(panels, axis=1)
 
@@ -110,8 +110,8 @@ def _decode(instances: dict) -> dict:
     return instances
 
 
-def _crop_to_figure(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, BaseDataElement]:
-    """Cut out the box of the one figure that a sample of pose estimation is about, with some margin."""
+def _crop_to_person(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, BaseDataElement]:
+    """Cut out the box of the one person that a sample of pose estimation is about, with some margin."""
     left, top, right, bottom = np.asarray(sample.gt_instances.bboxes)[0]
     margin = 0.15 * max(right - left, bottom - top)
     x, y = (max(0, int(edge - margin)) for edge in (left, top))
@@ -148,22 +148,22 @@ def _enlarge(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, Ba
     return image, sample
 
 
-def check_picture(path: str) -> None:
-    """Make sure that a picture can be written here, before the work of drawing it.
+def check_figure(path: str) -> None:
+    """Make sure that a figure can be written here, before the work of drawing it.
 
     Raises:
         UserError: If the name has no ending that OpenCV writes, or the folder cannot be written to.
     """
     if not cv2.haveImageWriter(path):
         raise UserError(f'--out {path} must end in .png or .jpg')
-    check_writable(os.path.dirname(os.path.abspath(path)), '--out')
+    check_file(path, '--out')
 
 
 def save_grid(images: list[np.ndarray], cols: int, path: str, width: int = 1800) -> None:
-    """Write images (H, W, 3) in RGB as one picture, ``cols`` in a row.
+    """Write images (H, W, 3) in RGB as one figure, ``cols`` in a row.
 
     Args:
-        width: Width of the picture in pixels.
+        width: Width of the figure in pixels.
     """
     cols = min(cols, len(images))
     tile = width // cols
@@ -179,4 +179,4 @@ def save_grid(images: list[np.ndarray], cols: int, path: str, width: int = 1800)
         for i, image in enumerate(row):
             grid[top : top + image.shape[0], i * tile : i * tile + image.shape[1]] = image
         top += height
-    mmcv.imwrite(grid[..., ::-1], path)
+    write_image(path, grid[..., ::-1])

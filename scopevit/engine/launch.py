@@ -28,6 +28,12 @@ _LAUNCHER_VARIABLES = {
     'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
+# Settings that MMEngine's Runner takes all or none of.
+_TOGETHER = (
+    ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -91,6 +97,11 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         UserError: If a setting is wrong; it names its key.
     """
+    for names in () if 'runner_type' in cfg else _TOGETHER:
+        missing = [name for name in names if cfg.get(name) is None]
+        if 0 < len(missing) < len(names):
+            others = ' and '.join(name for name in names if name not in missing)
+            raise UserError(f'{" and ".join(missing)} missing, which the config needs beside its {others}')
     with building(cfg):
         return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
 

@@ -1,7 +1,9 @@
 """Putting ScopeViT in place of the backbone of any toolbox's config."""
 
 from ..utils.toolboxes import toolbox_of
-from .core import SwapError, find_backbone, list_changes, list_notes, load_and_swap, show_diff, swap_backbone
+from .diff import list_changes, show_diff
+from .recipe import list_notes
+from .swap import SwapError, find_backbone, load_and_swap, swap_backbone
 
 __all__ = [
     'SwapError',

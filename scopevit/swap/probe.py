@@ -1,11 +1,11 @@
-"""Learning what a backbone or neck hands on, by running it without weights or arithmetic."""
+"""Learning channels and strides of a backbone's or neck's outputs, by running it without weights or arithmetic."""
 
 import copy
 import functools
 import math
 import pickle
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.registry import MODELS
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..apis.model import in_scope
 from ..utils.config import without_weights
+from ..utils.errors import one_line
 
 
 class Level(NamedTuple):
@@ -24,10 +25,10 @@ class Level(NamedTuple):
 
 
 class ProbeError(RuntimeError):
-    """What a module hands on is not known, or is not a sequence of feature maps; the message says why."""
+    """The outputs of a module are not known, or not a sequence of feature maps; the message says why."""
 
 
-class _SkipInit(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Do not draw initial values of parameters, which take most of a build's time and do not matter here."""
 
     drawing = {torch.Tensor.normal_, torch.Tensor.uniform_}
@@ -42,12 +43,12 @@ class _SkipInit(TorchFunctionMode):
 
 
 def build_uninitialised(cfg: dict, scope: str) -> nn.Module:
-    """Build a module quickly; its parameters hold arbitrary numbers."""
-    with in_scope(scope), _SkipInit():
+    """Build a part of a model quickly; its parameters hold arbitrary numbers."""
+    with in_scope(scope), SkipInit():
         return MODELS.build(copy.deepcopy(cfg))
 
 
-def run_shapes(build: Callable, run: Callable) -> object:
+def run_shapes(build: Callable, run: Callable) -> Any:
     """``run(module, device)`` on torch's meta device, which has shapes but no data; where that fails, on the CPU."""
     with torch.no_grad():
         try:
@@ -57,11 +58,11 @@ def run_shapes(build: Callable, run: Callable) -> object:
 
 
 def probe_backbone(cfg: dict, scope: str, in_channels: int) -> list[Level]:
-    """Channels and strides of the maps that a backbone hands on, in training and in evaluation.
+    """Channels and strides of the maps that a backbone returns, in training and in evaluation.
 
     Raises:
-        ProbeError: If the backbone cannot be built or run here, or hands on something else
-            than a sequence of maps or vectors.
+        ProbeError: If the backbone cannot be built or run here, or its outputs are not a sequence
+            of maps or vectors.
     """
     cfg = without_weights(cfg)
     for key in ('dcn', 'with_cp', 'use_checkpoint'):  # no influence on shapes; do not run on the meta device
@@ -75,23 +76,23 @@ def _probe_backbone(pickled: bytes, scope: str, in_channels: int) -> list[Level]
     try:
         build_uninitialised(cfg, scope)
     except Exception as error:
-        raise ProbeError(f'it cannot be built here: {_first_line(error)}') from error
+        raise ProbeError(f'it cannot be built here: {one_line(error)}') from error
     size = cfg.get('img_size')
     sizes = [tuple(size) if isinstance(size, (list, tuple)) else (size, size)] if size else []
-    problem = None
+    problems = []
     for size in [*sizes, (256, 256), (224, 224), (32, 32)]:
         try:
             outputs = run_shapes(
                 lambda: build_uninitialised(cfg, scope), functools.partial(_run_both_modes, in_channels, size)
             )
         except Exception as error:
-            problem = problem or error
+            problems.append(error)
             continue
         training, evaluation = (_levels(output, size) for output in outputs)
         if training != evaluation:
-            raise ProbeError('it hands on other maps in training than in evaluation')
+            raise ProbeError('its outputs in training are other maps than in evaluation')
         return training
-    raise ProbeError(f'it cannot be run here: {_first_line(problem)}') from problem
+    raise ProbeError(f'it cannot be run here: {one_line(problems[0])}') from problems[0]
 
 
 def _run_both_modes(in_channels: int, size: Sequence[int], backbone: nn.Module, device: str) -> list:
@@ -115,28 +116,23 @@ def probe_neck(cfg: dict, scope: str, levels: Sequence[Level]) -> list[Level]:
     try:
         output = run_shapes(lambda: build_uninitialised(without_weights(cfg), scope), run)
     except Exception as error:
-        raise ProbeError(_first_line(error)) from error
+        raise ProbeError(one_line(error)) from error
     return [Level(level.channels, min(level.stride, 1)) for level in _levels(output, (256, 256))]
 
 
 def _levels(output: object, size: Sequence[int]) -> list[Level]:
     if isinstance(output, torch.Tensor):
-        raise ProbeError(f'it hands on a single tensor of {output.ndim} dimensions, not a sequence of maps')
+        raise ProbeError(f'its output is a single tensor of {output.ndim} dimensions, not a sequence of maps')
     if not isinstance(output, (list, tuple)) or not all(isinstance(x, torch.Tensor) for x in output):
         inner = sorted({type(x).__name__ for x in output}) if isinstance(output, (list, tuple)) else []
         raise ProbeError(
-            f'it hands on a {type(output).__name__} of {", ".join(inner) or "other things"}, not maps alone'
+            f'its output is a {type(output).__name__} of {", ".join(inner) or "other things"}, not of maps'
         )
     if not all(x.ndim in (2, 3, 4) for x in output):
-        raise ProbeError(f'it hands on tensors of {sorted({x.ndim for x in output})} dimensions, not maps')
+        raise ProbeError(f'its outputs are tensors of {sorted({x.ndim for x in output})} dimensions, not maps')
     return [Level(x.shape[1], _stride(x, size) if x.ndim == 4 else x.ndim - 2 and -1) for x in output]
 
 
 def _stride(x: torch.Tensor, size: Sequence[int]) -> int:
     """The power of two nearest to the ratio of sizes; borders make it inexact."""
     return 2 ** max(round(math.log2(size[0] / x.shape[2])), 0)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ['']
-    return f'{type(error).__name__}: {lines[0][:200]}'

@@ -9,12 +9,25 @@ import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 
 from .errors import UserError, chain, one_line, own_error, raise_own
 from .shipped import shipped
 from .toolboxes import TOOLBOXES
+
+# What settings at the top of a config have to be.
+_DICTS = (
+    'model data_preprocessor train_cfg val_cfg test_cfg train_dataloader val_dataloader test_dataloader optim_wrapper '
+    'auto_scale_lr default_hooks env_cfg randomness visualizer log_processor model_wrapper_cfg'
+)
+_KINDS = dict.fromkeys(_DICTS.split(), (dict,)) | {
+    'val_evaluator': (dict, list, tuple),
+    'test_evaluator': (dict, list, tuple),
+    'param_scheduler': (dict, list, tuple),
+    'custom_hooks': (list, tuple),
+}
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +75,18 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             cfg.merge_from_dict(cfg_options)
         except (KeyError, TypeError, AssertionError) as error:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
+    _check_kinds(cfg)
     return cfg
+
+
+def _check_kinds(cfg: Config) -> None:
+    """Make sure that what all tools look into is of the kind that MMEngine's Runner takes."""
+    for key, value in cfg.items():
+        kinds = _KINDS.get(key)
+        if value is not None and kinds is not None and not isinstance(value, kinds):
+            raise UserError(f'{key} is {value!r}, but has to be a {" or ".join(kind.__name__ for kind in kinds)}')
+        if key.endswith('_dataloader') and isinstance(value, dict) and not isinstance(value.get('dataset'), dict):
+            raise UserError(f'{key}.dataset is {value.get("dataset")!r}, but has to be a dict with a type')
 
 
 def _missing_import(error: Exception) -> str | None:
@@ -148,11 +172,19 @@ def walk(node: object) -> Iterator[dict]:
             yield from walk(item)
 
 
-def first_value(node: object, key: str) -> object:
+def as_list(value: object) -> list:
+    """The items of a setting that may be one, several or None."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def first_value(node: object, key: str) -> Any:
+    """The first value of a key in nested settings that is not None; None if there is none."""
     return next((found[key] for found in walk(node) if found.get(key) is not None), None)
 
 
-def without_weights(node: object) -> object:
+def without_weights(node: Any) -> Any:
     """A copy of nested settings that loads no pretrained weights when it is built or initialised."""
     node = copy.deepcopy(node)
     forget_pretrained(node)

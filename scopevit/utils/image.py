@@ -1,4 +1,4 @@
-"""Reading images of any kind."""
+"""Reading images of any kind, and writing them as a whole."""
 
 import warnings
 
@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import UserError
+from .files import whole_file
 
 
 def read_image(path: str, grey: bool = False) -> np.ndarray:
@@ -41,3 +42,14 @@ def read_image(path: str, grey: bool = False) -> np.ndarray:
     if image is None:
         raise UserError('is not an image that OpenCV or Pillow can read')
     return image
+
+
+def write_image(path: str, image: np.ndarray) -> None:
+    """Write an image (H, W) or (H, W, 3), BGR, all or nothing, in the format that the name ends in.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    with whole_file(path) as temporary:
+        if not cv2.imwrite(temporary, image):
+            raise OSError('OpenCV cannot write it')

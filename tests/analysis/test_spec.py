@@ -4,14 +4,11 @@ import sys
 import types
 
 import pytest
-import torch
-from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from helpers import ROOT
 from scopevit.analysis.spec import Spec, load_network, parse_size
-from scopevit.apis.model import Network, build_model, image_channels, image_size, switch_to_deploy
-from scopevit.utils.config import load_config
+from scopevit.apis.model import image_channels
 from scopevit.utils.errors import UserError
 
 CONFIG = 'configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
@@ -74,39 +71,6 @@ def test_sizes_of_text():
     assert parse_size('768x1280') == (768, 1280)
 
 
-@pytest.mark.parametrize(
-    ('config', 'size'),
-    [
-        (CONFIG, (256, 256)),
-        ('configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py', (800, 1344)),
-        ('configs/segmentation/scopevit-tiny_fpn_8xb4-80k_ade20k-512x512.py', (512, 512)),
-        ('configs/pose/td-hm_scopevit-tiny_8xb32-210e_coco-256x192.py', (256, 192)),
-        ('mmpretrain::deit/deit-small_4xb256_in1k.py', (224, 224)),
-        ('mmdet::ssd/ssd300_coco.py', (300, 300)),
-        ('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', (512, 1024)),
-        ('mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py', None),
-    ],
-)
-def test_usual_sizes(config, size):
-    path = config if '::' in config else str(ROOT / config)
-    assert image_size(load_config(path)) == size
-
-
-@pytest.mark.parametrize(
-    ('config', 'size', 'shape'),
-    [
-        ('configs/classification/scopevit-xtiny_8xb128-300e_in1k-256px.py', (40, 56), (2, 1000)),
-        ('configs/pose/td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py', (64, 32), (2, 17, 16, 8)),
-        ('configs/segmentation/scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py', (64, 96), (2, 150, 16, 24)),
-    ],
-)
-def test_networks_of_configs(config, size, shape):
-    network = Network(build_model(load_config(str(ROOT / config)))).eval()
-    assert image_channels(network) == 3
-    with torch.no_grad():
-        assert network(torch.rand(2, 3, *size)).shape == shape
-
-
 def test_functions_in_files(tmp_path):
     path = tmp_path / 'nets.py'
     path.write_text(NETS)
@@ -116,15 +80,16 @@ def test_functions_in_files(tmp_path):
     assert image_channels(model) == 5
     assert size is None
     assert load_network(f'{path}:net', dict(channels=7))[0].out_channels == 7
-    with pytest.raises(UserError, match='net failed: TypeError: .* unexpected keyword argument .width'):
+    with pytest.raises(UserError, match='net got an unexpected keyword argument .width'):
         load_network(f'{path}:net', dict(width=7))
     for function, says in (
         ('nothing', 'has no function nothing'),
         ('number', 'returned a int, not a torch.nn.Module'),
-        ('fails', "fails failed: KeyError: 'width'"),
     ):
         with pytest.raises(UserError, match=says):
             load_network(f'{path}:{function}')
+    with pytest.raises(KeyError, match='width'):  # a bug of the file's own, which its traceback shows
+        load_network(f'{path}:fails')
     with pytest.raises(UserError, match='missing.py does not exist'):
         load_network(f'{tmp_path}/missing.py:net')
     assert sys.path == before
@@ -143,7 +108,7 @@ def test_options_override_a_config():
 def test_configs_that_do_not_build(tmp_path):
     path = tmp_path / 'config.py'
     path.write_text("model = dict(type='Nothing')")
-    with pytest.raises(UserError, match='config.py: the model cannot be built: KeyError'):
+    with pytest.raises(UserError, match='config.py: the model cannot be built: .*Nothing'):
         load_network(str(path))
     path.write_text('lr = 1')
     with pytest.raises(UserError, match='config.py: this config has no model'):
@@ -174,17 +139,3 @@ def test_timm(monkeypatch):
             load_network('timm:resnet18', options)
     with pytest.raises(UserError, match='timm has no model resnet8; did you mean resnet18'):
         load_network('timm:resnet8')
-
-
-def test_deploy_form():
-    settings = dict(type='RepVGG', arch='A0', out_indices=(3,))
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = nn.Sequential(MODELS.build(settings)).eval()
-    image = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        before = model(image)[0]
-        after = switch_to_deploy(model)(image)[0]
-    assert model[0].deploy
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UserError, match='Conv2d has no part with a switch_to_deploy method'):
-        switch_to_deploy(nn.Conv2d(3, 4, 3))

@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from helpers import ROOT, fails_cleanly, tool_here
-from scopevit.analysis.benchmark import COPIED_BYTES, MATMUL_SIDES
+from scopevit.analysis.measuring import COPIED_BYTES, MATMUL_SIDES
 
 CONFIG = ROOT / 'configs' / 'classification' / 'scopevit-xtiny_8xb128-300e_in1k-256px.py'
 NETS = """
@@ -104,7 +104,7 @@ def test_results_are_written_after_each_round(nets, tmp_path, monkeypatch):
         rounds.append(len(json.loads(out.read_text())['results'][0]['seconds']))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('scopevit.analysis.benchmark._Stepper.profile', interrupt)
+    monkeypatch.setattr('scopevit.analysis.measuring._Stepper.profile', interrupt)
     with pytest.raises(KeyboardInterrupt):
         benchmark(f'{nets}@32', '--json', out)
     assert rounds == [3]

@@ -294,21 +294,23 @@ def test_without_names_labels_are_numbers(models, tmp_path):
 
 def test_inputs_by_name_and_pattern(models, photographs, tmp_path):
     out = tmp_path / 'out'
-    words = ('a/x.jpg', 'b/x.JPG', 'b/x.JPG', 'o*.png', photographs / 'notes.txt')
+    words = ('a/x.jpg', 'b', 'b/x.JPG', 'o*.png', photographs / 'notes.txt')
     result = predict(models, 'classification', *words, '--out', out, cwd=photographs)
     fails_cleanly(result, '1 of 4 inputs')  # a pattern takes what it finds, a named text file is a mistake
     assert 'notes.txt is not an image' in result.stderr
-    assert results(out).keys() == {'a/x.jpg.json', 'b/x.JPG.json', 'one.png.json'}
+    assert results(out).keys() == {'x.jpg.json', 'x.JPG.json', 'one.png.json'}
 
 
-def test_names_of_results_never_meet(models, tmp_path):
-    for i, name in enumerate(('x.tif', 'x.tif.png', 'x.jpg', 'x.jpg.classes.png')):
-        write_image(tmp_path / 'in' / name, seed=i)
-    result = predict(models, 'segmentation', tmp_path / 'in', '--out', tmp_path / 'out')
-    assert result.returncode == 0, result.stderr
-    found = results(tmp_path / 'out')
-    assert len({data['image'] for data in found.values()}) == 4
-    assert len(list((tmp_path / 'out').iterdir())) == 12
+@pytest.mark.parametrize('names', [('x.tif', 'x.tif.png'), ('x.jpg', 'x.jpg.classes.png'), ('a/x.jpg', 'b/x.jpg')])
+def test_names_of_results_never_meet(names, models, tmp_path):
+    pictures = [write_image(tmp_path / 'in' / name) for name in names]
+    result = predict(models, 'segmentation', *pictures, '--out', tmp_path / 'out')
+    fails_cleanly(result, *map(str, pictures), 'would both write', 'name a folder that holds both')
+    assert not (tmp_path / 'out').exists()
+    if 'a/x.jpg' in names:
+        result = predict(models, 'segmentation', tmp_path / 'in', '--out', tmp_path / 'out')
+        assert result.returncode == 0, result.stderr
+        assert results(tmp_path / 'out').keys() == {'a/x.jpg.json', 'b/x.jpg.json'}
 
 
 def test_older_results_and_inputs_are_safe(models, tmp_path):
@@ -390,51 +392,35 @@ class TestPose:
         fails_cleanly(self.run(), '--boxes whole', '--boxes FILE', '--detector-config')
         assert not (self.folder / 'out').exists()
 
-    @pytest.mark.parametrize(
-        'content',
-        [
-            {'000000000139.jpg': [[10, 20, 30, 40], [50, 5, 40, 70]], 'other.jpg': []},
-            [
-                dict(image_id=139, category_id=1, bbox=[10, 20, 30, 40], score=0.9),
-                dict(image_id=139, category_id=1, bbox=[50, 5, 40, 70], score=0.8),
-                dict(image_id=139, category_id=2, bbox=[0, 0, 9, 9], score=0.8),
-            ],
-            dict(
-                images=[dict(id=7, file_name='000000000139.jpg')],
-                annotations=[
-                    dict(image_id=7, bbox=[10, 20, 30, 40]),
-                    dict(image_id=7, bbox=[50, 5, 40, 70], iscrowd=0),
-                    dict(image_id=7, bbox=[0, 0, 90, 9], iscrowd=1),
-                ],
-            ),
-        ],
-        ids=['names', 'detections', 'annotations'],
-    )
-    def test_boxes_from_a_file(self, content):
-        people = self.people(*self.boxes(content))
+    @pytest.mark.parametrize('image', [dict(image_id=139), dict(file_name='000000000139.jpg')], ids=['id', 'name'])
+    def test_boxes_from_a_file(self, image):
+        detections = [
+            dict(image, category_id=1, bbox=[10, 20, 30, 40], score=0.9),
+            dict(image, category_id=1, bbox=[50, 5, 40, 70], score=0.8),
+            dict(image, category_id=2, bbox=[0, 0, 9, 9], score=0.8),
+            dict(image_id=7, category_id=1, bbox=[0, 0, 9, 9], score=0.8),
+        ]
+        people = self.people(*self.boxes(detections))
         assert [person['bbox'] for person in people] == [[10, 20, 30, 40], [50, 5, 40, 70]]
-        if isinstance(content, list):
-            assert [person['score'] for person in people] == [0.9, 0.8]
+        assert [person['score'] for person in people] == [0.9, 0.8]
 
     def test_folders_tell_images_of_one_name_apart(self):
-        pictures = [self.folder / part / 'x.jpg' for part in ('clip/a', 'clip/b')]
-        for picture in pictures:
-            write_image(picture)
-        words = ('predict.py', *self.models['pose'], *pictures, '--out', self.folder / 'out')
-        boxes = {'a/x.jpg': [[10, 20, 30, 40]], 'clip/b/x.jpg': [[50, 5, 40, 70]], 'x.jpg': [[1, 2, 3, 4]]}
-        result = tool_here(*words, *self.boxes(boxes))
+        for part in 'ab':
+            write_image(self.folder / 'clip' / part / '1.jpg')
+        words = ('predict.py', *self.models['pose'], self.folder / 'clip', '--out', self.folder / 'out')
+        boxes = {'a/1.jpg': [10, 20, 30, 40], 'b/1.jpg': [50, 5, 40, 70]}
+        entries = [dict(file_name=name, category_id=1, bbox=box, score=1) for name, box in boxes.items()]
+        result = tool_here(*words, *self.boxes(entries))
         assert result.returncode == 0, result.stderr
         found = results(self.folder / 'out')
-        assert [found[f'{part}/x.jpg.json']['instances'][0]['bbox'] for part in 'ab'] == [
-            [10, 20, 30, 40],
-            [50, 5, 40, 70],
-        ]
-        result = tool_here(*words, *self.boxes({'x.jpg': [[1, 2, 3, 4]]}), '--overwrite')
-        fails_cleanly(result, 'one entry x.jpg for', 'a/x.jpg and', 'b/x.jpg')
+        assert {name: found[f'{name}.json']['instances'][0]['bbox'] for name in boxes} == boxes
+        entries = [dict(image_id=1, category_id=1, bbox=[1, 2, 3, 4], score=1)]
+        result = tool_here(*words, *self.boxes(entries), '--overwrite')
+        fails_cleanly(result, 'image_id 1 is that of', 'a/1.jpg and', 'give the file_name')
 
     def test_an_image_without_people_has_none(self):
         write_image(self.folder / 'empty.jpg')
-        file = self.boxes({'000000000139.jpg': [[10, 20, 30, 40]]})[1]
+        file = self.boxes([dict(image_id=139, category_id=1, bbox=[10, 20, 30, 40], score=1)])[1]
         words = (self.folder / 'empty.jpg', '--boxes', file)
         assert self.run(*words).returncode == 2  # options end the list of inputs
         result = tool_here(
@@ -446,10 +432,12 @@ class TestPose:
 
     def test_bad_boxes(self):
         fails_cleanly(self.run('--boxes', self.folder / 'no.json'), 'no.json cannot be read')
-        fails_cleanly(self.run(*self.boxes({'000000000139.jpg': [[1, 2, 3]]})), 'is not [x, y, width, height]')
-        fails_cleanly(self.run(*self.boxes({'000000000139.jpg': [[1, 2, 0, 4]]})), 'is not [x, y, width, height]')
-        fails_cleanly(self.run(*self.boxes([dict(bbox=[1, 2, 3, 4])])), 'is neither')
-        fails_cleanly(self.run(*self.boxes({'other.jpg': [[1, 2, 3, 4]]})), 'no box for any input', 'other.jpg')
+        good = dict(image_id=139, category_id=1, bbox=[1, 2, 3, 4], score=1)
+        for wrong in (dict(bbox=[1, 2, 3]), dict(bbox=[1, 2, 0, 4]), dict(score=None), dict(image_id='x')):
+            fails_cleanly(self.run(*self.boxes([{**good, **wrong}])), 'is not a detection as COCO has them')
+        fails_cleanly(self.run(*self.boxes([dict(bbox=[1, 2, 3, 4])])), 'is not a detection as COCO has them')
+        fails_cleanly(self.run(*self.boxes(dict(annotations=[good]))), "is not a list of detections in COCO's")
+        fails_cleanly(self.run(*self.boxes([dict(good, image_id=7)])), 'no box for any input', '000000000139.jpg, 139')
 
     def test_a_detector_finds_the_people(self):
         config, checkpoint = self.models['detection']

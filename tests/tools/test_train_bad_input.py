@@ -406,6 +406,9 @@ def test_no_resizing_of_images_smaller_than_the_stride(tmp_path):
         write_image(path, size=(7, 9))
     pipeline = "pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]\n"
     pipeline += 'train_dataloader.update(dataset=dict(pipeline=pipeline))\n'
+    # Whose normalisation a single one does not allow: found by trying, not by the error's words.
+    result = train(CLASSIFIER + pipeline, tmp_path, 'train_dataloader.batch_size=1')
+    fails_with(result, 'a batch of one image fails', 'set train_dataloader.batch_size to 2 or more')
     trained(train(CLASSIFIER + pipeline, tmp_path), tmp_path)
 
 

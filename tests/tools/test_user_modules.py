@@ -71,6 +71,23 @@ def test_bug_in_a_backbone_of_ones_own(tool, own):
     ends_in(result, result.module, 9, "AttributeError: 'int' object has no attribute 'no_such_thing'")
 
 
+def test_bug_while_training_on_sound_data(own, fashion_mnist):
+    module = """
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+class OwnHook(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        runner.no_such_thing
+
+HOOKS.register_module(module=OwnHook, force=True)
+"""
+    data = f'data = dict(dataset=dict(data_root={str(fashion_mnist)!r}))\n'
+    data += 'train_dataloader = val_dataloader = test_dataloader = data\n'
+    result = own('train.py', module, data + "custom_hooks = [dict(type='OwnHook')]")
+    ends_in(result, result.module, 7, "AttributeError: 'QuietRunner' object has no attribute 'no_such_thing'")
+
+
 def test_import_that_fails_within_an_imported_module(own):
     result = own('train.py', 'import os\nimport not_there_at_all\n')
     ends_in(result, result.module, 2, "ModuleNotFoundError: No module named 'not_there_at_all'")

@@ -51,7 +51,11 @@ def test_wrong_setting_of_a_model(key, value, says):
     [
         ('default_hooks.logger.type', 'LoggerHok', r"default_hooks\.logger\.type: no 'LoggerHok' in .*LoggerHook\?"),
         ('visualizer.vis_backend', [], r"visualizer: .*argument 'vis_backend'; did you mean vis_backends\?"),
-        ('train_cfg', REMOVED, r'.*train_cfg'),
+        (
+            'train_cfg',
+            REMOVED,
+            r'train_cfg missing, which the config needs beside its train_dataloader and optim_wrapper',
+        ),
         ('randomness', dict(sed=1), r'randomness: .*sed'),
         ('model.neck.num_outs', 'text', r'model\.neck'),
     ],

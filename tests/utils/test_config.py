@@ -49,6 +49,19 @@ def test_missing_configs_are_named(name, says, root, monkeypatch):
         config.load_config(name)
 
 
+@pytest.mark.parametrize(
+    ('key', 'value', 'says'),
+    [
+        ('optim_wrapper', 5, 'optim_wrapper is 5, but has to be a dict'),
+        ('custom_hooks', 'SyncBuffersHook', "custom_hooks is 'SyncBuffersHook', but has to be a list or tuple"),
+        ('train_dataloader.dataset', 'coco', "train_dataloader.dataset is 'coco', but has to be a dict with a type"),
+    ],
+)
+def test_setting_of_another_kind_is_named(key, value, says):
+    with pytest.raises(UserError, match=says):
+        config.load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {key: value})
+
+
 def test_override_that_does_not_fit_is_named():
     path = str(CONFIGS / 'scopevit-tiny_8xb128-300e_in1k-256px.py')
     with pytest.raises(UserError, match='--cfg-options does not fit'):

@@ -24,20 +24,17 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 
-from scopevit.analysis.benchmark import DTYPES, Entry, Report, Result, Settings, compare
-from scopevit.analysis.machine import check_device
+from scopevit.analysis.measuring import DTYPES, Entry, compare
+from scopevit.analysis.reporting import Report, Settings
 from scopevit.analysis.spec import Spec, load_network, parse_size
 from scopevit.apis.model import Size, switch_to_deploy
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import check_device, positive
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, write_json
-
-if TYPE_CHECKING:  # slow to import
-    from matplotlib.figure import Figure
+from scopevit.utils.files import check_file, whole_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,7 +81,9 @@ def check(args: argparse.Namespace) -> None:
         from matplotlib.backend_bases import FigureCanvasBase
 
         if os.path.splitext(args.plot)[1][1:].lower() not in FigureCanvasBase.get_supported_filetypes():
-            raise UserError(f'--plot {args.plot}: pictures are written as .png, .svg or .pdf')
+            raise UserError(f'--plot {args.plot}: figures are written as .png, .svg or .pdf')
+    if not args.device.startswith(('cpu', 'cuda')):
+        raise UserError(f'--device {args.device} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
     check_device(args.device)
     if args.autocast and args.dtype == 'float32':
         raise UserError('--autocast computes in --dtype bfloat16 or float16; name one')
@@ -106,59 +105,6 @@ def load(spec: Spec, sizes: Sequence[Size], deploy: bool) -> list[Entry]:
     elif not sizes and usual is None:
         raise UserError(f'{spec.label} does not say what size its images have; write {spec.name}@SIZE, or --size')
     return [Entry(spec.label, model, size) for size in sizes or [usual]]
-
-
-def plot(report: Report, path: str) -> None:
-    """Bars of images per second; where a model has several sizes, curves over the area."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    labels = {result.label for result in report.measured}
-    figure = plot_curves(report) if len(labels) < len(report.measured) else plot_bars(report)
-    figure.savefig(path, dpi=110)
-
-
-def plot_curves(report: Report) -> 'Figure':
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(16, 4.5), layout='constrained')
-    curves: dict[str, list[Result]] = {}
-    for result in sorted(report.measured, key=area):
-        curves.setdefault(result.label, []).append(result)
-    for label, results in curves.items():
-        areas = [area(result) for result in results]
-        axes[0].loglog(areas, [result.ms_per_image for result in results], marker='o', label=label)
-        axes[1].loglog(areas, [result.extra_memory / 2**20 / result.batch for result in results], marker='o')
-        axes[2].semilogx(areas, [100 * result.shares['attention'] for result in results], marker='o')
-    sizes = {result.size_text: area(result) for result in report.measured}
-    for part, name in zip(axes, ('ms per image', 'extra MiB per image', "attention's share of the time, %")):
-        part.set(xlabel='image', ylabel=name)
-        part.set_xticks(list(sizes.values()), list(sizes), rotation=45)
-        part.minorticks_off()
-        part.grid(alpha=0.3)
-    axes[2].set_ylim(bottom=0)
-    axes[0].legend()
-    return figure
-
-
-def area(result: Result) -> int:
-    return result.size[0] * result.size[1]
-
-
-def plot_bars(report: Report) -> 'Figure':
-    from matplotlib import pyplot as plt
-
-    results = report.measured[::-1]  # the first at the top
-    speeds = [result.images_per_second for result in results]
-    quartiles = [(result.batch / q for q in result.step_quartiles) for result in results]
-    errors = [(speed - slow, fast - speed) for speed, (fast, _, slow) in zip(speeds, quartiles)]
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.4 * len(results)), layout='constrained')
-    bars = axes.barh([result.label for result in results], speeds, xerr=list(zip(*errors)), ecolor='0.3')
-    axes.bar_label(bars, [f'{speed:,.3g}' if speed < 100 else f'{speed:,.0f}' for speed in speeds], padding=4)
-    axes.set(xlabel='training images/s' if report.settings.train else 'images/s')
-    axes.margins(x=0.12)
-    axes.grid(axis='x', alpha=0.3)
-    return figure
 
 
 def say(text: str) -> None:
@@ -193,9 +139,11 @@ def benchmark(args: argparse.Namespace) -> None:
     text = '\n\n'.join(filter(None, parts))
     print(text)
     if args.table:
-        with open(args.table, 'w') as file:
-            file.write(text)
+        with whole_file(args.table) as temporary:
+            Path(temporary).write_text(text)
     if args.plot and report.measured:
+        from scopevit.analysis.figures import plot  # slow to import
+
         plot(report, args.plot)
     if report.failures:
         raise UserError('; '.join(report.failures))

@@ -26,9 +26,8 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
-from scopevit.analysis.benchmark import number
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
-from scopevit.analysis.reporting import markdown, summary
+from scopevit.analysis.reporting import markdown, number, summary
 from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.launch import build_runner, end_loaders, prepare
 from scopevit.utils.config import first_value, load_config, without_weights

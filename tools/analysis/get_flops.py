@@ -10,13 +10,12 @@ heads, without losses and post-processing. It is not resized; --shape is what th
 import argparse
 
 import torch
-from mmengine.config import DictAction
 
 from scopevit.analysis import CONVENTION, Count, count
 from scopevit.analysis.reporting import markdown
 from scopevit.apis.model import build_model, image_channels, image_size, runnable, tensor_call
-from scopevit.utils.config import load_config
-from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.errors import UserError, one_line, user_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,13 +25,7 @@ def parse_args() -> argparse.Namespace:
         '--shape', nargs=2, type=int, metavar=('H', 'W'), help='height and width (default: what the config tests with)'
     )
     parser.add_argument('--depth', type=int, default=2, help='levels of parts to list (default: %(default)s)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, for example model.backbone.arch=small',
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -65,9 +58,8 @@ def get_flops(args: argparse.Namespace) -> None:
     try:
         counted = count(model, image, call=tensor_call(model))
     except Exception as error:  # whatever a model raises
-        raise UserError(
-            f'the model does not run at {size[0]}x{size[1]}: {type(error).__name__}: {error}; try another --shape'
-        ) from error
+        where = f'the model does not run at {size[0]}x{size[1]}'
+        raise UserError(f'{where}: {one_line(error)}; try another --shape') from error
 
     print(tree(counted, args.depth))
     kinds = ', '.join(f'{macs / 1e9:.3f} G {kind}' for kind, macs in counted.by_kind.items())

@@ -8,11 +8,15 @@ weights_only=True and nothing else allowed.
 
 import argparse
 import hashlib
+import io
 import os
-import tempfile
+from pathlib import Path
 
-from scopevit.utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint, save_checkpoint, to_plain
-from scopevit.utils.errors import UserError, user_errors
+import torch
+
+from scopevit.utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint, to_plain
+from scopevit.utils.errors import user_errors
+from scopevit.utils.files import whole_file
 
 # Facts worth keeping; the training config and logs, which hold paths of a machine, are not.
 KEPT_META = ('epoch', 'iter', 'seed', 'mmengine_version', 'dataset_meta', 'arch')
@@ -41,19 +45,11 @@ def publish(path: str, out: str, kind: str) -> str:
     weights = {key: value.clone() for key, value in select_weights(checkpoint, kind, path).items()}
     meta = checkpoint.get('meta') or {}
     slim = dict(state_dict=weights, meta={key: to_plain(meta[key]) for key in KEPT_META if key in meta})
-    folder = os.path.dirname(os.path.abspath(out))
-    try:
-        os.makedirs(folder, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=folder, prefix='.publish-')
-    except OSError as error:
-        raise UserError(f'cannot write to {folder}: {error.strerror}') from None
-    with scratch:
-        temporary = os.path.join(scratch.name, 'model.pth')
-        save_checkpoint(slim, temporary)
-        with open(temporary, 'rb') as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
-        published = f'{os.path.splitext(out)[0]}-{digest[:8]}.pth'
-        os.replace(temporary, published)
+    content = io.BytesIO()
+    torch.save(slim, content)
+    published = f'{os.path.splitext(out)[0]}-{hashlib.sha256(content.getvalue()).hexdigest()[:8]}.pth'
+    with whole_file(published) as temporary:
+        Path(temporary).write_bytes(content.getvalue())
     return published
 
 

@@ -14,8 +14,6 @@ import argparse
 import importlib.util
 import json
 import os
-import tempfile
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,38 +21,19 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from scopevit.apis.model import build_model
+from scopevit.apis.model import Network, build_model
 from scopevit.utils.config import load_config
-from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_writable
+from scopevit.utils.errors import UserError, one_line, user_errors
+from scopevit.utils.files import check_file, whole_file
+from scopevit.utils.toolboxes import TOOLBOXES
 
 # Largest difference from PyTorch that is accepted, in standard deviations of the output.
 TOLERANCE = 1e-4
 # Batch, height and width of the images that it is compared on.
 SIZES = ((1, 192, 192), (3, 224, 224), (2, 256, 256), (1, 333, 500))
-
-
-class Network(nn.Module):
-    """The part of a toolbox's model between preprocessor and post-processing."""
-
-    def __init__(self, model: nn.Module, scope: str) -> None:
-        super().__init__()
-        self.model = model
-        self.scope = scope
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        if self.scope == 'mmdet':
-            return _tensors(self.model.extract_feat(image))
-        return _tensors(self.model(image, None, mode='tensor'))
-
-
-def _tensors(value: object) -> list[Tensor]:
-    """All tensors of nested tuples and lists, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [tensor for item in value for tensor in _tensors(item)]
 
 
 @contextmanager
@@ -68,7 +47,7 @@ def explained(what: str) -> Iterator[None]:
         cause = error
         while cause.__cause__ is not None:  # the exporter's own message is a page about itself
             cause = cause.__cause__
-        raise UserError(f'{what}: {textwrap.shorten(f"{type(cause).__name__}: {cause}", 500)}') from error
+        raise UserError(f'{what}: {one_line(cause, 500)}') from error
 
 
 def check_packages() -> None:
@@ -80,13 +59,16 @@ def check_packages() -> None:
 def build(cfg: Config, checkpoint: str) -> Network:
     """The config's network with the checkpoint's weights, ready for inference."""
     scope = cfg.get('default_scope')
-    if scope not in ('mmpretrain', 'mmdet', 'mmseg', 'mmpose'):
-        raise UserError(f"the config's default_scope is {scope}; supported are mmpretrain, mmdet, mmseg and mmpose")
+    if scope not in TOOLBOXES:
+        raise UserError(f"the config's default_scope is {scope}; supported are {', '.join(TOOLBOXES)}")
     init_default_scope(scope)
     model = build_model(cfg, checkpoint).eval()
     if hasattr(model.backbone, 'switch_to_deploy'):
         model.backbone.switch_to_deploy()
-    return Network(model, scope).eval()
+    network = Network(model).eval()
+    if scope == 'mmdet':  # proposals and their suppression make no graph: backbone and neck
+        network.call = lambda model, images: model.extract_feat(images)
+    return network
 
 
 def preprocessing(cfg: Config) -> dict:
@@ -122,7 +104,7 @@ def references(network: Network) -> list[tuple[Tensor, list[Tensor]]]:
     for batch, height, width in SIZES:
         image = torch.randn(batch, 3, height, width, generator=generator)
         with explained(f'this model does not take images of any size; at {height}x{width} it fails'):
-            pairs.append((image, network(image)))
+            pairs.append((image, tree_leaves(network(image))))
     return pairs
 
 
@@ -157,18 +139,15 @@ def main() -> None:
                 'or column on the last map, and a graph traced with it serves no others'
             )
         check_packages()
-        folder = os.path.dirname(os.path.abspath(args.output))
-        check_writable(folder, 'OUT')
+        check_file(args.output, 'OUT')
         cfg = load_config(args.config)
         network = build(cfg, args.checkpoint)
         pairs = references(network)
-        with tempfile.TemporaryDirectory(dir=folder, prefix='.export-') as scratch:
-            path = os.path.join(scratch, 'model.onnx')
+        with whole_file(args.output) as path:
             export(network, args.shape, path, preprocessing(cfg))
             difference = largest_difference(path, pairs)
             if not difference < TOLERANCE:
                 raise UserError(f'the graph differs from PyTorch by {difference:.1e} standard deviations; not written')
-            os.replace(path, args.output)
         print(f'wrote {args.output}; largest difference from PyTorch {difference:.1e} standard deviations')
 
 

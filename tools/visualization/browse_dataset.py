@@ -8,12 +8,11 @@ Works with configs of any task; look here before a long training.
 import argparse
 import random
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from scopevit.apis.painter import Painter, check_picture, save_grid
+from scopevit.apis.painter import Painter, check_figure, save_grid
 from scopevit.checks.loading import build_dataset
-from scopevit.utils.config import load_config
+from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 
 
@@ -21,7 +20,7 @@ def browse(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if cfg.get(f'{args.split}_dataloader') is None:
         raise UserError(f'config {args.config} has no {args.split}_dataloader')
-    check_picture(args.out)
+    check_figure(args.out)
     init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, args.split, args.config)
     painter = Painter(cfg, dataset)
@@ -34,11 +33,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
-    parser.add_argument('--out', default='samples.png', help='picture to write (default: %(default)s)')
+    parser.add_argument('--out', default='samples.png', help='figure to write (default: %(default)s)')
     parser.add_argument('--number', type=int, default=16, help='how many samples (default: %(default)s)')
     parser.add_argument('--cols', type=int, default=4)
     parser.add_argument('--seed', type=int, default=0, help='which samples are drawn')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as for train.py')
+    add_config_options(parser)
     args = parser.parse_args()
     with user_errors():
         browse(args)

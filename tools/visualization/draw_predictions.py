@@ -1,28 +1,26 @@
-"""Draw what a model predicts for test images beside the truth: one picture of several images.
+"""Draw what a model predicts for test images beside the ground truth: one figure of several images.
 
     python tools/visualization/draw_predictions.py CONFIG predictions.pkl --out predictions.png
 
 The predictions are what tools/test.py wrote for the same config, of any task: classes (mistakes
-in red), boxes and masks, segmentation, or keypoints (truth on the left, prediction on the right).
+in red), boxes and masks, segmentation, or keypoints (ground truth on the left, prediction on the right).
 """
 
 import argparse
 import os
 import random
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import mmcv
 import mmengine
 import numpy as np
+from matplotlib.figure import Figure
 from mmengine.registry import init_default_scope
 
-from scopevit.apis.painter import Painter, check_picture, save_grid
+from scopevit.apis.painter import Painter, check_figure, save_grid
 from scopevit.checks.loading import build_dataset
-from scopevit.utils.config import load_config
+from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import whole_file
 
 
 def load_image(info: dict) -> np.ndarray:
@@ -31,18 +29,19 @@ def load_image(info: dict) -> np.ndarray:
     return image.squeeze()
 
 
-def draw_classes(dataset: object, results: list, chosen: list, rows: int, cols: int) -> plt.Figure:
+def draw_classes(dataset: object, results: list, chosen: list, rows: int, cols: int) -> Figure:
     classes = dataset.metainfo['classes']
-    figure, grid = plt.subplots(rows, cols, figsize=(1.7 * cols, 2.05 * rows), layout='constrained', squeeze=False)
+    figure = Figure(figsize=(1.7 * cols, 2.05 * rows), layout='constrained')
+    grid = figure.subplots(rows, cols, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
     for axes, i in zip(grid.flat, chosen):
-        label, truth = int(results[i]['pred_label']), int(results[i]['gt_label'])
+        label, target = int(results[i]['pred_label']), int(results[i]['gt_label'])
         score = float(results[i]['pred_score'].max())
         axes.imshow(load_image(dataset.get_data_info(i)), cmap='gray')
-        names = [classes[k].split(',')[0] for k in (label, truth)]
-        title = f'{names[0]} {score:.0%}' + ('' if label == truth else f'\nnot {names[1]}')
-        axes.set_title(title, fontsize=8, color='darkgreen' if label == truth else 'red')
+        names = [classes[k].split(',')[0] for k in (label, target)]
+        title = f'{names[0]} {score:.0%}' + ('' if label == target else f'\nnot {names[1]}')
+        axes.set_title(title, fontsize=8, color='darkgreen' if label == target else 'red')
     right = sum(int(r['pred_label']) == int(r['gt_label']) for r in results)
     figure.suptitle(f'{right} of {len(results)} test images right ({right / len(results):.1%}); {len(chosen)} of them:')
     return figure
@@ -52,7 +51,7 @@ def draw(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if not os.path.isfile(args.predictions):
         raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
-    check_picture(args.out)
+    check_figure(args.out)
     results = mmengine.load(args.predictions)
     init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, 'test', args.config)
@@ -65,7 +64,8 @@ def draw(args: argparse.Namespace) -> None:
     rows, cols = args.rows or (5 if is_classifier else 4), args.cols or (8 if is_classifier else 3)
     chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(rows * cols, len(dataset))))
     if is_classifier:
-        draw_classes(dataset, results, chosen, rows, cols).savefig(args.out, dpi=110)
+        with whole_file(args.out) as temporary:
+            draw_classes(dataset, results, chosen, rows, cols).savefig(temporary, dpi=110)
     else:
         painter = Painter(cfg, dataset, args.score_thr)
         save_grid([painter.prediction(i, results[i]) for i in chosen], cols, args.out)
@@ -76,14 +76,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the test run')
     parser.add_argument('predictions', help='predictions.pkl that tools/test.py wrote')
-    parser.add_argument('--out', default='predictions.png', help='picture to write (default: %(default)s)')
+    parser.add_argument('--out', default='predictions.png', help='figure to write (default: %(default)s)')
     parser.add_argument('--rows', type=int)
     parser.add_argument('--cols', type=int)
     parser.add_argument('--seed', type=int, default=0, help='which images are drawn')
     parser.add_argument('--score-thr', type=float, default=0.4, help='lowest score of boxes (default: %(default)s)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=mmengine.DictAction, metavar='KEY=VALUE', help='as for tools/test.py'
-    )
+    add_config_options(parser)
     args = parser.parse_args()
     with user_errors():
         draw(args)

@@ -9,16 +9,16 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import whole_file
+
+NOT_PLOTTED = ('step', 'epoch', 'iter', 'time', 'data_time', 'memory')
 
 
-def read_scalars(work_dir: str) -> tuple:
+def read_scalars(work_dir: str) -> tuple[dict[str, dict], dict[str, dict]]:
     """What MMEngine logged, over all (resumed) runs of a work dir: training and validation by step.
 
     Raises:
@@ -35,14 +35,7 @@ def read_scalars(work_dir: str) -> tuple:
             step = entry.get('step', 0)
             target = train if 'loss' in entry else val
             for key, value in entry.items():
-                if isinstance(value, (int, float)) and key not in (
-                    'step',
-                    'epoch',
-                    'iter',
-                    'time',
-                    'data_time',
-                    'memory',
-                ):
+                if isinstance(value, (int, float)) and key not in NOT_PLOTTED:
                     target[key][entry.get('iter', step) if target is train else step] = value
     if not train:
         raise UserError(f'{work_dir} has no training log (<time>/vis_data/scalars.json)')
@@ -51,7 +44,8 @@ def read_scalars(work_dir: str) -> tuple:
 
 def draw(work_dir: str, out: str) -> None:
     train, val = read_scalars(work_dir)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout='constrained')
+    figure = Figure(figsize=(11, 4), layout='constrained')
+    left, right = figure.subplots(1, 2)
     for key, points in train.items():
         if 'loss' in key:
             steps = sorted(points)
@@ -70,15 +64,15 @@ def draw(work_dir: str, out: str) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-    figure.savefig(out, dpi=110)
+    with whole_file(out) as temporary:
+        figure.savefig(temporary, dpi=110)
     print(f'wrote {out}')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dir', help='work dir of a training run')
-    parser.add_argument('--out', help='picture to write (default: curves.png in the work dir)')
+    parser.add_argument('--out', help='figure to write (default: curves.png in the work dir)')
     args = parser.parse_args()
     with user_errors():
         draw(args.work_dir, args.out or os.path.join(args.work_dir, 'curves.png'))

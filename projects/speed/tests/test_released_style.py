@@ -8,7 +8,7 @@ import torch
 from helpers import ROOT, fails_cleanly, load_tool, tool_here
 from reference.weights import fill, formula_image
 from scopevit.analysis import count
-from scopevit.analysis.benchmark import COPIED_BYTES, MATMUL_SIDES
+from scopevit.analysis.measuring import COPIED_BYTES, MATMUL_SIDES
 from scopevit.models import ScopeViT
 
 STYLE = ROOT / 'projects' / 'speed' / 'released_style.py'

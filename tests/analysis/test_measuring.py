@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from scopevit.analysis import Entry, Settings, benchmark, compare
+from scopevit.analysis import Entry, Settings, compare, measuring
 from scopevit.utils.errors import UserError
 
 QUICK = dict(batch=2, warmup=1, rounds=3, calls=1)
@@ -19,8 +19,8 @@ QUICK = dict(batch=2, warmup=1, rounds=3, calls=1)
 
 @pytest.fixture(autouse=True)
 def small_yardsticks(monkeypatch):
-    monkeypatch.setitem(benchmark.MATMUL_SIDES, 'cpu', 64)
-    monkeypatch.setitem(benchmark.COPIED_BYTES, 'cpu', 4096)
+    monkeypatch.setitem(measuring.MATMUL_SIDES, 'cpu', 64)
+    monkeypatch.setitem(measuring.COPIED_BYTES, 'cpu', 4096)
 
 
 class Recorder(nn.Module):
@@ -101,7 +101,7 @@ def test_models_run_in_random_order():
 def test_samples_last_long_enough(monkeypatch, step, calls, runs):
     """Of a fast model they are of several steps; steps of seconds are not repeated."""
     clock = SimpleNamespace(perf_counter=itertools.count(0.0, step).__next__)
-    monkeypatch.setattr(benchmark, 'time', clock)  # between two looks at it one step has passed
+    monkeypatch.setattr(measuring, 'time', clock)  # between two looks at it one step has passed
     log = []
     report = compare([Entry('net', Recorder('net', log), (8, 8))], Settings(batch=2, warmup=2, rounds=3))
     assert report.results[0].calls == calls

@@ -1,0 +1,55 @@
+"""Mutations are repeatable and change one setting; how a training ended is told from its log."""
+
+import random
+
+import pytest
+
+from projects.robustness.mutate_configs import ROOT, classify, configs, keys, mutate
+
+SETTINGS = dict(model=dict(type='A', sizes=[1, 2], neck=dict(channels=4, kind=None)), test_cfg=dict(a=1))
+
+
+def differences(a, b, key=()):
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for name in {*a, *b} for d in differences(a.get(name, '-'), b.get(name, '-'), (*key, name))]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [d for i, (c, e) in enumerate(zip(a, b)) for d in differences(c, e, (*key, i))]
+    return [] if a == b and type(a) is type(b) else [key]
+
+
+@pytest.mark.parametrize('kind', ['removed', 'type', 'range'])
+def test_one_setting_is_changed_and_a_seed_says_which(kind):
+    for seed in range(30):
+        change, settings = mutate(SETTINGS, kind, random.Random(seed))
+        assert (change, settings) == mutate(SETTINGS, kind, random.Random(seed))
+        (where,) = differences(SETTINGS, settings)
+        assert change.startswith('.'.join(map(str, where)))
+        assert settings['test_cfg'] == SETTINGS['test_cfg']  # a training does not look at it
+
+
+def test_keys_of_all_depths():
+    assert ('model', 'sizes', 1) in keys(SETTINGS)
+    assert ('model', 'neck', 'kind') in keys(SETTINGS)
+
+
+def test_configs_are_of_four_tasks():
+    assert len(configs()) == 6
+    assert {path.parent.name for path in configs().values()} >= {'classification', 'detection', 'segmentation', 'pose'}
+
+
+@pytest.mark.parametrize(
+    ('status', 'path', 'function', 'end'),
+    [
+        (1, None, None, 'one line'),
+        (1, '/env/mmengine/runner/loops.py', 'run_epoch', 'later'),
+        (1, '/env/mmdet/models/necks/fpn.py', '__init__', 'building'),
+        (1, f'{ROOT}/scopevit/engine/console.py', 'log_summary', 'ours'),
+        (0, None, None, 'trained'),
+        (-9, None, None, 'limit'),
+    ],
+)
+def test_how_a_training_ended(status, path, function, end):
+    log = 'error: model.neck is 5\n'
+    if path:
+        log = f'Traceback (most recent call last):\n  File "{path}", line 3, in {function}\n    x\nKeyError: 1\n'
+    assert classify(status, log)['end'] == end

@@ -1,0 +1,222 @@
+"""What prediction reads and writes: images, folders and videos; figures and JSON."""
+
+import glob
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..utils.errors import UserError
+from ..utils.files import whole_file, write_json
+from ..utils.image import read_image, write_image
+from .inferencer import BoxFinder, Predictor
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv')
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image or video.
+
+    Attributes:
+        name: Its path below the folder that was named, if one was; else the file's name.
+    """
+
+    path: str
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        return self.path.lower().endswith(VIDEOS)
+
+    @property
+    def figure(self) -> str:
+        """What the image or video with the prediction drawn is called, below the folder of the results."""
+        if self.is_video:
+            return self.name if self.name.lower().endswith('.mp4') else f'{self.name}.mp4'
+        return self.name if self.name.lower().endswith(('.jpg', '.jpeg', '.png')) else f'{self.name}.png'
+
+    @property
+    def results(self) -> set[str]:
+        """All files that may be written for it."""
+        return {self.figure, f'{self.figure}.json', f'{self.figure}.classes', f'{self.figure}.classes.png'}
+
+
+def find_inputs(words: Sequence[str], out: str, note: Callable[[str], None]) -> list[Input]:
+    """The images and videos that files, folders and patterns name, each once.
+
+    Args:
+        out: The folder for the results, which is passed over.
+        note: Is told of files in folders that are passed over.
+
+    Raises:
+        UserError: If a word names none, or results of one would replace those of another or an input.
+    """
+    found: dict[str, Input] = {}
+    for word in words:
+        folder = word if os.path.isdir(word) else None
+        for path in _files(word, out, note):
+            name = os.path.relpath(path, folder) if folder else os.path.basename(path)
+            found.setdefault(os.path.realpath(path), Input(path, name))
+    owners: dict[str, Input] = {}
+    for item in found.values():
+        if os.path.realpath(os.path.join(out, item.figure)) in found:
+            raise UserError(f'--out {out} would replace the input {item.path}; choose another folder')
+        for result in item.results:
+            other = owners.setdefault(result, item)
+            if other is not item:
+                raise UserError(
+                    f'{other.path} and {item.path} would both write {result}; name a folder that holds both, whose '
+                    'folders tell them apart, or predict for one at a time'
+                )
+    return list(found.values())
+
+
+def _files(word: str, out: str, note: Callable[[str], None]) -> list[str]:
+    if os.path.isdir(word):
+        files = list(_files_below(word, out))
+    elif os.path.exists(word):
+        return [word]
+    elif glob.has_magic(word):
+        files = sorted(path for path in glob.glob(word, recursive=True) if os.path.isfile(path))
+        if not files:
+            raise UserError(f'no file matches {word}; check the pattern, and put it in quotes')
+    else:
+        raise UserError(f'input {word} does not exist; check the path')
+    known = [path for path in files if path.lower().endswith(IMAGES + VIDEOS)]
+    for path in sorted(set(files) - set(known)):
+        note(f'note: {path} is passed over, its name is not that of an image or video')
+    if not known:
+        raise UserError(f'there are no images or videos in {word}; known are {" ".join(IMAGES + VIDEOS)}')
+    return known
+
+
+def _files_below(folder: str, out: str) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(parent, f)) != os.path.realpath(out))
+        yield from (os.path.join(parent, file) for file in sorted(files))
+
+
+def boxes_from_file(path: str, inputs: Sequence[Input]) -> BoxFinder:
+    """Let a file say where the people are: a JSON list of detections as COCO has them.
+
+    Each is ``{"file_name" or "image_id", "category_id", "bbox": [x, y, width, height], "score"}``.
+    ``file_name`` is the name of an input (see :class:`Input`), ``image_id`` the number that its file
+    is called; boxes of ``category_id`` 1 are people.
+
+    Raises:
+        UserError: If the file has another form, or no box for any input.
+    """
+    try:
+        with open(path) as file:
+            entries = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f'--boxes {path} cannot be read as JSON: {error}') from None
+    if not isinstance(entries, list):
+        raise UserError(f"--boxes {path} is not a list of detections in COCO's results format")
+    if any(item.is_video for item in inputs):
+        raise UserError('--boxes FILE is for images; for a video use --boxes whole or a detector')
+    paths: dict[str | int, list[str]] = {}
+    for item in inputs:
+        stem = os.path.splitext(os.path.basename(item.path))[0]
+        paths.setdefault(item.name, []).append(item.path)
+        if stem.isdecimal():
+            paths.setdefault(int(stem), []).append(item.path)
+    boxes: dict[str, list[list[float]]] = {}
+    for entry in entries:
+        key, box = _read_detection(entry, path)
+        owners = paths.get(key, [])
+        if len(owners) > 1:
+            raise UserError(f'--boxes {path}: image_id {key} is that of {" and ".join(owners)}; give the file_name')
+        if owners and entry['category_id'] == 1:
+            boxes.setdefault(owners[0], []).append(box)
+    if not boxes:
+        some = ', '.join(map(str, list(paths)[:3]))
+        raise UserError(f'--boxes {path} has no box for any input; their names and ids are {some}, ...')
+
+    def find(image: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
+        found = np.array(boxes.get(path, []), np.float32).reshape(-1, 5)
+        return found[:, :4], found[:, 4]
+
+    return find
+
+
+def _read_detection(entry: dict, path: str) -> tuple[str | int, list[float]]:
+    """The image and the box (x, y, width, height, score) of an entry."""
+    try:
+        key = entry['file_name'] if 'file_name' in entry else int(entry['image_id'])
+        x, y, width, height = map(float, entry['bbox'])
+        box = [x, y, width, height, float(entry['score'])]
+        if entry['category_id'] is None or not all(map(math.isfinite, box)) or min(width, height) <= 0:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f'--boxes {path}: {entry} is not a detection as COCO has them: {{"image_id" or "file_name", "category_id", '
+            '"bbox": [x, y, width, height], "score"}'
+        ) from None
+    return key, box
+
+
+def predict_image(predictor: Predictor, item: Input, out: str) -> None:
+    """Write what a model says of an image.
+
+    Raises:
+        UserError: If the image cannot be read, or a result not be written.
+    """
+    prediction = predictor(read_image(item.path, predictor.grey), item.path)
+    target = os.path.join(out, item.figure)
+    write_image(target, prediction.figure)
+    extra = {}
+    if prediction.class_map is not None:
+        write_image(f'{target}.classes.png', prediction.class_map)
+        extra['class_map'] = os.path.basename(f'{target}.classes.png')
+    write_json(f'{target}.json', dict(image=item.path, **prediction.data, **extra))
+
+
+def predict_video(predictor: Predictor, item: Input, out: str, advance: Callable[[], None]) -> None:
+    """Write what a model says of each frame of a video; of a damaged one, those that can be read.
+
+    Raises:
+        UserError: If the video cannot be read or is damaged, or a result cannot be written.
+    """
+    video = cv2.VideoCapture(item.path)
+    promised, rate = frames_of(video), video.get(cv2.CAP_PROP_FPS)
+    rate = rate if math.isfinite(rate) and rate > 0 else 25
+    target = os.path.join(out, item.figure)
+    count, writer = 0, None
+    with whole_file(target) as figure, whole_file(f'{target}.json') as record, open(record, 'w') as file:
+        # Frame by frame: the masks of an hour would fill the memory.
+        file.write(f'{json.dumps(dict(video=item.path, frames_per_second=rate))[:-1]}, "frames": [')
+        while (frame := video.read()[1]) is not None:
+            if predictor.grey:
+                frame = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+            prediction = predictor(frame, item.path)
+            extra = {}
+            if prediction.class_map is not None:
+                extra['class_map'] = f'{os.path.basename(target)}.classes/{count:06d}.png'
+                write_image(os.path.join(f'{target}.classes', f'{count:06d}.png'), prediction.class_map)
+            if writer is None:
+                size = prediction.figure.shape[1::-1]
+                writer = cv2.VideoWriter(figure, cv2.VideoWriter.fourcc(*'mp4v'), rate, size)
+                if not writer.isOpened():
+                    raise UserError(f'cannot be written as a video of {size[0]}x{size[1]}')
+            writer.write(np.ascontiguousarray(prediction.figure))
+            file.write((',\n' if count else '\n') + json.dumps(dict(frame=count, **prediction.data, **extra)))
+            count += 1
+            advance()
+        if writer is None:
+            raise UserError('is not a video that OpenCV can read')
+        writer.release()
+        file.write('\n]}\n')
+    if count < promised - 1:  # some containers state a length that is one frame off
+        raise UserError(f'is damaged: only {count} of {promised} frames could be read; their results were written')
+
+
+def frames_of(video: cv2.VideoCapture) -> int:
+    """How many frames a video says that it has; 0 if it does not."""
+    return max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)

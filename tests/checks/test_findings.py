@@ -1,0 +1,39 @@
+"""What becomes of findings: errors are refused all at once, a few tolerable faults are notes."""
+
+import pytest
+
+from scopevit.checks import findings
+from scopevit.checks.findings import Finding, faulty, refuse_errors
+from scopevit.utils.errors import UserError
+
+
+def test_errors_are_refused_all_at_once_and_the_rest_is_logged(monkeypatch):
+    logged = []
+    monkeypatch.setattr(findings, 'print_log', lambda text, **options: logged.append(text))
+    found = [
+        Finding('error', 'train', 'first'),
+        Finding('warning', 'val', 'second'),
+        Finding('error', 'model.neck', 'model.neck.in_channels is third'),
+        Finding('info', 'val', 'fourth'),
+    ]
+    with pytest.raises(UserError) as refused:
+        refuse_errors(found, 'look there')
+    assert str(refused.value) == '\n  1. train: first\n  2. model.neck.in_channels is third; look there'
+    assert logged == ['val: second']
+    refuse_errors(found[1:2])
+    with pytest.raises(UserError, match='^train: first$'):
+        refuse_errors(found[:1])
+
+
+def test_few_faults_that_are_passed_over_are_a_note():
+    (note,) = faulty('train', ['a'], 10_000, 'boxes are flat', 'correct them')
+    assert (note.severity, note.text) == (
+        'note', '1 of 10000 boxes are flat (a); they are passed over in training'
+    )  # fmt: skip
+    (warning,) = faulty('train', list('abcd'), 10_000, 'boxes are flat', 'correct them')
+    assert (warning.severity, warning.text) == (
+        'warning', '4 of 10000 boxes are flat (a, b, c, ...): correct them'
+    )  # fmt: skip
+    (error,) = faulty('train', ['a'], 10_000, 'masks are missing', 'draw them', is_fatal=True)
+    assert error.severity == 'error'
+    assert list(faulty('train', [], 10, 'masks are missing', 'draw them')) == []
