@@ -1,7 +1,7 @@
 """Findings: what the rules of this folder yield, and what becomes of them before a training."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +38,7 @@ class Finding:
 
 def faulty(
     key: str, items: Sequence[str], total: int, what: str, remedy: str, is_fatal: bool = False
-) -> Iterable[Finding]:
+) -> Iterator[Finding]:
     """A finding about faulty items, if there are any.
 
     Args:

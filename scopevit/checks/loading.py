@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 from mmengine.config import Config
@@ -139,7 +140,9 @@ def name_unreadable_files(scope: str | None) -> None:
         _explain(LoadAnnotations, Exception, _bad_label_map)
 
 
-def _explain(kind: type, errors: type | tuple, message: Callable[[dict, Exception], str]) -> None:
+def _explain(
+    kind: Any, errors: type[Exception] | tuple[type[Exception], ...], message: Callable[[dict, Exception], str]
+) -> None:
     transform = kind.transform
     if hasattr(transform, '__wrapped__'):
         return
