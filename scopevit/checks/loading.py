@@ -14,7 +14,7 @@ from torch import nn
 from ..utils.building import wrong_setting
 from ..utils.errors import UserError, one_line, raise_own
 from .classes import check_class_count, check_labels, classes_of, labels_of
-from .findings import Finding, first, listed
+from .findings import Finding, first, found_in_time, listed
 from .part import Part, build
 from .rules import check_split
 
@@ -53,7 +53,7 @@ def loading_explained(cfg: Config, split: str, config: str, model: nn.Module | N
         setting = wrong_setting(error, cfg, only_registry=True)
         if setting is not None:
             raise UserError(setting) from error
-        found = [finding for finding in check_split(cfg, split, model, sample=20) if finding.severity == 'error']
+        found = [f for f in found_in_time(check_split(cfg, split, model, sample=20)) if f.severity == 'error']
         found = found or (list(why_empty(cfg, split)) if _is_empty(cfg, split) else [])
         if not found and not isinstance(error, OSError):
             setting = wrong_setting(error, cfg)
