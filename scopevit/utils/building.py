@@ -85,7 +85,8 @@ def wrong_setting(
     if only_registry:
         return None
     path = inspect.getsourcefile(frame) or frame.f_code.co_filename
-    return f'{key}: {one_line(error)} ({"/".join(path.split("/")[-3:])}, line {line})'
+    says = one_line(error) if str(error) else f'{type(error).__name__}: {linecache.getline(path, line).strip()}'
+    return f'{key}: {says} ({"/".join(path.split("/")[-3:])}, line {line})'
 
 
 def _is_bug_of_ours(error: BaseException, frame: FrameType) -> bool:
