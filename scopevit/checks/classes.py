@@ -1,6 +1,7 @@
 """Whether the classes and labels of data are those of the model's heads."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -17,7 +18,7 @@ def class_heads(model: nn.Module | None) -> dict[str, int]:
     """What tells the data's classes apart, by its key in the config, with its number of classes."""
     if model is None:
         return {}
-    model = model.module if is_model_wrapper(model) else model
+    model = cast(nn.Module, model.module) if is_model_wrapper(model) else model
     modules = dict(model.named_modules())
     heads = {
         f'model.{name}': count
@@ -74,7 +75,8 @@ def check_labels(
 
 def labels_of(dataset: BaseDataset) -> set[int]:
     """The labels of a sample of a loaded data set's items; label maps are not read."""
-    labels, count = set(), len(dataset)
+    labels: set[int] = set()
+    count = len(dataset)
     for i in set(np.linspace(0, count - 1, min(count, MOST_LOOKED_AT)).astype(int).tolist()):
         info = dataset.get_data_info(i)
         found = [instance.get('bbox_label') for instance in info.get('instances') or []]

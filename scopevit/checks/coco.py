@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -240,7 +241,7 @@ def unreadable(part: Part, path: str, error: UserError) -> Finding:
     return Finding('error', part.where, f'{path} {error}: replace it, or remove it and its annotation')
 
 
-def is_numbers(values: object, count: int) -> bool:
+def is_numbers(values: object, count: int) -> TypeGuard[list[float]]:
     """Whether a value is a list of so many finite numbers."""
     return (
         isinstance(values, list)

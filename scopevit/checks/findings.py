@@ -1,14 +1,16 @@
 """Findings: what the rules of this folder yield, and what becomes of them before a training."""
 
 import logging
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mmengine.logging import print_log
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 
+SECONDS = 60  # that checks after a failure may take
 TOLERATED = 1e-4  # faults of COCO's own files are about as many
 
 
@@ -38,7 +40,7 @@ class Finding:
 
 def faulty(
     key: str, items: Sequence[str], total: int, what: str, remedy: str, is_fatal: bool = False
-) -> Iterable[Finding]:
+) -> Iterator[Finding]:
     """A finding about faulty items, if there are any.
 
     Args:
@@ -66,6 +68,27 @@ def listed(findings: Sequence[Finding]) -> str:
     if len(findings) == 1:
         return str(findings[0])
     return '\n' + '\n'.join(f'  {i}. {finding}' for i, finding in enumerate(findings, 1))
+
+
+def found_in_time(findings: Iterable[Finding], seconds: float = SECONDS) -> list[Finding]:
+    """The problems, each once, that rules find in some time after a failure, which is to be told in any case.
+
+    A rule that itself fails is told, and is the last.
+    """
+    found: list[Finding] = []
+
+    def collect() -> None:
+        try:
+            for finding in findings:
+                if finding.is_problem and finding not in found:
+                    found.append(finding)
+        except Exception as error:
+            print(f'The data were not checked to the end: {one_line(error)}')
+
+    thread = threading.Thread(target=collect, daemon=True)  # folders of a million files cannot be interrupted
+    thread.start()
+    thread.join(seconds)
+    return list(found)
 
 
 def refuse_errors(findings: Iterable[Finding], advice: str = '') -> None:

@@ -1,8 +1,11 @@
 """Loading data as a training does: what is left of them, and what cannot be read."""
 
 import functools
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 from mmengine.config import Config
@@ -13,9 +16,9 @@ from torch import nn
 from ..utils.building import wrong_setting
 from ..utils.errors import UserError, one_line, raise_own
 from .classes import check_class_count, check_labels, classes_of, labels_of
-from .findings import Finding, first, listed
+from .findings import Finding, first, found_in_time, listed
 from .part import Part, build
-from .rules import check_split
+from .rules import cannot_be_built, check_split
 
 
 def build_dataset(cfg: Config, split: str, config: str) -> BaseDataset:
@@ -52,7 +55,7 @@ def loading_explained(cfg: Config, split: str, config: str, model: nn.Module | N
         setting = wrong_setting(error, cfg, only_registry=True)
         if setting is not None:
             raise UserError(setting) from error
-        found = [finding for finding in check_split(cfg, split, model, sample=20) if finding.severity == 'error']
+        found = [f for f in found_in_time(check_split(cfg, split, model, sample=20)) if f.severity == 'error']
         found = found or (list(why_empty(cfg, split)) if _is_empty(cfg, split) else [])
         if not found and not isinstance(error, OSError):
             setting = wrong_setting(error, cfg)
@@ -103,7 +106,7 @@ def check_loading(part: Part, cfg: Config) -> Iterator[Finding]:
         count = len(dataset)
     except Exception as error:  # the toolboxes check their data in many ways
         raise_own(error)
-        yield Finding('error', where, f'the data set {settings.get("type")} cannot be built: {one_line(error)}')
+        yield Finding('error', where, cannot_be_built(settings, error, cfg))
         return
     if not count:
         yield Finding('error', where, f'the data set for split {where} is empty, or all of it was filtered out')
@@ -135,11 +138,14 @@ def name_unreadable_files(scope: str | None) -> None:
     if scope == 'mmseg':
         from mmseg.datasets.transforms import LoadAnnotations
 
-        # Pillow's decoders say in many ways that they cannot read a map.
-        _explain(LoadAnnotations, Exception, _bad_label_map)
+        # What Pillow's decoders raise over damaged data.
+        errors = (OSError, ValueError, SyntaxError, struct.error, zlib.error, cv2.error)
+        _explain(LoadAnnotations, errors, _bad_label_map)
 
 
-def _explain(kind: type, errors: type | tuple, message: Callable[[dict, Exception], str]) -> None:
+def _explain(
+    kind: Any, errors: type[Exception] | tuple[type[Exception], ...], message: Callable[[dict, Exception], str]
+) -> None:
     transform = kind.transform
     if hasattr(transform, '__wrapped__'):
         return

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ..utils.errors import one_line
@@ -22,11 +21,11 @@ def joints_of(dataset: BaseDataset) -> int | None:
     return dataset.metainfo.get('num_keypoints')
 
 
-def joint_channels(model: nn.Module | None, joints: int) -> tuple[int, int] | None:
+def joint_channels(model: nn.Module | None, joints: int | None) -> tuple[int, int] | None:
     """The ``out_channels`` of a pose model's head, and what they have to be; None if it has none."""
-    head = getattr(model.module if is_model_wrapper(model) else model, 'head', None)
+    head = getattr(getattr(model, 'module', model), 'head', None)  # maybe wrapped for several processes
     channels = getattr(head, 'out_channels', None)
-    if not isinstance(channels, int):
+    if not isinstance(channels, int) or joints is None:
         return None
     # A heatmap and the two offsets of each joint.
     combined = getattr(getattr(head, 'decoder', None), 'heatmap_type', None) == 'combined'

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from torch import nn
 
+from ..utils.building import wrong_setting
 from ..utils.errors import one_line, raise_own
 from .classes import check_class_count, classes_of
 from .classification import check_class_folders, check_list
@@ -24,10 +25,14 @@ def parts_of(cfg: Config, split: str, model: nn.Module | None, **sample: int) ->
             dataset = build(settings, cfg.get('default_scope') or 'mmengine', lazy_init=True)
         except Exception as error:
             raise_own(error)
-            text = f'the data set {settings.get("type")} cannot be built: {one_line(error)}'
-            yield Finding('error', where, text)
+            yield Finding('error', where, cannot_be_built(settings, error, cfg))
             continue
         yield Part(where, place, dataset, model, **sample)
+
+
+def cannot_be_built(settings: dict, error: Exception, cfg: Config) -> str:
+    """What is told of a data set that cannot be built, with the setting at fault."""
+    return f'the data set {settings.get("type")} cannot be built: {wrong_setting(error, cfg) or one_line(error)}'
 
 
 def check_part(part: Part) -> Iterator[Finding]:

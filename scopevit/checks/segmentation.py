@@ -54,8 +54,8 @@ def check_label_map(part: Part, item: dict, seen: set[int]) -> Iterator[Finding]
     if not path:
         return
     try:
-        with Image.open(path) as picture:
-            mode, labels = picture.mode, np.asarray(picture)
+        with Image.open(path) as file:
+            mode, labels = file.mode, np.asarray(file)
     except Exception as error:  # whatever a decoder says of damaged data
         text = f'label map {path} cannot be decoded ({one_line(error)}): unpack it again'
         yield Finding('error', part.where, text)

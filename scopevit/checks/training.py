@@ -3,9 +3,8 @@
 They leave the random state and with it the results as they are.
 """
 
-import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mmengine.config import Config
@@ -19,12 +18,10 @@ from ..utils.errors import UserError, one_line, own_error
 from .batch import check_batch
 from .classes import check_class_count, check_labels, classes_of, labels_of
 from .coco import check_categories, check_coco
-from .findings import Finding, listed, refuse_errors
+from .findings import Finding, found_in_time, listed, refuse_errors
 from .loading import advice, check_objects, loading_explained, name_unreadable_files, why_empty
 from .part import Part, innermost_datasets, is_a
 from .rules import check_split
-
-SECONDS = 60  # that the checks after a failure may take, or little more
 
 
 def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'val')) -> None:
@@ -91,7 +88,7 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
         setting = None if own_error(error) else wrong_setting(error, runner.cfg, only_building=True)
         if setting is not None:
             raise UserError(setting) from error
-        found = list(_found_in_time(check_after_failure(runner)))
+        found = found_in_time(check_after_failure(runner))
         if not found:
             raise
         traceback.print_exc()
@@ -111,17 +108,3 @@ def check_after_failure(runner: Runner) -> Iterator[Finding]:
             yield from check_split(runner.cfg, split, model, sample=100)
             yield from check_loaded(runner.cfg, split, dataset, model)
     yield from check_batch(runner, model)
-
-
-def _found_in_time(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Problems that rules find in a minute, each once; a rule that itself fails is told, and is the last."""
-    end, told = time.monotonic() + SECONDS, set()
-    try:
-        for finding in findings:
-            if finding.is_problem and str(finding) not in told:
-                told.add(str(finding))
-                yield finding
-            if time.monotonic() > end:
-                return
-    except Exception as error:  # the run's own failure must be told, whatever becomes of its checks
-        print(f'The data were not checked to the end: {one_line(error)}')

@@ -97,6 +97,8 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         UserError: If a setting is wrong; it names its key.
     """
+    if cfg.get('model') is None:
+        raise UserError('this config has no model')
     for names in () if 'runner_type' in cfg else _TOGETHER:
         missing = [name for name in names if cfg.get(name) is None]
         if 0 < len(missing) < len(names):

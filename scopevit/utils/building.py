@@ -4,9 +4,10 @@ import difflib
 import inspect
 import linecache
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -84,7 +85,8 @@ def wrong_setting(
     if only_registry:
         return None
     path = inspect.getsourcefile(frame) or frame.f_code.co_filename
-    return f'{key}: {one_line(error)} ({"/".join(path.split("/")[-3:])}, line {line})'
+    says = one_line(error) if str(error) else f'{type(error).__name__}: {linecache.getline(path, line).strip()}'
+    return f'{key}: {says} ({"/".join(path.split("/")[-3:])}, line {line})'
 
 
 def _is_bug_of_ours(error: BaseException, frame: FrameType) -> bool:
@@ -103,14 +105,14 @@ def _registry_message(error: BaseException, key: str, frame: FrameType) -> str:
         return f'{key} is {settings!r}, but has to be a dict with a type'
     if 'type' not in settings and kind is None:
         return f'{key} has no type'
-    if known is None and not isinstance(kind, str):
+    if not isinstance(kind, str) and known is None:
         return f'{key}.type is {kind!r}, but has to be the name of a class'
-    if known is None:
+    if isinstance(kind, str) and known is None:
         registry = frame.f_locals['registry']
         hint = _close(kind.rpartition('.')[2], _registered(registry))
         return f'{key}.type: no {kind!r} in {registry.scope}, among what is registered as {registry.name}{hint}'
     named = [word for word in str(error).split("'")[1::2] if word in settings]
-    hint = _close(named[0], inspect.signature(known).parameters) if named else ''
+    hint = _close(named[0], _arguments(known)) if named else ''
     return f'{key}: {one_line(error).partition(": ")[2]}{hint}'
 
 
@@ -122,7 +124,14 @@ def _registered(registry: Registry) -> set[str]:
     return {name for part in (registry, root, *root.children.values()) for name in part.module_dict}
 
 
-def _close(name: str, known: object) -> str:
+def _arguments(kind: Any) -> list[str]:
+    try:
+        return list(inspect.signature(kind).parameters)
+    except ValueError:  # of what is not written in Python
+        return []
+
+
+def _close(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f'; did you mean {close[0]}?' if close else ''
 
@@ -146,7 +155,7 @@ def _step(frame: FrameType, line: int, key: str, node: object, cfg: dict) -> tup
     top = _KEYS.get(name) or _called(frame, line)
     if name in ('build_dataloader', 'build_evaluator') and key.endswith('_cfg'):
         top = key.replace('_cfg', name.replace('build_', '_'))  # of a loop
-    if top in cfg and frame.f_globals['__name__'].startswith(('mmengine.', 'scopevit.')):
+    if top is not None and top in cfg and frame.f_globals['__name__'].startswith(('mmengine.', 'scopevit.')):
         return top, cfg[top]
     part = frame.f_locals.get('self')
     if isinstance(part, nn.Module):

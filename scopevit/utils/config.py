@@ -141,7 +141,7 @@ def _check_toolbox(name: str, scope: str) -> None:
     if scope not in TOOLBOXES:
         raise UserError(f'config {name}: {scope} is none of scopevit, {", ".join(TOOLBOXES)}')
     spec = importlib.util.find_spec(scope)
-    if spec is None:
+    if spec is None or spec.origin is None:
         install = 'scopevit install-mmpose' if scope == 'mmpose' else f'pip install {TOOLBOXES[scope]}'
         raise UserError(f'config {name}: {scope} is not installed: {install}')
     folder = Path(spec.origin).parent / '.mim' / 'configs'

@@ -71,7 +71,6 @@ def _is_own(path: str, names: dict) -> bool:
     if path.startswith('<') or str(names.get('__name__')).partition('.')[0] in _LIBRARIES:
         return False
     path = os.path.realpath(path)
-    folders = (*_FOLDERS, str(shipped('tools')))
-    return not any(path.startswith(os.path.realpath(folder) + os.sep) for folder in folders) and (
-        'site-packages' not in path
-    )
+    if 'site-packages' in path or 'dist-packages' in path:
+        return False
+    return not any(path.startswith(os.path.realpath(folder) + os.sep) for folder in (*_FOLDERS, shipped('tools')))

@@ -20,7 +20,7 @@ def read_image(path: str, grey: bool = False) -> np.ndarray:
         with open(path, 'rb') as file:
             data = np.frombuffer(file.read(), np.uint8)
     except OSError as error:
-        raise UserError(f'cannot be read ({error.strerror})') from None
+        raise UserError(f'cannot be read ({error.strerror})') from error
     if not data.size:
         raise UserError('is empty')
     fallback = None
@@ -33,7 +33,7 @@ def read_image(path: str, grey: bool = False) -> np.ndarray:
     except (UnidentifiedImageError, Image.DecompressionBombError):
         pass  # OpenCV reads some formats and sizes that Pillow does not
     except Exception as error:  # whatever a decoder says of damaged data
-        raise UserError(f'is damaged ({error})') from None
+        raise UserError(f'is damaged ({error})') from error
     image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
     if image is None and fallback:
         with Image.open(path) as picture:

@@ -1,9 +1,11 @@
 """What becomes of findings: errors are refused all at once, a few tolerable faults are notes."""
 
+import time
+
 import pytest
 
 from scopevit.checks import findings
-from scopevit.checks.findings import Finding, faulty, refuse_errors
+from scopevit.checks.findings import Finding, faulty, found_in_time, refuse_errors
 from scopevit.utils.errors import UserError
 
 
@@ -23,6 +25,24 @@ def test_errors_are_refused_all_at_once_and_the_rest_is_logged(monkeypatch):
     refuse_errors(found[1:2])
     with pytest.raises(UserError, match='^train: first$'):
         refuse_errors(found[:1])
+
+
+def test_checks_after_a_failure_end_in_time_and_never_hide_it(capsys):
+    first, second = Finding('error', 'train', 'first'), Finding('warning', 'train', 'second')
+
+    def slow():
+        yield first
+        time.sleep(60)
+        yield second
+
+    assert found_in_time(slow(), seconds=0.5) == [first]
+
+    def failing():
+        yield from [first, first, Finding('note', 'train', 'third'), second]
+        raise KeyError('x')
+
+    assert found_in_time(failing()) == [first, second]
+    assert "not checked to the end: KeyError: 'x'" in capsys.readouterr().out
 
 
 def test_few_faults_that_are_passed_over_are_a_note():

@@ -1,4 +1,4 @@
-"""Training with faulty data: it goes on, or ends with one message that says what to mend."""
+"""Training with faulty data: it goes on, or ends with what is wrong with them and what to do."""
 
 import json
 
@@ -196,7 +196,7 @@ def test_missing_label_map_and_missing_folders(maps):
     (maps / 'data/custom/masks/train/1.png').unlink()
     fails_cleanly(train(SEMANTIC_FPN, maps), 'label map data/custom/masks/train/1.png does not exist')
     # From a process of the loader the message comes within a traceback, and names the file all the same.
-    (maps / 'data/custom/masks/train/1.png').write_bytes(b'not a picture')
+    (maps / 'data/custom/masks/train/1.png').write_bytes(b'not an image')
     result = train(SEMANTIC_FPN, maps, 'train_dataloader.num_workers=1')
     fails_cleanly(result, 'label map data/custom/masks/train/1.png cannot be read (UnidentifiedImageError')
     (maps / 'data/custom/images/train').rename(maps / 'data/elsewhere')

@@ -38,6 +38,7 @@ def changed(key, value):
         ('model.neck.in_chanels', 5, r"model\.neck: FPN.*argument 'in_chanels'; did you mean in_channels\?"),
         ('model.bbox_head.loss_cls.type', 'FocalLos', r"model\.bbox_head\.loss_cls\.type: no 'FocalLos'"),
         ('model.neck.in_channels', 'text', r'model\.neck: AssertionError.*fpn\.py, line \d+\)'),
+        ('model.neck.norm_cfg', 5, r'model\.neck: AssertionError: assert .*norm_cfg.*conv_module\.py, line \d+\)'),
         ('model.backbone.arch', 'huge', r'model\.backbone: .*huge'),
     ],
 )
@@ -56,6 +57,7 @@ def test_wrong_setting_of_a_model(key, value, says):
             REMOVED,
             r'train_cfg missing, which the config needs beside its train_dataloader and optim_wrapper',
         ),
+        ('model', REMOVED, 'this config has no model'),
         ('randomness', dict(sed=1), r'randomness: .*sed'),
         ('model.neck.num_outs', 'text', r'model\.neck'),
     ],
