@@ -240,7 +240,7 @@ def random_states(models: list[nn.Module]) -> list[dict]:
     kind, keys, *rest = np.random.get_state(legacy=True)
     state = dict(
         python=_as_lists(random.getstate()),
-        numpy=[kind, keys.tolist(), *rest],
+        numpy=[kind, np.asarray(keys).tolist(), *rest],
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         buffers=None,

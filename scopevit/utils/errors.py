@@ -73,4 +73,5 @@ def _is_own(path: str, names: dict) -> bool:
     path = os.path.realpath(path)
     if 'site-packages' in path or 'dist-packages' in path:
         return False
-    return not any(path.startswith(os.path.realpath(folder) + os.sep) for folder in (*_FOLDERS, shipped('tools')))
+    folders = (*_FOLDERS, str(shipped('tools')))
+    return not any(path.startswith(os.path.realpath(folder) + os.sep) for folder in folders)

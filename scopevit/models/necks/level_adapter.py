@@ -55,7 +55,7 @@ class LevelAdapter(BaseModule):
         outputs = []
         for laterals, first, stride in zip(self.laterals, self.first_stages, self.out_strides):
             size = self._size(features, stride)
-            outputs.append(sum(_resized(conv, x, size) for conv, x in zip(laterals, features[first:])))
+            outputs.append(sum(_resized(conv, x, size) for conv, x in zip(laterals.children(), features[first:])))
         return tuple(outputs) if self.neck is None else self.neck(tuple(outputs))
 
     @staticmethod

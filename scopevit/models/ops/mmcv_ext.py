@@ -76,7 +76,8 @@ def softnms(
     """
     left = torch.arange(len(boxes))
     boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    scores, kept = scores.clone(), []
+    scores = scores.clone()
+    kept: list[Tensor] = []
     while len(left):
         best = scores[left].argmax()
         index = left[best]

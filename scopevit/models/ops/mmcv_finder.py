@@ -28,4 +28,4 @@ class MmcvOperatorFinder:
 
 
 if not any(getattr(finder, '__name__', None) == MmcvOperatorFinder.__name__ for finder in sys.meta_path):
-    sys.meta_path.append(MmcvOperatorFinder)
+    sys.meta_path.append(MmcvOperatorFinder)  # type: ignore[arg-type]  # the type of a spec takes an import
