@@ -95,8 +95,8 @@ def read_checkpoint(path: str) -> dict:
         if '://' in path and isinstance(error, OSError):
             raise CheckpointError(f'checkpoint {path} cannot be fetched{reason}') from error
         raise CheckpointError(
-            f'checkpoint {path} is truncated or not a PyTorch file; use another one (after an interrupted run, an '
-            f'earlier epoch: --resume work_dir/epoch_N.pth){reason.splitlines()[0] if reason else ""}'
+            f'checkpoint {path} is truncated or not a PyTorch file; use another one'
+            f'{reason.splitlines()[0] if reason else ""}'
         ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
