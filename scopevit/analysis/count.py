@@ -62,8 +62,7 @@ def count(model: nn.Module, *inputs: object, call: Callable | None = None) -> Co
 
     A copy of the model runs, on torch's meta device, where nothing is computed; if the model does
     not run there, where the model is. The model itself stays as it is. What a model keeps from one
-    call to the next, as ScopeViT its attention bias, is counted as if it were computed anew:
-    ``train()`` has to forget it, and is called on the copy.
+    call to the next is counted as if it were computed again: ``train()``, called on the copy, has to forget it.
 
     Args:
         inputs: Tensors, or nested lists, tuples and dicts of them; only their shapes matter to most models.

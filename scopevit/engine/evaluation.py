@@ -8,7 +8,7 @@ from mmengine.evaluator import DumpResults
 
 from ..registry import METRICS
 
-# What a test sample carries besides its prediction: the data set has the truth, and of a
+# What a test sample carries besides its prediction: the data set has the ground truth, and of a
 # segmentation's scores for every class and pixel (40 MB for one of COCO's images) the labels say enough.
 _LEFT_OUT = ('seg_logits', 'gt_instances', 'ignored_instances', 'gt_sem_seg', 'gt_panoptic_seg', 'gt_fields')
 

@@ -169,7 +169,7 @@ class ScheduleOfConfig:
     """What config and command line say of learning rates and other settings of the optimizer, before a resume.
 
     MMEngine takes all of that from the checkpoint. If it differs from the config, the schedule of the config is run
-    anew, without training, up to where the training goes on.
+    again, without training, up to where the training goes on.
 
     Args:
         runner: A runner with optimizer and schedulers, which have done no step.

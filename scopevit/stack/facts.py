@@ -78,7 +78,7 @@ def cuda_of_torch() -> str | None:
 
 
 def shared_memory() -> int | None:
-    """MiB of shared memory, through which loader processes hand on batches; None if the system has no such limit."""
+    """MiB of shared memory, through which loader processes pass batches; None if the system has no such limit."""
     with contextlib.suppress(OSError):
         return shutil.disk_usage('/dev/shm').total // 2**20
     return None

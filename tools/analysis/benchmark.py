@@ -56,8 +56,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--compile',
         action='store_true',
-        help='run what torch.compile makes of the models, for each size anew; in evaluation compile the deploy form: '
-        'the ordinary one then computes anew what else it keeps between calls',
+        help='run what torch.compile makes of the models, again for each size; in evaluation compile the deploy form: '
+        'the ordinary one then computes again what else it keeps between calls',
     )
     parser.add_argument('--dynamic', action='store_true', help='with --compile: one program for all sizes')
     parser.add_argument('--deploy', action='store_true', help='the deploy form of every model that has one')
@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rounds', type=positive, default=20, help='samples of each model (default: %(default)s)')
     parser.add_argument('--budget', type=float, metavar='SECONDS', help='begin no new round after this time')
     parser.add_argument('--calls', type=positive, help='steps in a sample (default: as many as last 0.2 s)')
-    parser.add_argument('--json', metavar='FILE', help='write all measurements, anew after each round')
+    parser.add_argument('--json', metavar='FILE', help='write all measurements, again after each round')
     parser.add_argument('--table', metavar='FILE', help='write the table, in Markdown, and how it came about')
     parser.add_argument('--plot', metavar='FILE', help='draw bars of images per second, or curves over several sizes')
     return parser.parse_args()

@@ -3,13 +3,10 @@
     python tools/analysis/data_time.py configs/detection/mask-rcnn_scopevit-tiny_fpn_1x_coco.py
     python tools/analysis/data_time.py CONFIG... --workers 0 2 4 --cfg-options train_dataloader.batch_size=16
 
-The data, the loader and its settings are those of the config, and so is a training step (with the
-optimizer's update, without hooks and validation). Waiting is the time until the next batch is there;
-new epochs, at which loaders without persistent workers start anew, are part of it. The model's time is
-all the rest, the data preprocessor's included: it moves the batch to the device, normalises and pads it
-there, in this process and not in the loader's. Beside both stands what the loader alone hands on: where
-that is more than the training takes, data are no bottleneck, unless workers and model share the same
-CPUs. Nothing is written but the results.
+The data, the loader and a training step, with the optimizer's update and without hooks, are those of the config.
+Waiting is the time until the next batch is there, loaders that start again at a new epoch included; the model's time
+is all the rest, with the data preprocessor, which works in this process. Beside both stands what the loader alone
+delivers: where that is more than the training takes, data are no bottleneck, unless both share the same CPUs.
 """
 
 import argparse
@@ -21,18 +18,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
 from scopevit.analysis.reporting import markdown, number, summary
 from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.launch import build_runner, end_loaders, prepare
-from scopevit.utils.config import first_value, load_config, without_weights
+from scopevit.utils.config import add_config_options, first_value, load_config, without_weights
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, write_json
+from scopevit.utils.files import check_file, whole_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--iters', type=int, default=50, help='iterations to measure (default: %(default)s)')
     parser.add_argument('--warmup', type=int, default=10, help='iterations before them (default: %(default)s)')
     parser.add_argument('--workers', nargs='+', type=int, help="numbers of loader processes (default: the config's)")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings')
+    add_config_options(parser)
     parser.add_argument('--json', metavar='FILE', help='write all measurements')
     parser.add_argument('--table', metavar='FILE', help='write the table, in Markdown, and how it came about')
     return parser.parse_args()
@@ -74,7 +72,7 @@ def training(config: str, cfg_options: dict | None, workers: int | None, folder:
 
 def endless(runner: Runner) -> Iterator[object]:
     """Batches of one epoch after the other."""
-    # A loop that counts iterations has begun to draw; beginning anew would end an infinite sampler.
+    # A loop that counts iterations has begun to draw; beginning again would end an infinite sampler.
     begun = getattr(runner.train_loop, 'dataloader_iterator', ())
     yield from begun
     while True:
@@ -155,9 +153,8 @@ def table(rows: list[dict]) -> str:
 
 def spread(seconds: list[float]) -> str:
     """Median and quartiles in milliseconds."""
-    quartiles = summary([1e3 * value for value in seconds])
-    median, slow, fast = (number(quartiles[key], 3) for key in ('median', 'quartile1', 'quartile3'))
-    return f'{median} ({slow} to {fast})'
+    found = summary([1e3 * value for value in seconds])
+    return '{} ({} to {})'.format(*(number(found[key], 3) for key in ('median', 'quartile1', 'quartile3')))
 
 
 def data_time(args: argparse.Namespace) -> None:
@@ -174,7 +171,7 @@ def data_time(args: argparse.Namespace) -> None:
                 runner = training(config, args.cfg_options, workers, folder)
                 with failures_explained(runner, config):
                     row = measure(runner, args.iters, args.warmup)
-                rows.append(dict(config=os.path.splitext(os.path.basename(config))[0], **row))
+                rows.append(dict(config=Path(config).stem, **row))
                 end_loaders(runner)
                 del runner
                 gc.collect()
@@ -187,8 +184,8 @@ def data_time(args: argparse.Namespace) -> None:
     )
     print(text)
     if args.table:
-        with open(args.table, 'w') as file:
-            file.write(text)
+        with whole_file(args.table) as temporary:
+            Path(temporary).write_text(text)
     if args.json:
         write_json(args.json, dict(command=command, machine=machine, results=rows))
 

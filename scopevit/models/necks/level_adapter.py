@@ -12,7 +12,7 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class LevelAdapter(BaseModule):
-    """Hand on maps of the channels and strides that a neck or head was made for.
+    """Output maps of the channels and strides that a neck or head was made for.
 
     ScopeViT's maps have strides 4, 8, 16 and 32. Where something cannot take them (a shared
     head with fixed channels, a heatmap head on one map of stride 4, four maps of stride 16 as
@@ -21,8 +21,8 @@ class LevelAdapter(BaseModule):
 
     Args:
         in_channels: Channels of the pyramid, whose strides are 4, 8, 16, ...
-        out_channels: Channels of each map to hand on.
-        out_strides: Stride of each map to hand on.
+        out_channels: Channels of each output map.
+        out_strides: Stride of each output map.
         first_stages: For each of these the first stage that goes into it.
         neck: Config of a neck that takes these maps; its output is then ours.
     """

@@ -1,0 +1,19 @@
+"""What importing the package brings along."""
+
+import subprocess
+import sys
+
+from helpers import ROOT
+
+SCRIPT = """
+import sys, scopevit
+late = ('mmengine.evaluator', 'mmengine.runner', 'mmengine.hooks', 'scopevit.engine')
+others = ('mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'mmpose', 'cv2', 'pycocotools', 'matplotlib', 'triton')
+print([name for name in sys.modules if name in late or name.split('.')[0] in others])
+"""
+
+
+def test_importing_the_package_loads_neither_evaluators_nor_toolboxes():
+    command = [sys.executable, '-c', SCRIPT]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == '[]'
