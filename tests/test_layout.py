@@ -17,3 +17,9 @@ def test_importing_the_package_loads_neither_evaluators_nor_toolboxes():
     command = [sys.executable, '-c', SCRIPT]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == '[]'
+
+
+def test_files_can_be_read_at_a_sitting():
+    for folder, most in (('scopevit', 400), ('tools', 200)):
+        for path in (ROOT / folder).rglob('*.py'):
+            assert len(path.read_text().splitlines()) <= most, path

@@ -1,6 +1,5 @@
 """Models from configs, from timm and from Python files, all as plain networks that take a batch of images."""
 
-import argparse
 import difflib
 import importlib.util
 import inspect
@@ -9,11 +8,10 @@ import re
 import sys
 from dataclasses import dataclass, field
 
-from mmengine.config import DictAction
 from torch import nn
 
 from ..apis.model import Network, Size, build_model, image_size, runnable
-from ..utils.config import load_config
+from ..utils.config import load_config, parse_pairs
 from ..utils.errors import UserError, one_line
 
 
@@ -66,12 +64,7 @@ def parse_options(text: str) -> dict[str, object]:
     for pair in pairs:
         if not re.fullmatch(r'[^=]+=.+', pair) or pair.endswith(':deploy'):
             raise UserError(f'option {pair!r} is not of the form KEY=VALUE; SIZE and :deploy stand before the "?"')
-    parsed = argparse.Namespace()
-    try:
-        DictAction([], 'options')(None, parsed, pairs)
-    except Exception as error:  # of brackets that do not close
-        raise UserError(f'the values of {text!r} cannot be read: {error}') from None
-    return parsed.options
+    return parse_pairs(pairs)
 
 
 def parse_size(text: str) -> Size:

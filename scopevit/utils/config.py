@@ -1,13 +1,14 @@
 """Configs of the toolboxes and of this package: loading them, overriding their settings, walking through them."""
 
 import argparse
+import ast
 import copy
 import difflib
 import importlib.util
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,55 @@ _KINDS = dict.fromkeys(_DICTS.split(), (dict,)) | {
 }
 
 
+class ConfigOptions(DictAction):
+    """MMEngine's DictAction, which deletes all spaces and splits at all commas, with values that may have both.
+
+    Spaces stay; ``KEY="'a, b'"`` is one text, ``KEY="['a, b', 'c']"`` a list of two.
+    """
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *rest: Any) -> None:
+        """Add the pairs to those that were given before."""
+        wrong = next((pair for pair in values if '=' not in pair), None)
+        if wrong is not None:
+            parser.error(f'argument {self.option_strings[0]}: {wrong!r} is not of the form KEY=VALUE')
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **parse_pairs(values)})
+
+
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings of a config by key, of texts ``KEY=VALUE``.
+
+    Raises:
+        UserError: If a value has brackets that do not close.
+    """
+    try:
+        return {key: _parse_value(value) for key, _, value in (pair.partition('=') for pair in pairs)}
+    except AssertionError as error:
+        raise UserError(f'the values of {" ".join(pairs)!r} cannot be read: {error}') from None
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        value = None
+    if isinstance(value, tuple) and not text.strip().startswith('('):
+        return list(value)
+    if isinstance(value, (str, list, tuple, dict)):
+        return value
+    if set(text) & set(',[]()'):
+        return DictAction._parse_iterable(text)
+    return DictAction._parse_int_float_bool(text)
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, which every tool that takes a config has."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
-        help='override settings of the config, for example train_dataloader.batch_size=64 or model.backbone.arch=small',
+        help='override settings of the config, for example train_dataloader.batch_size=64 or model.backbone.arch=small '
+        '(texts with commas: "KEY=\'a, b\'")',
     )
 
 

@@ -101,7 +101,9 @@ def test_options_override_a_config():
     assert network.model.backbone.stages[0].with_cp
     assert network.model.head.num_classes == 7
     assert size == (256, 256)
-    with pytest.raises(UserError, match='ScopeViT has no option .with_cq.; its options are .*with_cp'):
+    with pytest.raises(
+        UserError, match='model.backbone: .* unexpected keyword argument .with_cq.; did you mean with_cp'
+    ):
         load_network(str(ROOT / config), {'model.backbone.with_cq': True})
 
 

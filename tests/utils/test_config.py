@@ -1,5 +1,7 @@
 """Configs of every kind load by name; what is wrong with a name or an override is told."""
 
+import argparse
+
 import pytest
 
 from helpers import CONFIGS
@@ -94,3 +96,37 @@ def test_base_that_there_is_not_is_named(tmp_path):
     path.write_text("_base_ = './nowhere.py'\n")
     with pytest.raises(UserError, match=r'own\.py cannot be loaded: .*nowhere\.py'):
         config.load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('3', 3),
+        ('1e-4', 1e-4),
+        ('true', True),
+        ('None', None),
+        ('small', 'small'),
+        ('1,2', [1, 2]),
+        ('a,b', ['a', 'b']),
+        ('(1,2)', (1, 2)),
+        ('[(1, 2), a]', [(1, 2), 'a']),
+        ('/data/my photos', '/data/my photos'),
+        ("'/data/a, b'", '/data/a, b'),
+        ("['a b', 'c,d']", ['a b', 'c,d']),
+        ("{'type': 'SGD', 'lr': 0.1}", {'type': 'SGD', 'lr': 0.1}),
+    ],
+)
+def test_values_of_overrides(text, value):
+    parser = argparse.ArgumentParser()
+    config.add_config_options(parser)
+    options = parser.parse_args(['--cfg-options', f'a.b={text}', 'c=1']).cfg_options
+    assert options == {'a.b': value, 'c': 1}
+    assert type(options['a.b']) is type(value)
+
+
+def test_overrides_that_are_none(capsys):
+    parser = argparse.ArgumentParser()
+    config.add_config_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'batch_size', '4'])
+    assert "'batch_size' is not of the form KEY=VALUE" in capsys.readouterr().err
