@@ -27,6 +27,7 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
+import cv2
 from mmengine.config import Config
 from scopevit.datasets.scenes import write_ade20k, write_coco, write_imagenet
 
@@ -239,6 +240,7 @@ def main() -> None:
     import mmseg.apis  # noqa: F401
 
     with user_errors():
+        cv2.setNumThreads(0)  # children would wait for threads that they do not have
         gc.freeze()  # children need not look through all that was imported
         folder = Path(args.folder).resolve()
         for name, write in DATA.items():

@@ -25,6 +25,7 @@ _KEYS = {
     'build_test_loop': 'test_cfg',
     'build_optim_wrapper': 'optim_wrapper',
     'build_param_scheduler': 'param_scheduler',
+    '_check_scheduler_cfg': 'param_scheduler',
     'build_visualizer': 'visualizer',
     'build_log_processor': 'log_processor',
     'build_logger': 'log_level',

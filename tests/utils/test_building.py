@@ -57,6 +57,7 @@ def test_wrong_setting_of_a_model(key, value, says):
             REMOVED,
             r'train_cfg missing, which the config needs beside its train_dataloader and optim_wrapper',
         ),
+        ('param_scheduler', [dict(end=5)], r'param_scheduler: .*type'),
         ('model', REMOVED, 'this config has no model'),
         ('randomness', dict(sed=1), r'randomness: .*sed'),
         ('model.neck.num_outs', 'text', r'model\.neck'),
