@@ -77,13 +77,16 @@ def _subclasses(kind):
 
 
 def load_tool(name):
-    """A Python tool as a module."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / 'tools' / name)
+    """A Python tool as a module; what lies beside it can be imported, as when it is started."""
+    path = ROOT / 'tools' / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
     finally:
+        sys.path.remove(str(path.parent))
         del sys.modules[spec.name]
     return module
 

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/usage.sh
 show_help "$@"
+[ $# -eq 0 ] || refuse "it takes no arguments, but got '$1'"
 source tools/env.sh
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

@@ -29,12 +29,14 @@ from pathlib import Path
 
 import cv2
 from mmengine.config import Config
-from scopevit.datasets.scenes import write_ade20k, write_coco, write_imagenet
-
-from scopevit.utils.arguments import positive
-from scopevit.utils.errors import UserError, user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # for the generator of scenes
+
+from projects.scenes.generator import write_ade20k, write_coco, write_imagenet  # noqa: E402
+from scopevit.utils.arguments import positive  # noqa: E402
+from scopevit.utils.errors import UserError, user_errors  # noqa: E402
+
 DATA = {'imagenet': write_imagenet, 'coco': write_coco, 'ade/ADEChallengeData2016': write_ade20k}
 KINDS = ('removed', 'type', 'range')
 # What a training does not look at, and what it would do on the user's behalf.
@@ -53,9 +55,8 @@ ENDS = {
 
 
 def configs() -> dict[str, Path]:
-    """The configs for synthetic scenes, wherever in the repository they stand, by name."""
-    found = sorted(path for folder in ('configs', 'projects') for path in (ROOT / folder).rglob('*_scenes*.py'))
-    return {path.stem: path for path in found if 'configs' in path.parts}
+    """The configs for synthetic scenes, by name."""
+    return {path.stem: path for path in sorted((ROOT / 'projects' / 'scenes' / 'configs').glob('*_scenes*.py'))}
 
 
 def shortened(path: Path) -> dict:

@@ -132,7 +132,7 @@ def _data(loader: object) -> str:
 
 def _weights(runner: Runner) -> str:
     cfg = runner.cfg
-    if cfg.get('resume'):
+    if cfg.get('resume') and cfg.get('load_from'):
         return f'go on from {cfg.load_from}'
     pretrained = [hook.checkpoint for hook in runner.hooks if isinstance(hook, PretrainedBackboneHook)]
     if pretrained:

@@ -101,9 +101,7 @@ def test_options_override_a_config():
     assert network.model.backbone.stages[0].with_cp
     assert network.model.head.num_classes == 7
     assert size == (256, 256)
-    with pytest.raises(
-        UserError, match='model.backbone: .* argument .with_cq.; did you mean with_cp'
-    ):
+    with pytest.raises(UserError, match='model.backbone: .* argument .with_cq.; did you mean with_cp'):
         load_network(str(ROOT / config), {'model.backbone.with_cq': True})
 
 

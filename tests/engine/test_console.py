@@ -50,7 +50,7 @@ def test_schedule_by_epochs_with_a_scaled_rate():
         (dict(), 'initialised as the config says'),
         (dict(load_from='a.pth'), 'of a.pth'),
         (dict(resume=True, load_from='a.pth'), 'go on from a.pth'),
-        (dict(resume=True), 'go on from the beginning'),
+        (dict(resume=True), 'initialised as the config says'),
     ],
 )
 def test_weights(cfg, says):
@@ -62,7 +62,7 @@ def record(text, level=logging.INFO, path='/site-packages/mmengine/runner/runner
 
 
 def test_before_the_first_iteration_only_this_package_and_warnings_are_shown():
-    screen = console._UntilTheFirstIteration()
+    screen = console.UntilTheFirstIteration()
     assert not screen.filter(record('Hooks will be executed in the following order'))
     assert screen.filter(record('Backbone from a.pth: 472 matched', path=console.__file__))
     assert screen.filter(record('the learning rate is odd', logging.WARNING))

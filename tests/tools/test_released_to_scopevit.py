@@ -1,24 +1,19 @@
 """Golden values of the paper's released code, through the converter, and what it refuses."""
 
 import argparse
-import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers import load_tool, tool_here
 from reference.weights import formula_image, formula_weight
 from scopevit.models import ScopeViT
 from scopevit.utils.checkpoint import load_backbone
 
 DATA = Path(__file__).parents[1] / 'data'
-TOOL = Path(__file__).parents[2] / 'tools' / 'converters' / 'released_to_scopevit.py'
-spec = importlib.util.spec_from_file_location('released_to_scopevit', TOOL)
-converter = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(converter)
+converter = load_tool('converters/released_to_scopevit.py')
 
 
 def released_weights(arch, num_classes=10):
@@ -29,7 +24,7 @@ def released_weights(arch, num_classes=10):
 
 
 def run(*words):
-    return subprocess.run([sys.executable, str(TOOL), *map(str, words)], capture_output=True, text=True)
+    return tool_here('converters/released_to_scopevit.py', *words)
 
 
 def test_released_names():
