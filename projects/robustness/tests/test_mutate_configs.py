@@ -5,6 +5,7 @@ import random
 import pytest
 
 from projects.robustness.mutate_configs import ROOT, classify, configs, keys, mutate
+from scopevit.utils.config import load_config
 
 SETTINGS = dict(model=dict(type='A', sizes=[1, 2], neck=dict(channels=4, kind=None)), test_cfg=dict(a=1))
 
@@ -34,7 +35,8 @@ def test_keys_of_all_depths():
 
 def test_configs_are_of_four_tasks():
     assert len(configs()) == 6
-    assert {path.parent.name for path in configs().values()} >= {'classification', 'detection', 'segmentation', 'pose'}
+    scopes = {load_config(str(path)).default_scope for path in configs().values()}
+    assert scopes == {'mmpretrain', 'mmdet', 'mmseg', 'mmpose'}
 
 
 @pytest.mark.parametrize(
