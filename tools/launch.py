@@ -4,6 +4,7 @@ It ends with the status of the process that failed first, and after a signal wit
 """
 
 import logging
+import os
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -14,6 +15,7 @@ from torch.distributed.run import main
 def run() -> int:
     """Start the processes and wait for them; returns the exit status."""
     logging.disable(logging.ERROR)
+    os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
     try:
         main(sys.argv[1:])
     except SignalException as end:
