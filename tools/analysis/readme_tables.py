@@ -62,7 +62,7 @@ def root_table() -> str:
             continue
         parameters = [f'{metadata[key] / 1e6:.2f}' for key in ('Parameters', 'Backbone Parameters')]
         name = f'[{model.replace("scopevit", "ScopeViT")}]({entry["Config"]})'
-        rows.append([name, *parameters, *size_and_macs(metadata), result(entry)])
+        rows.append([name, *parameters, *size_and_macs(metadata), result(entry).removeprefix('Top 1 Accuracy ') or '-'])
     return table('Model, Parameters (M), Backbone alone (M), Image, MACs (G), ImageNet-1K (%)', rows)
 
 

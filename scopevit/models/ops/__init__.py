@@ -1,4 +1,4 @@
-"""How operators are computed where the packages installed bring none of their own."""
+"""How what the layers say is computed fast, and mmcv's operators where mmcv was installed without them."""
 
 from ...utils.errors import UserError
 from . import mmcv_finder
