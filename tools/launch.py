@@ -15,6 +15,7 @@ from torch.distributed.run import main
 def run() -> int:
     """Start the processes and wait for them; returns the exit status."""
     logging.disable(logging.ERROR)
+    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '120')  # seconds to save in, where torch knows of it
     os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
     try:
         main(sys.argv[1:])

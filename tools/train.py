@@ -67,7 +67,8 @@ def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.randomness = randomness
     if args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        if args.resume != 'auto':
+            cfg.load_from = args.resume
     if args.pretrained is not None:
         read_checkpoint(args.pretrained)  # a wrong path ends here, not after the data has loaded
         cfg.custom_hooks = list(cfg.get('custom_hooks') or [])
@@ -92,7 +93,7 @@ def train(args: argparse.Namespace) -> None:
         cfg = load_and_swap(args.config, args.swap_backbone, args.cfg_options)
     merge_arguments(cfg, args)
     prepare(cfg, args)
-    settle_resume(cfg)
+    settle_resume(cfg, automatic=args.resume == 'auto')
     claim_work_dir(cfg)
     runner = build_runner(cfg)
     check_start(cfg, runner)

@@ -107,7 +107,7 @@ def disturb(training: Training, trial: dict, seconds: float) -> None:
     if trial['kind'] == 'kill saving':
         epoch = draw.randrange(2, 9)
         training.wait_until(lambda: (training.folder / f'epoch_{epoch}.pth').exists())
-        training.wait_until(lambda: list(training.folder.glob('.*.pth')))
+        training.wait_until(lambda: list(training.folder.glob('.unfinished_*.pth')))
         time.sleep(draw.uniform(0, 0.02))
         training.kill()
         return

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from ..utils.wrappers import unwrap
 
 CONVENTION = (
     'multiply-accumulates of convolutions, linear layers and matrix products, those of attention included, fused or '
@@ -71,7 +72,7 @@ def count(model: nn.Module, *inputs: object, call: Callable | None = None) -> Co
     Raises:
         Exception: Whatever the model raises for these inputs.
     """
-    model = model.get_submodule('module') if is_model_wrapper(model) else model
+    model = unwrap(model)
     call = call or (lambda model, *inputs: model(*inputs))
     try:
         on_meta = tree_map_only(Tensor, partial(torch.empty_like, device='meta'), inputs)

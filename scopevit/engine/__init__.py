@@ -1,7 +1,8 @@
 from .evaluation import DumpPredictions
-from .hooks import CheckpointHook, PretrainedBackboneHook, SyncBuffersHook
+from .hooks import PretrainedBackboneHook, SyncBuffersHook
 from .loading import PlacedBatchSampler
 from .optim import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
+from .saving import CheckpointHook
 
 __all__ = [
     'CPUAmpOptimWrapper',

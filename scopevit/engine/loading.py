@@ -8,7 +8,6 @@ the seed, the process, the epoch and the item's place in it.
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from torch.utils.data import BatchSampler, Dataset, Sampler, get_worker_info
 
 from ..registry import DATA_SAMPLERS
+from .states import random_state_kept
 
 
 class Place(int):
@@ -55,6 +55,7 @@ class PlacedBatchSampler(Sampler):
 
     Attributes:
         first: Batches that the next iteration leaves out.
+        left_out: Those that the first iteration left or leaves out.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class PlacedBatchSampler(Sampler):
         self.first = done['iter'] - done.get('epoch', 0) * len(self)
         if 'epoch' in done and (done['epoch_length'] != len(self) or not 0 <= self.first < len(self)):
             self.first = 0  # other data, or another batch: the epoch begins again
+        self.left_out = self.first
 
     @property
     def epoch(self) -> int:
@@ -83,18 +85,19 @@ class PlacedBatchSampler(Sampler):
         return getattr(self.sampler, 'epoch', 0)
 
     def __iter__(self) -> Iterator[list[Place]]:
-        batches = iter(self.inner)
-        number = left_out = 0
-        first, self.first = self.first, 0
-        while left_out < first:
+        batches, number = iter(self.inner), 0
+        while self.first:
             batch = next(batches, None)
-            if batch is None:
-                if not number:  # there are no data at all
-                    return
-                self.sampler.set_epoch(self.epoch + 1)  # type: ignore[attr-defined]
+            if batch is not None:
+                self.first, number = self.first - 1, number + len(batch)
+            elif number:  # all have been left out, and the next epoch begins
+                getattr(self.sampler, 'set_epoch', lambda epoch: None)(self.epoch + 1)
                 batches, number = iter(self.inner), 0
-            else:
-                left_out, number = left_out + 1, number + len(batch)
+            else:  # there are no data
+                self.first = 0
+        return self._placed(batches, number)
+
+    def _placed(self, batches: Iterator, number: int) -> Iterator[list[Place]]:
         for batch in batches:
             yield [Place.of(index, self.epoch, number + i) for i, index in enumerate(batch)]
             number += len(batch)
@@ -117,31 +120,18 @@ class PlacedItems:
         self.seed = seed
         self.rank = rank
 
-    def __call__(self, places: Sequence[Place]) -> list:
+    def __call__(self, places: Sequence[int]) -> list:
         if get_worker_info() is not None:
             return [self._read(place) for place in places]
         with random_state_kept():  # in the training's own process
             return [self._read(place) for place in places]
 
-    def _read(self, place: Place) -> object:
+    def _read(self, place: int) -> object:
+        if not isinstance(place, Place):  # of another sampler
+            return self.dataset[place]
         key = f'{self.seed} {self.rank} {place.epoch} {place.number}'.encode()
         digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
         random.seed(digest)
         np.random.seed(digest % 2**32)
         torch.default_generator.manual_seed(digest % 2**63)
         return self.dataset[int(place)]
-
-
-@contextmanager
-def random_state_kept(gpu: bool = False) -> Iterator[None]:
-    """Leave the random states of Python, NumPy and torch as they were, that of the GPU only if asked for."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_gpu = torch.cuda.get_rng_state() if gpu and torch.cuda.is_available() else None
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if on_gpu is not None:
-            torch.cuda.set_rng_state(on_gpu)

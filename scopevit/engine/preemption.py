@@ -5,19 +5,23 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import distributed
 
-from .hooks import INTERRUPTED, CheckpointHook
+from .loading import PlacedBatchSampler
+from .saving import INTERRUPTED, CheckpointHook
 
 SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name))
 """What asks a training to stop; Slurm is told by ``--signal=USR1@60`` to send SIGUSR1 a minute before the end."""
+A_MOMENT = 3
+"""Seconds in which further signals are taken for the first."""
 PATIENCE = 45
 """Seconds in which a training whose launcher is gone has to have ended."""
 _PR_SET_PDEATHSIG = 1  # of sys/prctl.h
@@ -28,12 +32,16 @@ class Stopped(SystemExit):
 
 
 class StopHook(Hook):
-    """Save and end after the iteration in which a process is sent one of ``SIGNALS``; a second one ends it at once."""
+    """Save and end after the iteration in which a process is sent one of ``SIGNALS``.
+
+    A second one ends it at once, if it comes later: schedulers and launchers often send several within a moment.
+    """
 
     priority = 'LOWEST'  # after checkpoints that are due anyway
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.since = 0.0
         self.group: Any = None
         self.parent = os.getppid()
         self._before: dict[int, Any] = {}
@@ -45,7 +53,7 @@ class StopHook(Hook):
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
-    def after_train(self, runner: Runner) -> None:
+    def stop_listening(self) -> None:
         """Leave the signals to whoever had them before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -53,22 +61,28 @@ class StopHook(Hook):
 
     def _note(self, number: int, frame: object) -> None:
         if self.signal is not None:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.signal = number
+            if time.monotonic() > self.since + A_MOMENT:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        self.signal, self.since = number, time.monotonic()
         if os.getppid() != self.parent and hasattr(signal, 'alarm'):
             signal.alarm(PATIENCE)  # ends the process, should others be gone for which it waits
 
     def after_train_iter(self, runner: Runner, batch_idx: int, *args: object, **options: object) -> None:
         """Stop here if any process has been told to, unless gradients are being accumulated."""
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        ends_epoch = getattr(runner, 'counts_epochs', False) and batch_idx + 1 == len(runner.train_dataloader)
-        if (runner.iter + 1) % accumulated == 0 and not ends_epoch and self._is_told():
+        # In the middle of an epoch only where a loop can go on there.
+        can_go_on = isinstance(runner.train_loop, IterBasedTrainLoop) or (
+            isinstance(runner.train_dataloader.batch_sampler, PlacedBatchSampler)
+            and batch_idx + 1 < len(runner.train_dataloader)
+        )
+        if (runner.iter + 1) % accumulated == 0 and can_go_on and self._is_told():
             self._stop(runner, runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Stop between epochs."""
-        if getattr(runner, 'counts_epochs', False) and self._is_told():
+        if not isinstance(runner.train_loop, IterBasedTrainLoop) and self._is_told():
             self._stop(runner, runner.epoch + 1, runner.iter)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, *args: object, **options: object) -> None:
@@ -77,7 +91,7 @@ class StopHook(Hook):
         common = len(loader.dataset) // get_world_size() // (loader.batch_size or 1)
         if batch_idx < common and self._is_told():
             for hook in runner.hooks:
-                if isinstance(hook, EMAHook) and hook._ema_started(runner):
+                if isinstance(hook, EMAHook):
                     hook._swap_ema_parameters()  # the model has the averaged weights meanwhile
             self._stop(runner, runner.epoch, runner.iter)
 

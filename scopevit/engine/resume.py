@@ -1,33 +1,29 @@
-"""Going on with a run: finding its newest whole checkpoint, and all that has to be as it was."""
+"""Going on with a run: its newest whole checkpoint, and settings that have changed since."""
 
 import copy
 import glob
 import logging
 import os
-import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
 from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_world_size
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
-from torch import nn
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ..utils.checkpoint import CheckpointError, read_checkpoint, to_plain
 from ..utils.errors import UserError
-from ..utils.wrappers import unwrap
+from .console import is_first_process
+from .states import are_states
 
 LARGEST = 2**31
 """Epochs and iterations beyond this are taken for damage."""
-OF_A_START = ('load_from', 'resume', 'work_dir', 'launcher', 'log_level', 'env_cfg', 'experiment_name')
-"""Settings that belong to a start, not to the run."""
-PROGRESS = ('last_step', '_global_step', '_last_value', 'verbose')
-"""What of a scheduler's state is no setting."""
+OF_A_START = ('load_from', 'resume', 'work_dir', 'launcher', 'log_level', 'env_cfg', 'experiment_name', 'randomness')
+"""Settings that belong to a start, not to the run; its seed is that of the checkpoint."""
+OF_SCHEDULE = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr')
 FORMS = ('fused', 'foreach', 'capturable', 'differentiable')
 """How an optimizer computes, without a difference in what."""
 MOST_NAMED = 8
@@ -38,8 +34,8 @@ class Found:
     """What :func:`find_checkpoint` found in a work dir.
 
     Attributes:
-        path: The newest checkpoint that a training can go on from; None: there is none.
-        passed_over: Newer ones, with the reason for each.
+        path: The checkpoint that a training can go on from; None: there is none.
+        passed_over: Others that are not whole, with the reason for each.
     """
 
     path: str | None = None
@@ -47,7 +43,7 @@ class Found:
 
 
 def find_checkpoint(work_dir: str) -> Found:
-    """The newest whole checkpoint of a run.
+    """The last whole checkpoint of a run.
 
     It is the one that ``last_checkpoint`` names, wherever the folder has been moved since, or, if that file is
     missing or empty or the checkpoint is not whole, the newest other one.
@@ -64,26 +60,6 @@ def find_checkpoint(work_dir: str) -> Found:
     return found
 
 
-def settle_resume(cfg: Config) -> None:
-    """Name in ``load_from`` the checkpoint that a run with ``resume`` goes on from; without any it begins.
-
-    Raises:
-        UserError: If there are checkpoints, but none that a training can go on from.
-    """
-    if not cfg.get('resume') or cfg.get('load_from'):
-        return
-    found = find_checkpoint(cfg.work_dir)
-    for _, reason in found.passed_over:
-        print_log(f'Passed over: {reason}', logger='current', level=logging.WARNING)
-    if found.path is None and found.passed_over:
-        raise UserError(
-            f'--resume: no training can go on from any checkpoint in {cfg.work_dir} (see above); start a new one in '
-            'another --work-dir'
-        )
-    cfg.load_from = found.path
-    cfg.resume = found.path is not None
-
-
 def _candidates(work_dir: str) -> Iterator[str]:
     saved = glob.glob(os.path.join(glob.escape(work_dir), '*.pth'))
     saved.sort(key=os.path.getmtime, reverse=True)
@@ -93,11 +69,53 @@ def _candidates(work_dir: str) -> Iterator[str]:
     except (OSError, UnicodeDecodeError):
         named = ''
     for path in (named, os.path.join(work_dir, os.path.basename(named))):
-        if named and os.path.isfile(path):
+        if '://' in path or (named and os.path.isfile(path)):
             yield path
-            saved = [other for other in saved if not os.path.samefile(other, path)]
+            saved = [other for other in saved if '://' in path or not os.path.samefile(other, path)]
             break
     yield from saved
+
+
+def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
+    """Settle what a run with ``resume`` goes on from: the checkpoint, in ``load_from``, and its seed.
+
+    Args:
+        cfg: Config of the run. Without any checkpoint it begins, from its own ``load_from`` if it has one.
+        automatic: Whether to look for the checkpoint in the work dir whatever ``load_from`` is.
+
+    Returns:
+        The checkpoint, which has been read.
+
+    Raises:
+        UserError: If there are checkpoints, but none that a training can go on from.
+    """
+    if not cfg.get('resume'):
+        return None
+    if automatic or not cfg.get('load_from'):
+        found = find_checkpoint(cfg.work_dir)
+        for _, reason in found.passed_over:
+            _warn(f'Passed over: {reason}')
+        if found.path is None and found.passed_over:
+            raise UserError(
+                f'--resume: no training can go on from any checkpoint in {cfg.work_dir} (see above); start a new one '
+                'in another --work-dir'
+            )
+        cfg.resume = found.path is not None
+        if found.path is None:
+            return None
+        cfg.load_from = found.path
+    checkpoint = read_resumable(cfg.load_from)
+    seed, randomness = checkpoint['meta'].get('seed'), dict(cfg.get('randomness') or {})
+    if isinstance(seed, int):
+        if randomness.get('seed') not in (None, seed):
+            _warn(f'The seed stays {seed}, that of the run, not {randomness["seed"]}')
+        cfg.randomness = {**randomness, 'seed': seed}
+    return checkpoint
+
+
+def _warn(text: str) -> None:
+    if is_first_process():
+        print_log(text, logger='current', level=logging.WARNING)
 
 
 def read_resumable(path: str) -> dict:
@@ -118,6 +136,12 @@ def read_resumable(path: str) -> dict:
         if type(meta.get(key)) is not int or not 0 <= meta[key] < LARGEST:
             raise CheckpointError(f'checkpoint {path} is damaged: its {key} is {meta.get(key)!r}')
     meta.pop('config', None)
+    # Of files that others wrote, or earlier versions.
+    run = meta.get('run')
+    if not (isinstance(run, dict) and {'processes', 'epoch_length', 'settings'} <= set(run)):
+        meta.pop('run', None)
+    if not are_states(checkpoint.get('random_states')):
+        checkpoint.pop('random_states', None)
     return checkpoint
 
 
@@ -130,14 +154,15 @@ def describe_run(runner: Runner) -> dict:
     )
 
 
-def adapt_position(runner: Runner, meta: dict) -> None:
-    """Say what has changed since a checkpoint, and count in epochs of the present length."""
-    before = meta.get('run')
-    if not isinstance(before, dict):
+def adapt_position(runner: Runner, checkpoint: dict) -> None:
+    """Say why a run may not go on as it would have, and count in epochs of the present length."""
+    before, now = checkpoint['meta'].get('run'), describe_run(runner)
+    if before is None or 'random_states' not in checkpoint:
+        runner.logger.warning('The checkpoint says nothing of random states: the training goes on with others')
+    if before is None:
         return
-    now = describe_run(runner)
     length = now['epoch_length']
-    if before['epoch_length'] != length and getattr(runner, 'counts_epochs', False):
+    if before['epoch_length'] != length and not isinstance(runner.train_loop, IterBasedTrainLoop):
         runner.train_loop._iter = runner.epoch * length
         runner.logger.warning(
             f'An epoch has {length} iterations, at the checkpoint it had {before["epoch_length"]}: the training goes '
@@ -168,8 +193,8 @@ def changed_settings(before: object, now: object, key: str = '') -> Iterator[str
 class ScheduleOfConfig:
     """What config and command line say of learning rates and other settings of the optimizer, before a resume.
 
-    MMEngine takes all of that from the checkpoint. If it differs from the config, the schedule of the config is run
-    again, without training, up to where the training goes on.
+    MMEngine takes all of that from the checkpoint. If the config is another now, its schedule is run, without
+    training, up to where the training goes on.
 
     Args:
         runner: A runner with optimizer and schedulers, which have done no step.
@@ -177,42 +202,41 @@ class ScheduleOfConfig:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.is_known = isinstance(runner.optim_wrapper, OptimWrapper) and isinstance(runner.param_schedulers, list)
-        if self.is_known:
+        self.is_single = isinstance(runner.optim_wrapper, OptimWrapper) and not isinstance(
+            runner.param_schedulers, dict
+        )
+        if self.is_single:
             self.groups = [_settings(group) for group in runner.optim_wrapper.param_groups]
-            self.schedulers = [dict(scheduler.state_dict()) for scheduler in runner.param_schedulers]
+            self.schedulers = [dict(scheduler.state_dict()) for scheduler in runner.param_schedulers or ()]
 
-    def take_effect(self) -> None:
-        """Bring the config's settings back if those of the checkpoint, which has been loaded, are others."""
-        if not self.is_known or not self._has_changed():
+    def take_effect(self, meta: dict) -> None:
+        """Bring the config's settings back if they are not those that the checkpoint was saved under."""
+        runner, before = self.runner, meta.get('run')
+        if before is None or not self._has_changed(before):
             return
-        runner = self.runner
+        schedulers = runner.param_schedulers or []
+        if not self.is_single or any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
+            runner.logger.warning('The schedule stays that of the checkpoint: this kind cannot be changed in a resume')
+            return
         for group, settings in zip(runner.optim_wrapper.param_groups, self.groups):
             group.update(settings)
-        for scheduler, state in zip(runner.param_schedulers, self.schedulers):
+        for scheduler, state in zip(schedulers, self.schedulers):
             scheduler.load_state_dict(state)
-        length = len(runner.train_dataloader)
-        counts_epochs = runner.train_loop.max_epochs > 1 or runner.epoch > 0
+        length, by_epoch = len(runner.train_dataloader), not isinstance(runner.train_loop, IterBasedTrainLoop)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that no optimizer does its steps in between
             for done in range(1, runner.iter + 1):
-                _step(runner.param_schedulers, by_epoch=False)
-                if counts_epochs and done % length == 0:
-                    _step(runner.param_schedulers, by_epoch=True)
-        rate = runner.optim_wrapper.get_lr()
-        first = next(iter(rate.values()))[0]
-        runner.logger.warning(f'The schedule is that of the config, not of the checkpoint; learning rate {first:.3g}')
+                _step(schedulers, by_epoch=False)
+                if by_epoch and done % length == 0:
+                    _step(schedulers, by_epoch=True)
+        rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
+        runner.logger.warning(f'The schedule is that of the config, not of the checkpoint; learning rate {rate:.3g}')
 
-    def _has_changed(self) -> bool:
-        scheduled = {scheduler.param_name for scheduler in self.runner.param_schedulers}
-        for group, settings in zip(self.runner.optim_wrapper.param_groups, self.groups):
-            if any(group.get(key) != value for key, value in settings.items() if key not in scheduled):
-                return True
-        for scheduler, state in zip(self.runner.param_schedulers, self.schedulers):
-            now = scheduler.state_dict()
-            if any(now.get(key) != value for key, value in state.items() if key not in PROGRESS):
-                return True
-        return False
+    def _has_changed(self, before: dict) -> bool:
+        now = describe_run(self.runner)
+        return any(before[key] != now[key] for key in ('processes', 'epoch_length')) or any(
+            before['settings'].get(key) != now['settings'].get(key) for key in OF_SCHEDULE
+        )
 
 
 def _settings(group: dict) -> dict:
@@ -223,52 +247,3 @@ def _step(schedulers: list, by_epoch: bool) -> None:
     for scheduler in schedulers:
         if scheduler.by_epoch == by_epoch:
             scheduler.step()
-
-
-def random_states(models: list[nn.Module]) -> list[dict]:
-    """Of each process what a run needs, besides what MMEngine saves, to go on as if it had never stopped.
-
-    That are the random states and, of several processes, the buffers, since the statistics of batch norms differ.
-    All processes have to call it.
-
-    Args:
-        models: The model that is trained, and the averages of it.
-
-    Returns:
-        One dict for each process, of tensors and plain data.
-    """
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    state = dict(
-        python=_as_lists(random.getstate()),
-        numpy=[kind, np.asarray(keys).tolist(), *rest],
-        torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        buffers=None,
-    )
-    if get_world_size() > 1:
-        state['buffers'] = [{name: buffer.cpu() for name, buffer in unwrap(model).named_buffers()} for model in models]
-    return all_gather_object(state)
-
-
-def restore_states(state: dict, models: list[nn.Module]) -> None:
-    """Set the random states and, if they were saved, the buffers of this process as they were.
-
-    Args:
-        state: One of those that :func:`random_states` returned.
-        models: As for that function.
-    """
-    version, keys, gauss = state['python']
-    random.setstate((version, tuple(keys), gauss))
-    np.random.set_state(tuple(state['numpy']))
-    torch.set_rng_state(state['torch'].cpu())
-    if state['cuda'] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'].cpu())
-    with torch.no_grad():
-        for model, saved in zip(models, state['buffers'] or ()):
-            for name, buffer in unwrap(model).named_buffers():
-                if name in saved:
-                    buffer.copy_(saved[name])
-
-
-def _as_lists(value: object) -> object:
-    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value

@@ -6,20 +6,21 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import get_rank, is_main_process
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
-from torch import Generator
+from torch import Generator, nn
 from torch.utils.data import DataLoader
 
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
-from .hooks import CheckpointHook, GoOnHook
-from .loading import PlacedItems
+from .loading import PlacedBatchSampler, PlacedItems
 from .preemption import StopHook, start_worker
-from .resume import ScheduleOfConfig, adapt_position, read_resumable
+from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume
+from .saving import CheckpointHook, GoOnHook
 
 
 class EpochLoop(EpochBasedTrainLoop):
@@ -42,8 +43,10 @@ class IterLoop(IterBasedTrainLoop):
 
     def run(self) -> object:
         """Run the iterations that are left."""
-        if hasattr(self.dataloader.batch_sampler, 'first'):  # it left them out already
-            self.dataloader_iterator = _WithoutTheFirst(self.dataloader_iterator, self._iter)
+        sampler = self.dataloader.batch_sampler
+        if isinstance(sampler, PlacedBatchSampler):
+            self.dataloader_iterator._epoch = sampler.epoch
+            self.dataloader_iterator = _WithoutTheFirst(self.dataloader_iterator, sampler.left_out)
         return super().run()
 
 
@@ -67,6 +70,16 @@ class _WithoutTheFirst:
         return getattr(self.batches, name)
 
 
+_BY_EPOCH = {'EpochBasedTrainLoop': True, 'IterBasedTrainLoop': False}
+
+
+def _name(kind: object) -> str:
+    """What one of MMEngine's own classes is called, given as such or by its name; another class's name is longer."""
+    if isinstance(kind, type):
+        return kind.__name__ if kind.__module__.startswith('mmengine.') else f'{kind.__module__}.{kind.__name__}'
+    return str(kind).removeprefix('mmengine.')
+
+
 class QuietRunner(Runner):
     """MMEngine's Runner; its log file is the same.
 
@@ -74,7 +87,23 @@ class QuietRunner(Runner):
     training that goes on from one goes on as if it had never stopped.
     """
 
+    counts_epochs: bool | None = None
+    """Whether the training is by epochs; None if it is neither MMEngine's by epochs nor by iterations."""
     _checkpoint: dict | None = None
+    _load_from: str | None
+    _resume: bool
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'QuietRunner':
+        """The Runner of a config; with ``resume`` its seed is that of the checkpoint.
+
+        Raises:
+            UserError: If there are checkpoints, but none that a training can go on from.
+        """
+        checkpoint = settle_resume(cfg)
+        runner = super().from_cfg(cfg)
+        runner._checkpoint = checkpoint
+        return runner
 
     def build_logger(self, *args: Any, **options: Any) -> logging.Logger:
         """MMEngine's logger, with a filter for the screen."""
@@ -93,16 +122,12 @@ class QuietRunner(Runner):
         self.register_hook(ScreenHook(self.screen), priority='VERY_LOW')
         self.register_hook(GoOnHook())
         self.register_hook(StopHook())
-        by_type = {'EpochBasedTrainLoop': True, 'IterBasedTrainLoop': False}
-        by_epoch = loop.get('by_epoch', by_type.get(loop.get('type', '')))
+        by_epoch = loop.get('by_epoch', _BY_EPOCH.get(_name(loop.get('type'))))
         if by_epoch is None or {'by_epoch', 'type'} <= set(loop):
             return super().build_train_loop(loop)
         self.counts_epochs = bool(by_epoch)
         options = {key: value for key, value in loop.items() if key not in ('by_epoch', 'type')}
         return super().build_train_loop({**options, 'type': EpochLoop if by_epoch else IterLoop})
-
-    counts_epochs: bool | None = None
-    """Whether the training is one of our loops, and by epochs."""
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """MMEngine's loop."""
@@ -114,7 +139,7 @@ class QuietRunner(Runner):
         """MMEngine's hooks, but for checkpoints one that removes an old file after the new one is whole."""
         hooks = dict(hooks or {})
         saving = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
-        if isinstance(saving, dict) and saving.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
+        if isinstance(saving, dict) and _name(saving.get('type')) == 'CheckpointHook':
             hooks['checkpoint'] = {**saving, 'type': CheckpointHook}
         super().register_default_hooks(hooks)
 
@@ -129,7 +154,10 @@ class QuietRunner(Runner):
         if not isinstance(dataloader, dict):
             return dataloader
         shared = seed - get_rank() if diff_rank_seed and seed is not None else seed
+        # Samplers and batch samplers that are built already stay as they are.
         placed = self.counts_epochs is not None and dataloader is self._train_dataloader
+        placed = placed and isinstance(dataloader.get('sampler'), dict)
+        placed = placed and isinstance(dataloader.get('batch_sampler') or {}, dict)
         if shared is not None and diff_rank_seed and isinstance(dataloader.get('sampler'), dict):
             dataloader = {**dataloader, 'sampler': {'seed': shared, **dataloader['sampler']}}
         if placed:
@@ -139,16 +167,19 @@ class QuietRunner(Runner):
         loader.generator = Generator().manual_seed(seed or 0)
         loader.worker_init_fn = functools.partial(start_worker, loader.worker_init_fn)
         if placed:
+            if not dataloader['batch_sampler']['batches']:  # torch states no size beside a batch sampler
+                object.__setattr__(loader, 'batch_size', dataloader['batch_size'])
+                object.__setattr__(loader, 'drop_last', dataloader['batch_sampler']['drop_last'])
             loader.dataset.__getitems__ = PlacedItems(loader.dataset, shared or 0, get_rank())
         return loader
 
     def _with_places(self, dataloader: dict) -> dict:
         batches = dataloader.get('batch_sampler')
-        size = dataloader.get('batch_size') or (batches or {}).get('batch_size')
+        size = dataloader.get('batch_size') or (batches or {}).get('batch_size') or 1
         placed = dict(type='scopevit.PlacedBatchSampler', batches=batches, done=self._done())
         if batches is None:
             placed['drop_last'] = dataloader.get('drop_last', False)
-        kept = {key: value for key, value in dataloader.items() if key != 'drop_last'}
+        kept = {key: value for key, value in dataloader.items() if batches is not None or key != 'drop_last'}
         return {**kept, 'batch_size': size, 'batch_sampler': placed}
 
     def _done(self) -> dict | None:
@@ -192,7 +223,7 @@ class QuietRunner(Runner):
 
     def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
         """MMEngine's; one to go on from is that of :attr:`resumed_from`, nothing of which is executed."""
-        checkpoint = self.resumed_from if filename == self._load_from else None
+        checkpoint = self._checkpoint if self._resume and filename == self._load_from else None
         if checkpoint is None:
             return super().load_checkpoint(filename, *args, **options)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
@@ -202,11 +233,21 @@ class QuietRunner(Runner):
 
     def resume(self, filename: str, *args: Any, **options: Any) -> None:
         """MMEngine's; settings of the schedule that were changed since take effect."""
-        checkpoint = self.resumed_from
-        schedule = ScheduleOfConfig(self)
+        if filename != self._load_from:  # by hand; else it has been read
+            self._resume, self._load_from, self._has_loaded, self._checkpoint = True, filename, False, None
+        checkpoint, schedule = self.resumed_from or read_resumable(filename), ScheduleOfConfig(self)
+        self._checkpoint = checkpoint
         super().resume(filename, *args, **options)
-        if checkpoint is not None:
-            adapt_position(self, checkpoint['meta'])
-            schedule.take_effect()
-            GoOnHook.of(self).states = checkpoint.get('random_states')
+        adapt_position(self, checkpoint)
+        schedule.take_effect(checkpoint['meta'])
+        GoOnHook.of(self).states = checkpoint.get('random_states')
         self._checkpoint = None
+
+    def train(self) -> nn.Module:
+        """MMEngine's; afterwards signals mean what they did before."""
+        try:
+            return super().train()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, StopHook):
+                    hook.stop_listening()

@@ -9,6 +9,7 @@ from typing import IO
 from mmengine.config import Config
 
 from ..utils.errors import UserError
+from ..utils.files import UNFINISHED
 from .console import is_first_process
 
 try:
@@ -26,9 +27,11 @@ def claim_work_dir(cfg: Config) -> None:
     Raises:
         UserError: If another training runs there, or has left checkpoints that this one would overwrite.
     """
-    if not is_first_process():
+    if cfg.get('launcher', 'none') != 'none' and not is_first_process():
         return
     _lock(cfg.work_dir)
+    for path in glob.glob(os.path.join(glob.escape(cfg.work_dir), f'{UNFINISHED}*')):
+        os.remove(path)  # of a run that was killed
     saved = [path for kind in ('epoch', 'iter', 'interrupted') for path in _checkpoints(cfg.work_dir, kind)]
     goes_on_here = cfg.get('resume') and cfg.get('load_from') and any(_same(path, cfg.load_from) for path in saved)
     if saved and not goes_on_here:

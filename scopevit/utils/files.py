@@ -6,7 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import UserError
+from .errors import UserError, raise_own
+
+UNFINISHED = '.unfinished_'
+"""How names begin under which files are written."""
 
 
 def check_writable(folder: str, option: str = '--work-dir') -> None:
@@ -49,25 +52,20 @@ def whole_file(path: str) -> Iterator[str]:
     temporary = None
     try:
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix='.', suffix=suffix)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=UNFINISHED, suffix=suffix)
         os.close(handle)
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp leaves a file to its owner alone
-        with open(temporary, 'rb') as file:
+        os.chmod(temporary, 0o644)  # mkstemp leaves a file to its owner alone
+        with open(temporary, 'r+b') as file:
             os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
+        raise_own(error)
         raise UserError(f'cannot write {path} ({error.strerror or error})') from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.remove(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: str, data: object, indent: int = 1) -> None:

@@ -5,6 +5,7 @@ import itertools
 import os
 import pickle
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_che
 from scopevit.utils.errors import UserError
 
 RANDOM = ROOT / 'tests' / 'data' / 'random_classifier.py'
+ITERATIONS = ROOT / 'tests' / 'data' / 'random_iterations.py'
 # Sends this process a signal after an iteration, as a scheduler would.
 STOPPER = """
 import os, signal
@@ -35,7 +37,8 @@ class Stopper(Hook):
 
     def after_train_iter(self, runner, *args, **options):
         if runner.iter + 1 == self.iteration and os.environ.get('RANK', '0') == '0':
-            os.kill(os.getpid(), getattr(signal, self.name))
+            for _ in range(2):  # launchers often send several at once
+                os.kill(os.getpid(), getattr(signal, self.name))
 """
 
 
@@ -58,10 +61,10 @@ def train(fashion_mnist, tmp_path_factory):
     (folder / 'stopper.py').write_text(STOPPER)
     loaders = [f'{split}_dataloader.dataset.data_root={fashion_mnist}' for split in ('train', 'val', 'test')]
 
-    def run(name, *words, stop=None, signal='SIGTERM', options=(), processes=1):
+    def run(name, *words, stop=None, signal='SIGTERM', options=(), processes=1, base=RANDOM):
         options = [*loaders, *options]
         config = folder / f'{name}_{stop}.py'
-        config.write_text(f'_base_ = {str(RANDOM)!r}\n')
+        config.write_text(f'_base_ = {str(base)!r}\n')
         if stop is not None:
             config.write_text(
                 config.read_text() + "custom_imports = dict(imports=['stopper'])\n"
@@ -182,12 +185,12 @@ def straight(train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('iteration', 'signal', 'status'), [(4, 'SIGTERM', 143), (6, 'SIGINT', 130)])
-def test_stopped_and_resumed_training_is_the_uninterrupted_one(train, straight, iteration, signal, status):
+@pytest.mark.parametrize(('iteration', 'sent', 'status'), [(4, 'SIGTERM', 143), (6, 'SIGINT', 130)])
+def test_stopped_and_resumed_training_is_the_uninterrupted_one(train, straight, iteration, sent, status):
     name = f'stopped_{iteration}'
-    work_dir, result = train(name, stop=iteration, signal=signal)
+    work_dir, result = train(name, stop=iteration, signal=sent)
     assert result.returncode == status, result.stderr[-3000:]
-    assert f'{signal}: saved' in result.stdout + result.stderr
+    assert f'{sent}: saved' in result.stdout + result.stderr
     assert 'Traceback' not in result.stderr
     assert last(work_dir)['meta']['iter'] == iteration
     train(name, '--resume')
@@ -195,6 +198,21 @@ def test_stopped_and_resumed_training_is_the_uninterrupted_one(train, straight, 
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
         assert equal(resumed[key], straight[key]), key
     assert not list(work_dir.glob('interrupted_*'))
+
+
+@pytest.mark.slow
+def test_training_by_iterations_goes_on_with_the_seed_that_it_drew(train):
+    """Stopped twice, within a pass through the data, and once by two signals."""
+    work_dir, result = train('iterations', base=ITERATIONS, stop=2, signal='SIGUSR1')
+    assert result.returncode == 128 + signal.SIGUSR1, result.stderr[-3000:]
+    seed = last(work_dir)['meta']['seed']
+    result = train('iterations', '--resume', base=ITERATIONS, stop=6, signal='SIGHUP')[1]
+    assert result.returncode == 128 + signal.SIGHUP, result.stderr[-3000:]
+    assert len(list(work_dir.glob('interrupted_*'))) == 1
+    train('iterations', '--resume', base=ITERATIONS)
+    straight, _ = train('undisturbed', '--seed', seed, base=ITERATIONS)
+    for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+        assert equal(last(work_dir)[key], last(straight)[key]), key
 
 
 @pytest.mark.slow

@@ -1,0 +1,152 @@
+"""Saving checkpoints from which a run goes on exactly."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from ..registry import HOOKS
+from ..utils.files import whole_file
+from .resume import describe_run
+from .states import gather_states, random_state, restore_states, set_random_state
+
+INTERRUPTED = 'interrupted_'
+"""How names of checkpoints begin that a signal caused; the next one takes their place."""
+
+
+def _models(runner: Runner) -> list[nn.Module]:
+    """The model that is trained, and the averages of it."""
+    return [runner.model, *(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))]
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """Save checkpoints that a run can go on from exactly, and remove an old one after the new one is whole.
+
+    MMEngine's own hook removes the old file first. Its options are the same.
+
+    Attributes:
+        saved_at: Epochs and iterations that had been trained when the last one was saved.
+    """
+
+    saved_at: tuple[int, int] | None = None
+    file_backend: Any
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        outdated = None
+        if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated = self.keep_ckpt_ids[0]
+            self.keep_ckpt_ids.append(step)  # which drops the first, if it is full
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self.save_as(runner, self.filename_tmpl.format(step), meta)
+        if outdated is not None:
+            self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated)))
+
+    def save_as(self, runner: Runner, filename: str, meta: dict) -> None:
+        """Save a checkpoint as the last one; all processes have to call it."""
+        before = os.path.basename(runner.message_hub.runtime_info.get('last_ckpt') or '')
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        GoOnHook.of(runner).gather(runner)
+        runner.save_checkpoint(
+            self.out_dir,
+            filename,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        self.saved_at = meta['epoch'], meta['iter']
+        if is_main_process():
+            with whole_file(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
+                Path(temporary).write_text(self.last_ckpt)
+        if before.startswith(INTERRUPTED) and before != filename:
+            self._remove(self.file_backend.join_path(self.out_dir, before))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        backend = self.file_backend
+        removed: list[str] = []
+        self.file_backend = _Postponing(backend, removed)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        # MMEngine has one of the two, by the number of metrics.
+        kept = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
+        for path in removed:
+            if path not in kept:
+                self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        if is_main_process() and self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+
+
+class _Postponing:
+    """A file backend that notes what it is to remove."""
+
+    def __init__(self, backend: Any, removed: list[str]) -> None:
+        self.backend = backend
+        self.remove = removed.append
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+
+class GoOnHook(Hook):
+    """Lets checkpoints save what MMEngine's lack, and a run that goes on begin with it.
+
+    Validation takes nothing from the random states, so that it makes no difference whether a run is stopped before.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self.states: list[dict] | None = None
+        self._saved: list[dict] | None = None
+        self._before_val: dict | None = None
+
+    @classmethod
+    def of(cls, runner: Runner) -> 'GoOnHook':
+        """That of a runner, which gets one if it has none."""
+        for hook in runner.hooks:
+            if isinstance(hook, cls):
+                return hook
+        runner.register_hook(cls())
+        return cls.of(runner)
+
+    def gather(self, runner: Runner) -> None:
+        """Collect the processes' states for the checkpoint that is saved next; all of them have to call it."""
+        accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        pending = getattr(runner.optim_wrapper, '_inner_count', 0) % accumulated != 0
+        self._saved = gather_states(_models(runner), self._before_val or random_state(), with_gradients=pending)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the processes' states and what the run is."""
+        checkpoint['random_states'] = self._saved
+        checkpoint['meta']['run'] = describe_run(runner)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Go on with the states of the checkpoint, if there are as many processes as then."""
+        if self.states and len(self.states) == get_world_size():
+            restore_states(self.states[get_rank()], _models(runner))
+        self.states = None
+
+    def before_val(self, runner: Runner) -> None:
+        """Keep the random states."""
+        self._before_val = random_state()
+
+    def after_val(self, runner: Runner) -> None:
+        """Set them as they were."""
+        if self._before_val is not None:
+            set_random_state(self._before_val)
+            self._before_val = None

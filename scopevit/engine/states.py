@@ -1,0 +1,91 @@
+"""What a run needs, besides what MMEngine saves, to go on as if it had never stopped."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, get_world_size
+from torch import nn
+
+from ..utils.wrappers import unwrap
+
+
+def random_state() -> dict:
+    """The random states of this process, as tensors and plain data."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    version, numbers, gauss = random.getstate()
+    return dict(
+        python=[version, list(numbers), gauss],
+        numpy=[kind, np.asarray(keys).tolist(), *rest],
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    )
+
+
+def set_random_state(state: dict) -> None:
+    """Set them as :func:`random_state` found them."""
+    version, numbers, gauss = state['python']
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(tuple(state['numpy']))
+    torch.set_rng_state(state['torch'].cpu())
+    if state['cuda'] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave the random states of Python, NumPy and torch on the CPU as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def gather_states(models: list[nn.Module], state: dict, with_gradients: bool = False) -> list[dict]:
+    """Of each process its random states and what else differs between them; all processes have to call it.
+
+    Args:
+        models: The model that is trained, and the averages of it.
+        state: What :func:`random_state` found.
+        with_gradients: Whether an accumulation of gradients has begun.
+
+    Returns:
+        One dict for each process, of tensors and plain data: ``buffers`` of several processes, whose statistics of
+        batch norms differ, by model; ``gradients`` by parameter.
+    """
+    state = dict(state, buffers=[], gradients={})
+    if get_world_size() > 1:
+        state['buffers'] = [{name: buffer.cpu() for name, buffer in unwrap(m).named_buffers()} for m in models]
+    if with_gradients:
+        named = unwrap(models[0]).named_parameters()
+        state['gradients'] = {name: p.grad.cpu() for name, p in named if p.grad is not None}
+    return all_gather_object(state)
+
+
+def restore_states(state: dict, models: list[nn.Module]) -> None:
+    """Set what :func:`gather_states` collected of this process.
+
+    Args:
+        state: One of the dicts that it returned.
+        models: As for that function.
+    """
+    set_random_state(state)
+    with torch.no_grad():
+        for model, saved in zip(models, state['buffers']):
+            for name, buffer in unwrap(model).named_buffers():
+                if name in saved:
+                    buffer.copy_(saved[name])
+    for name, parameter in unwrap(models[0]).named_parameters():
+        if name in state['gradients']:
+            parameter.grad = state['gradients'][name].to(parameter.device)
+
+
+def are_states(value: object) -> bool:
+    """Whether something that was read looks like what :func:`gather_states` returned."""
+    keys = {'python', 'numpy', 'torch', 'cuda', 'buffers', 'gradients'}
+    return isinstance(value, list) and all(isinstance(state, dict) and keys <= set(state) for state in value)
