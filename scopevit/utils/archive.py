@@ -81,7 +81,7 @@ def check_extent(content: object) -> None:
 
 
 def read_safetensors(path: str) -> dict:
-    """Weights of a safetensors file, and the ``meta`` that :func:`write_safetensors` stored.
+    """Weights of a safetensors file, and the ``meta`` that :func:`to_safetensors` stored.
 
     Raises:
         ImportError: If the package is not installed.
@@ -94,16 +94,16 @@ def read_safetensors(path: str) -> dict:
     return dict(state_dict=weights, meta=json.loads(meta) if meta else {})
 
 
-def write_safetensors(checkpoint: dict, path: str) -> None:
-    """Write a checkpoint's ``state_dict``, and its ``meta`` as JSON, as a safetensors file.
+def to_safetensors(checkpoint: dict) -> bytes:
+    """A safetensors file of a checkpoint's ``state_dict`` and, as JSON, its ``meta``.
 
     Raises:
         ImportError: If the package is not installed.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = {key: value.contiguous() for key, value in checkpoint['state_dict'].items()}
-    save_file(weights, path, dict(format='pt', scopevit=json.dumps(checkpoint.get('meta') or {})))
+    return save(weights, dict(format='pt', scopevit=json.dumps(checkpoint.get('meta') or {})))
 
 
 def not_finite(weights: dict[str, Tensor]) -> list[str]:

@@ -7,10 +7,12 @@ this module allows those (torch >= 2.6 refuses MMEngine's own files otherwise).
 
 import argparse
 import importlib
+import io
 import os
 import pickle
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
-from .archive import Damaged, check_extent, not_finite, read_safetensors, verify, write_safetensors
+from .archive import Damaged, check_extent, not_finite, read_safetensors, to_safetensors, verify
 from .errors import UserError
 from .files import whole_file
 from .wrappers import unwrap
@@ -112,12 +114,25 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
     path = os.path.abspath(path)
     if os.path.exists(path):
         raise UserError(f'{path} exists already and is left as it is; choose another name or remove it')
+    content = to_bytes(checkpoint, path)
     with whole_file(path) as temporary:
-        if path.endswith('.safetensors'):
-            write_safetensors(checkpoint, temporary)
-            return
-        with open(temporary, 'wb') as file:  # given a path, torch would write its random name into the file
-            torch.save(checkpoint, file)
+        Path(temporary).write_bytes(content)
+
+
+def to_bytes(checkpoint: dict, name: str) -> bytes:
+    """The content of a checkpoint's file, in the format that its name says: ``.safetensors``, else torch's.
+
+    Raises:
+        CheckpointError: If the package for that format is missing.
+    """
+    if name.endswith('.safetensors'):
+        try:
+            return to_safetensors(checkpoint)
+        except ImportError as error:
+            raise CheckpointError(f'{name} needs the package safetensors: pip install safetensors') from error
+    content = io.BytesIO()  # given a path, torch would write its random name into the file
+    torch.save(checkpoint, content)
+    return content.getvalue()
 
 
 def get_state_dict(checkpoint: dict, path: str) -> StateDict:

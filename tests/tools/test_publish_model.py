@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from helpers import TOY, fails_cleanly, tool
+from helpers import TOY, fails_cleanly, tool, tool_here
 from scopevit.utils.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -60,3 +60,13 @@ def test_names_what_is_wrong(toy_run, tmp_path):
     fails_cleanly(tool('converters/publish_model.py', *words, check=False), 'has no averaged weights')
     fails_cleanly(tool('converters/publish_model.py', 'no.pth', tmp_path / 'x.pth', check=False), 'does not exist')
     assert not list(tmp_path.iterdir())
+
+
+def test_safetensors_hold_the_same(tmp_path):
+    torch.save(dict(state_dict=dict(w=torch.arange(3.0)), meta=dict(epoch=2)), tmp_path / 'c.pth')
+    result = tool_here('converters/publish_model.py', tmp_path / 'c.pth', tmp_path / 'out.safetensors')
+    assert result.returncode == 0, result.stderr
+    (published,) = tmp_path.glob('out-*.safetensors')
+    read = read_checkpoint(published)
+    assert torch.equal(read['state_dict']['w'], torch.arange(3.0))
+    assert read['meta'] == dict(epoch=2)

@@ -8,13 +8,10 @@ weights_only=True and nothing else allowed.
 
 import argparse
 import hashlib
-import io
 import os
 from pathlib import Path
 
-import torch
-
-from scopevit.utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint, to_plain
+from scopevit.utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint, to_bytes, to_plain
 from scopevit.utils.errors import user_errors
 from scopevit.utils.files import whole_file
 
@@ -45,18 +42,21 @@ def publish(path: str, out: str, kind: str) -> str:
     weights = {key: value.clone() for key, value in select_weights(checkpoint, kind, path).items()}
     meta = checkpoint.get('meta') or {}
     slim = dict(state_dict=weights, meta={key: to_plain(meta[key]) for key in KEPT_META if key in meta})
-    content = io.BytesIO()
-    torch.save(slim, content)
-    published = f'{os.path.splitext(out)[0]}-{hashlib.sha256(content.getvalue()).hexdigest()[:8]}.pth'
+    stem, suffix = os.path.splitext(out)
+    suffix = suffix if suffix == '.safetensors' else '.pth'
+    content = to_bytes(slim, suffix)
+    published = f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}'
     with whole_file(published) as temporary:
-        Path(temporary).write_bytes(content.getvalue())
+        Path(temporary).write_bytes(content)
     return published
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('input', metavar='IN', help='training checkpoint')
-    parser.add_argument('output', metavar='OUT', help='name of the file to write, without the hash')
+    parser.add_argument(
+        'output', metavar='OUT', help='name of the file to write, without the hash (.pth, .safetensors)'
+    )
     parser.add_argument(
         '--weights',
         choices=('auto', 'ema', 'raw'),
