@@ -36,13 +36,14 @@ def test_checks_after_a_failure_end_in_time_and_never_hide_it(capsys):
         yield second
 
     assert found_in_time(slow(), seconds=0.5) == [first]
+    assert 'not checked to the end: that takes more than 0.5 s' in capsys.readouterr().err
 
     def failing():
         yield from [first, first, Finding('note', 'train', 'third'), second]
         raise KeyError('x')
 
     assert found_in_time(failing()) == [first, second]
-    assert "not checked to the end: KeyError: 'x'" in capsys.readouterr().out
+    assert "not checked to the end: KeyError: 'x'" in capsys.readouterr().err
 
 
 def test_few_faults_that_are_passed_over_are_a_note():
