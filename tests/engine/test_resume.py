@@ -243,7 +243,11 @@ def test_settings_that_change_between_a_run_and_its_resume_take_effect(train):
 
 @pytest.mark.slow
 def test_a_folder_is_one_runs(train, tmp_path):
-    work_dir, _ = train('mine', options=['train_cfg.max_epochs=1'])
+    best = ["default_hooks.checkpoint.save_best=['accuracy/top1', 'accuracy/top3']", 'val_evaluator.topk=(1, 3)']
+    work_dir, _ = train('mine', options=['train_cfg.max_epochs=2', 'default_hooks.checkpoint.max_keep_ckpts=1', *best])
+    assert sorted(path.name for path in work_dir.glob('epoch_*.pth')) == ['epoch_2.pth']
+    assert len(list(work_dir.glob('best_*.pth'))) == 2
+    assert not list(work_dir.glob('.unfinished_*'))
     other = tool('train.py', RANDOM, '--work-dir', work_dir, check=False)
     fails_cleanly(other, 'checkpoints of another run', '--resume', '--work-dir')
     with open(work_dir / '.training') as file:
