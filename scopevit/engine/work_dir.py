@@ -18,7 +18,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = '.training'
-_held: list[IO] = []  # a lock ends with the file that it is on
+_held: dict[str, IO] = {}  # a lock ends with the file that it is on
 
 
 def claim_work_dir(cfg: Config) -> None:
@@ -52,6 +52,9 @@ def _same(path: str, other: str) -> bool:
 def _lock(folder: str) -> None:
     if fcntl is None:
         return
+    folder = os.path.realpath(folder)
+    if folder in _held:  # by an earlier training of this process
+        _held.pop(folder).close()
     file = open(os.path.join(folder, LOCK), 'a+')  # noqa: SIM115 - it is to stay open
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,7 +67,7 @@ def _lock(folder: str) -> None:
         ) from None
     except OSError:  # a file system without locks
         return
-    _held.append(file)
+    _held[folder] = file
     with contextlib.suppress(OSError):  # of a full disk
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}\n')

@@ -17,7 +17,8 @@ import json, sys
 from itertools import islice
 from mmengine.config import Config
 from mmengine.dist import get_rank
-from scopevit.engine.launch import build_runner, load_config
+from scopevit.engine.launch import build_runner
+from scopevit.utils.config import load_config
 import torch
 torch.distributed.init_process_group('gloo')
 cfg = load_config(sys.argv[1])
