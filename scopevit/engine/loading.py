@@ -85,6 +85,7 @@ class PlacedBatchSampler(Sampler):
         return getattr(self.sampler, 'epoch', 0)
 
     def __iter__(self) -> Iterator[list[Place]]:
+        # A generator to its first line: data loaders ask for an iterator twice, and use the second.
         batches, number = iter(self.inner), 0
         while self.first:
             batch = next(batches, None)
@@ -95,9 +96,6 @@ class PlacedBatchSampler(Sampler):
                 batches, number = iter(self.inner), 0
             else:  # there are no data
                 self.first = 0
-        return self._placed(batches, number)
-
-    def _placed(self, batches: Iterator, number: int) -> Iterator[list[Place]]:
         for batch in batches:
             yield [Place.of(index, self.epoch, number + i) for i, index in enumerate(batch)]
             number += len(batch)

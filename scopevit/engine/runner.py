@@ -45,17 +45,17 @@ class IterLoop(IterBasedTrainLoop):
         """Run the iterations that are left."""
         sampler = self.dataloader.batch_sampler
         if isinstance(sampler, PlacedBatchSampler):
-            self.dataloader_iterator._epoch = sampler.epoch
-            self.dataloader_iterator = _WithoutTheFirst(self.dataloader_iterator, sampler.left_out)
+            self.dataloader_iterator = _WithoutTheFirst(self.dataloader_iterator, sampler)
         return super().run()
 
 
 class _WithoutTheFirst:
     """MMEngine takes the batches of the iterations that were run before; the data loader begins after them."""
 
-    def __init__(self, batches: Any, count: int) -> None:
+    def __init__(self, batches: Any, sampler: PlacedBatchSampler) -> None:
         self.batches = batches
-        self.count = count
+        self.sampler = sampler
+        self.count = sampler.left_out
 
     def __iter__(self) -> Iterator:
         return self
@@ -64,6 +64,7 @@ class _WithoutTheFirst:
         if self.count:
             self.count -= 1
             return None
+        self.batches._epoch = self.sampler.epoch  # from which MMEngine counts, if the data come to an end
         return next(self.batches)
 
     def __getattr__(self, name: str) -> object:

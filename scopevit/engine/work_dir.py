@@ -54,6 +54,7 @@ def _lock(folder: str) -> None:
         return
     folder = os.path.realpath(folder)
     if folder in _held:  # by an earlier training of this process
+        fcntl.flock(_held[folder], fcntl.LOCK_UN)  # loader processes may have it, too
         _held.pop(folder).close()
     file = open(os.path.join(folder, LOCK), 'a+')  # noqa: SIM115 - it is to stay open
     try:
