@@ -54,6 +54,34 @@ def check_class_count(where: str, classes: Sequence[str] | None, model: nn.Modul
             yield Finding('warning', where, text)
 
 
+def check_softmax(model: nn.Module | None) -> Iterator[Finding]:
+    """No head has one class and a softmax over it, which is 1 whatever it is given: the loss is 0 from the start.
+
+    mmdet's heads add one for the background.
+    """
+    if model is None:
+        return
+    model = cast(nn.Module, model.module) if is_model_wrapper(model) else model
+    modules = dict(model.named_modules())
+    for name in count_classes(model):
+        head = modules[name]
+        losses = getattr(head, 'loss_decode', None) or getattr(head, 'loss_module', None)
+        losses = list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+        outputs = getattr(head, 'out_channels', None) or head.num_classes
+        if outputs == 1 and any(_is_softmax(loss) for loss in losses):
+            text = (
+                f'model.{name}.num_classes is 1, over which softmax is always 1 and the loss 0: set it to 2, for '
+                'background and object (label 0 and 1), or use_sigmoid=True in its loss'
+            )
+            yield Finding('error', f'model.{name}', text)
+
+
+def _is_softmax(loss: nn.Module | None) -> bool:
+    return type(loss).__name__ in ('CrossEntropyLoss', 'LabelSmoothLoss') and not (
+        getattr(loss, 'use_sigmoid', False) or getattr(loss, 'mode', '') == 'multi_label'
+    )
+
+
 def check_labels(
     where: str, labels: Iterable[int], classes: Sequence[str] | None, model: nn.Module | None
 ) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from ..utils.errors import one_line
 from .classes import check_class_count, check_labels
 from .findings import Finding, first
+from .images import check_files, check_passed_over
 from .part import Part
 from .paths import check_image_count, exists, source_of
 
@@ -16,6 +17,7 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
     if not dataset.with_label:
         return
     folders = class_folders(part)
+    yield from check_hidden(part, folders)
     if type(dataset).__name__ == 'ImageNet' and len(folders) != 1000:
         source = source_of('ImageNet', root)
         remedy = f'unpack {source}' if source else 'unpack it again'
@@ -28,7 +30,7 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
     extensions = tuple(dataset.extensions)
     counts = {
         folder: sum(
-            file.lower().endswith(extensions)
+            file.lower().endswith(extensions) and not file.startswith('.')
             for _, _, files in os.walk(os.path.join(root, folder), followlinks=True)
             for file in files
         )
@@ -39,6 +41,23 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
     if empty:
         text = f'{len(empty)} class folders of {root} are empty ({first(empty)}): fill them'
         yield Finding('error', where, text)
+    yield from check_suffixes(part)
+    yield from check_files(part, dataset.load_data_list() if sum(counts.values()) else [])
+
+
+def check_hidden(part: Part, folders: Sequence[str]) -> Iterator[Finding]:
+    """No folder that a program left there counts as a class."""
+    hidden = [folder for folder in folders if folder.startswith('.')]
+    if hidden:
+        text = f'{part.dataset.img_prefix} has the hidden folders {first(hidden)}, which would be classes: remove them'
+        yield Finding('error', part.where, text)
+
+
+def check_suffixes(part: Part) -> Iterator[Finding]:
+    """All images of the class folders are used, whatever their suffix."""
+    extensions = tuple(part.dataset.extensions)
+    remedy = f'extensions of the data set are {" ".join(sorted(extensions))}; convert them, or add theirs'
+    yield from check_passed_over(part, part.dataset.img_prefix, lambda path: path.lower().endswith(extensions), remedy)
 
 
 def class_folders(part: Part) -> list[str]:
@@ -77,6 +96,7 @@ def check_list(part: Part) -> Iterator[Finding]:
             'or remove them from the list'
         )
         yield Finding('error', where, text)
+    yield from check_files(part, [item for item in items if item['img_path'] not in set(missing)])
     yield from check_class_count(where, dataset.CLASSES, part.model)
     labels = {item['gt_label'] for item in items if isinstance(item.get('gt_label'), int)}
     yield from check_labels(where, labels, dataset.CLASSES, part.model)
