@@ -70,8 +70,8 @@ def check_softmax(model: nn.Module | None) -> Iterator[Finding]:
         outputs = getattr(head, 'out_channels', None) or head.num_classes
         if outputs == 1 and any(_is_softmax(loss) for loss in losses):
             text = (
-                f'model.{name}.num_classes is 1, over which softmax is always 1 and the loss 0: set it to 2, for '
-                'background and object (label 0 and 1), or use_sigmoid=True in its loss'
+                f'model.{name} has one output, over which softmax is always 1 and the loss 0: set its num_classes to '
+                '2, for background and object (labels 0 and 1), or use_sigmoid=True in its loss'
             )
             yield Finding('error', f'model.{name}', text)
 
