@@ -12,6 +12,7 @@ is in it already is not run again.
 
 import argparse
 import copy
+import functools
 import gc
 import json
 import os
@@ -63,8 +64,9 @@ ENDS = {
 }
 
 
+@functools.lru_cache
 def settings(task: str) -> Config:
-    """A task's config for small batches, loaded in this process."""
+    """A task's config for small batches, loaded in this process; it is not to be changed."""
     cfg = Config.fromfile(TASKS[task])
     for name, batch in (('train_dataloader', 2), ('val_dataloader', 1)):
         cfg[name].update(batch_size=batch, num_workers=0, persistent_workers=False)
@@ -320,7 +322,7 @@ def _try(task: str, folder: Path, seconds: int) -> None:
     ends = {}
     for step in (check, start):
         signal.alarm(seconds)
-        ends[step.__name__] = step(settings(task))
+        ends[step.__name__] = step(copy.deepcopy(settings(task)))
         (folder / 'ends.json').write_text(json.dumps(ends))
     os._exit(0)
 
@@ -383,6 +385,8 @@ def main() -> None:
         rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
         done = {row['number']: row for row in rows}
         tasks = cases(args.coco, args.folders)
+        for task in TASKS:  # once, not in each child
+            settings(task)
         for number, task in enumerate(tasks):
             if number in done:
                 continue

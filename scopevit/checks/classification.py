@@ -28,21 +28,22 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
         return
     yield from check_class_count(where, dataset.CLASSES or folders, part.model)
     extensions = tuple(dataset.extensions)
-    counts = {
-        folder: sum(
-            file.lower().endswith(extensions) and not file.startswith('.')
-            for _, _, files in os.walk(os.path.join(root, folder), followlinks=True)
-            for file in files
-        )
+    images = {
+        folder: [
+            os.path.join(parent, file)
+            for parent, _, files in os.walk(os.path.join(root, folder), followlinks=True)
+            for file in sorted(files)
+            if file.lower().endswith(extensions) and not file.startswith('.')
+        ]
         for folder in folders
     }
-    yield from check_image_count(where, type(dataset).__name__, root, sum(counts.values()))
-    empty = [folder for folder, count in counts.items() if not count]
+    yield from check_image_count(where, type(dataset).__name__, root, sum(map(len, images.values())))
+    empty = [folder for folder, files in images.items() if not files]
     if empty:
         text = f'{len(empty)} class folders of {root} are empty ({first(empty)}): fill them'
         yield Finding('error', where, text)
     yield from check_suffixes(part)
-    yield from check_files(part, dataset.load_data_list() if sum(counts.values()) else [])
+    yield from check_files(part, [dict(img_path=path) for files in images.values() for path in files])
 
 
 def check_hidden(part: Part, folders: Sequence[str]) -> Iterator[Finding]:
@@ -89,14 +90,14 @@ def check_list(part: Part) -> Iterator[Finding]:
         yield Finding('error', where, text)
         return
     yield from check_image_count(where, type(dataset).__name__, dataset.img_prefix, len(items))
-    missing = [item['img_path'] for item in items if not exists(item['img_path'])]
+    missing = {item['img_path']: None for item in items if not exists(item['img_path'])}
     if missing:
         text = (
-            f'{len(missing)} of the {len(items)} images in {path} do not exist ({first(missing)}): unpack them again, '
-            'or remove them from the list'
+            f'{len(missing)} of the {len(items)} images in {path} do not exist ({first(list(missing))}): unpack them '
+            'again, or remove them from the list'
         )
         yield Finding('error', where, text)
-    yield from check_files(part, [item for item in items if item['img_path'] not in set(missing)])
+    yield from check_files(part, [item for item in items if item['img_path'] not in missing])
     yield from check_class_count(where, dataset.CLASSES, part.model)
     labels = {item['gt_label'] for item in items if isinstance(item.get('gt_label'), int)}
     yield from check_labels(where, labels, dataset.CLASSES, part.model)

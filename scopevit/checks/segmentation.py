@@ -37,7 +37,8 @@ def check_segmentation(part: Part) -> Iterator[Finding]:
                 'their counterparts'
             )
             yield Finding('error', part.where, text)
-            items = [item for item in items if item.get(key) not in set(missing)]
+            gone = set(missing)
+            items = [item for item in items if item.get(key) not in gone]
     yield from check_folder(part)
     yield from check_files(part, items)
     yield from check_forms(part, items)
@@ -135,9 +136,7 @@ def check_occurring(part: Part, items: Sequence[dict], seen: set[int]) -> Iterat
     text = f'{len(lacking)} of {len(classes)} classes occur in none of {len(paths)} label maps ({first(lacking)})'
     if len(there) == 1:
         values = first(sorted(seen))
-        text += (
-            f': all that there is to learn is one class; the values of the maps are {values}, their classes 0, 1, ...'
-        )
+        text += f': one class is all there is to learn; the maps have the values {values}, classes are 0, 1, ...'
         yield Finding('warning', part.where, f'{text} (and {dataset.ignore_index} for ignored pixels)')
     elif classes == list(type(dataset).METAINFO.get('classes', ())) or len(paths) == MOST_MAPS:
         yield Finding('note', part.where, text)

@@ -110,6 +110,10 @@ def read_image(
         flags |= 0 if turned else cv2.IMREAD_IGNORE_ORIENTATION
         depth = flags | cv2.IMREAD_ANYDEPTH
     image = _decode(data, depth)
+    if image is None:  # OpenCV cannot convert all of what it reads
+        stored = _decode(data, cv2.IMREAD_UNCHANGED)
+        if stored is not None and stored.dtype != np.uint8:
+            return stored if any_depth else _cut(stored)
     if image is None and is_known:
         with Image.open(path) as picture:
             picture = ImageOps.exif_transpose(picture) if turned else picture
@@ -122,6 +126,11 @@ def read_image(
         raise UserError(f'has {found} channels, but the model takes {channels}')
     if image.dtype == np.uint8 or any_depth or as_stored:
         return image
+    return _cut(image)
+
+
+def _cut(image: np.ndarray) -> np.ndarray:
+    """The upper 8 bits of 16."""
     loss = lost_depth(image)
     if loss:
         raise UserError(f'{loss}: convert it to 8 bits as the images of the training')

@@ -34,7 +34,7 @@ def part_of(folder, content, where='train', name='a'):
         ann_file=str(folder / f'{name}.json'),
         data_prefix=dict(img=str(folder / 'images')),
         metainfo=dict(classes=('cat', 'dog')),
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)],
         lazy_init=True,
     )
     return Part(where, '', dataset)

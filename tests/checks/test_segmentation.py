@@ -61,7 +61,7 @@ def test_objects_that_are_255_are_ignored_and_said(maps):
         write_map(maps, i, np.where(np.arange(12 * 16).reshape(12, 16) % 2, 255, 0))
     (finding,) = check(maps, ('other', 'nucleus'))
     assert 'occur in none of 3 label maps (nucleus): one class is all there is to learn' in finding.text
-    assert 'values 0, 255' in finding.text
+    assert 'the values 0, 255' in finding.text
 
 
 def test_label_maps_of_16_bits_with_values_that_8_do_not_hold(maps):
