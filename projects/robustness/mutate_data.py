@@ -171,7 +171,8 @@ def _image(change: Callable[[Image.Image, random.Random], Image.Image]) -> Calla
         with Image.open(path) as image:
             image.load()
         # What counts is the content, not the suffix.
-        change(image, rng).save(path, format='TIFF' if path.suffix == '.jpg' else 'PNG')
+        changed = change(image, rng)
+        changed.save(path, format='TIFF' if path.suffix == '.jpg' or changed.mode == 'F' else 'PNG')
 
     return apply
 

@@ -86,7 +86,7 @@ def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> 
             return
         if _has_other_categories(inner) and not _is_short(inner.ann_file):
             yield from check_coco(Part(split, '', inner, model), (check_categories,))
-        if split == 'train':
+        if split == 'train' and getattr(inner, 'cat_ids', True):  # without categories there are other words for it
             yield from check_objects(split, inner)
     yield from check_channels_of_images(split, dataset, model)
     if split == 'train':

@@ -84,7 +84,9 @@ def test_images_of_more_than_8_bits(values, says, tmp_path):
 def test_a_dark_image_among_others_is_no_fault(tmp_path):
     for name, highest in (('dark', 300), ('bright', 60000)):
         cv2.imwrite(str(tmp_path / f'{name}.png'), np.full((4, 4), highest, np.uint16))
+    cv2.imwrite(str(tmp_path / 'other.png'), np.full((4, 4), 200, np.uint8))
     assert found([dict(img_path=str(tmp_path / f'{name}.png')) for name in ('dark', 'bright')]) == []
+    assert len(found([dict(img_path=str(tmp_path / f'{name}.png')) for name in ('dark', 'other')])) == 1
 
 
 def test_files_that_are_passed_over_are_counted(tmp_path):
