@@ -129,7 +129,7 @@ def mutate_file(path: Path, rng: random.Random) -> str:
         path.write_text(text[:end])
         return f'{path.name} cut after {end} characters'
     if kind == 'order':
-        key = rng.choice(sorted(content))
+        key = rng.choice(sorted(key for key in content if isinstance(content[key], list)))
         content[key].reverse()
         path.write_text(json.dumps(content))
         return f'{path.name}: {key} reversed'

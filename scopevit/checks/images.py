@@ -110,7 +110,7 @@ def _labelled_size(item: dict) -> tuple[Any, Any] | None:
     """Width and height of what an image is annotated with; None if it is the same for an image that is turned."""
     if item.get('seg_map_path'):
         header = read_header(item['seg_map_path'])
-        return header and header.size
+        return header.size if header is not None else None
     return (item['width'], item['height']) if 'width' in item and 'height' in item else None
 
 

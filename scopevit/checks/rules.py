@@ -35,7 +35,7 @@ def parts_of(cfg: Config, split: str, model: nn.Module | None, **sample: int) ->
             raise_own(error)
             yield Finding('error', where, cannot_be_built(settings, error, cfg))
             continue
-        yield Part(where, place, dataset, model, **sample)
+        yield Part(where, place, dataset, model, **sample)  # type: ignore[arg-type]
 
 
 def cannot_be_built(settings: dict, error: Exception, cfg: Config) -> str:

@@ -116,8 +116,8 @@ def read_image(
             return stored if any_depth else _cut(stored)
     if image is None and is_known:
         with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture) if turned else picture
-            image = np.asarray(picture.convert('L' if channels == 1 else 'RGB'))
+            upright = ImageOps.exif_transpose(picture) if turned else picture
+            image = np.asarray(upright.convert('L' if channels == 1 else 'RGB'))
         image = image if channels == 1 else np.ascontiguousarray(image[..., ::-1])
     if image is None:
         raise UserError('is not an image that OpenCV or Pillow can read')
@@ -191,4 +191,4 @@ def write_image(path: str, image: np.ndarray) -> None:
         except cv2.error as error:
             raise OSError('OpenCV cannot write it') from error
         with open(temporary, 'wb') as file:
-            file.write(encoded)
+            file.write(encoded.tobytes())
