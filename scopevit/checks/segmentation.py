@@ -135,8 +135,10 @@ def check_occurring(part: Part, items: Sequence[dict], seen: set[int]) -> Iterat
         return
     text = f'{len(lacking)} of {len(classes)} classes occur in none of {len(paths)} label maps ({first(lacking)})'
     if len(there) == 1:
-        text += f': one class is all there is to learn; the maps have the values {first(sorted(seen))}, classes are 0, 1, ...'
-        yield Finding('warning', part.where, f'{text} (and {dataset.ignore_index} for ignored pixels)')
+        text += f': one class is all there is to learn; the maps have the values {first(sorted(seen))}'
+        yield Finding(
+            'warning', part.where, f'{text}, classes are 0, 1, ... (and {dataset.ignore_index} for ignored pixels)'
+        )
     elif classes == list(type(dataset).METAINFO.get('classes', ())) or len(paths) == MOST_MAPS:
         yield Finding('note', part.where, text)
     else:
