@@ -56,6 +56,7 @@ def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'v
     if not isinstance(runner, Runner):  # another kind loads its data in another order
         return
     those: list[Part] = []
+    loaders: dict[str, DataLoader] = {}
     refuse_errors(check_softmax(runner.model) if 'train' in splits else ())
     for split in splits:
         refuse_errors(check_settings(runner.cfg, split))
@@ -63,16 +64,19 @@ def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'v
             loop = getattr(runner, f'{split}_loop')
         loader = getattr(loop, 'dataloader', None)
         if loader is not None:
-            refuse_errors(check_loader(runner.cfg, split, loader, runner.model), advice(config))
+            loaders[split] = loader
+            refuse_errors(check_loaded(runner.cfg, split, loader.dataset, runner.model), advice(config))
             those += loaded_parts(split, loader.dataset, runner.model)
     for part in those:
         name_files_elsewhere(part.dataset, runner.cfg.get('default_scope'))
     refuse_errors(check_quickly(those), advice(config))
+    for split, loader in loaders.items():  # the last, for a mask of a billion pixels would end the process
+        refuse_errors(check_loader(runner.cfg, split, loader, runner.model), advice(config))
 
 
 def check_loader(cfg: Config, split: str, loader: DataLoader, model: nn.Module) -> Iterator[Finding]:
-    """The rules that take no time, for loaded data and their batches."""
-    yield from check_loaded(cfg, split, loader.dataset, model)
+    """The rules for batches, for which a few items are loaded."""
+    yield from check_channels_of_images(split, loader.dataset, model)
     if split == 'train':
         yield from check_count(cfg, split, loader)
     yield from check_sizes(cfg, split, loader.dataset, loader.collate_fn, model)
@@ -88,7 +92,6 @@ def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> 
             yield from check_coco(Part(split, '', inner, model), (check_categories,))
         if split == 'train' and getattr(inner, 'cat_ids', True):  # without categories there are other words for it
             yield from check_objects(split, inner)
-    yield from check_channels_of_images(split, dataset, model)
     if split == 'train':
         yield from check_class_count(split, classes_of(dataset), model)
         yield from check_labels(split, labels_of(dataset), classes_of(dataset), model)
