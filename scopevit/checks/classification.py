@@ -17,7 +17,10 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
     if not dataset.with_label:
         return
     folders = class_folders(part)
-    yield from check_hidden(part, folders)
+    hidden = list(check_hidden(part, folders))
+    if hidden:  # the numbers that follow would be wrong
+        yield from hidden
+        return
     if type(dataset).__name__ == 'ImageNet' and len(folders) != 1000:
         source = source_of('ImageNet', root)
         remedy = f'unpack {source}' if source else 'unpack it again'
@@ -70,7 +73,8 @@ def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
     """All splits have the same class folders: labels follow their order."""
     for i, part in enumerate(those):
         for other in those[:i]:
-            only = sorted(set(class_folders(part)) ^ set(class_folders(other)))
+            only = set(class_folders(part)) ^ set(class_folders(other))
+            only = sorted(folder for folder in only if not folder.startswith('.'))  # which is told
             if only:
                 text = (
                     f'the class folders are not those of {other.where} ({first(only)} only in one of them), so the '

@@ -191,8 +191,8 @@ def check_boxes(part: Part, coco: CocoFile) -> Iterator[Finding]:
             outside.append(f'{name}: bbox {box} in {width}x{height}')
     total = len(coco.annotations)
     if not total:
-        severity = 'error' if part.is_learnt else 'warning'
-        yield Finding(severity, part.where, f'{coco.path} has no annotations')
+        text = f'{coco.path} has no annotations'
+        yield Finding('error', part.where, text) if part.is_learnt else Finding('note', part.where, text)
     for items, what, remedy, is_fatal in (
         (strange, 'annotations are of images that the file does not list', 'remove them', False),
         (unknown, 'category ids are not among the categories of the file', 'correct the ids', False),

@@ -205,7 +205,7 @@ def check_label_map(part: Part, item: dict, seen: set[int]) -> Iterator[Finding]
     values = {int(value) for value in np.unique(labels).tolist() if math.isfinite(value)}
     seen |= values
     highest, ignored = _highest_value(part), part.dataset.ignore_index
-    wrong = sorted(value for value in values if value > highest and value not in (ignored, 255))
+    wrong = sorted(value for value in values if highest < value < 255 and value != ignored)
     if wrong and highest >= 0:
         text = (
             f'label map {path} has the values {first(wrong)}, but the classes of the config go from 0 to {highest} '
