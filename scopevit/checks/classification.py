@@ -73,8 +73,8 @@ def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
     """All splits have the same class folders: labels follow their order."""
     for i, part in enumerate(those):
         for other in those[:i]:
-            only = set(class_folders(part)) ^ set(class_folders(other))
-            only = sorted(folder for folder in only if not folder.startswith('.'))  # which is told
+            differing = set(class_folders(part)) ^ set(class_folders(other))
+            only = sorted(folder for folder in differing if not folder.startswith('.'))  # hidden ones are told
             if only:
                 text = (
                     f'the class folders are not those of {other.where} ({first(only)} only in one of them), so the '
