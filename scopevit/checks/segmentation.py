@@ -87,6 +87,20 @@ def check_forms(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
         yield Finding('error', part.where, text)
 
 
+def check_map_sizes(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
+    """Label maps are as large as their images, by the headers of both; turned images have a rule of their own."""
+    wrong = []
+    chosen = spread([item for item in items if item.get('seg_map_path')], MOST_HEADERS)
+    for item in chosen:
+        image, labels = read_header(item['img_path']), read_header(item['seg_map_path'])
+        if image and labels and image.orientation == 1 and image.size != labels.size:
+            (w, h), (width, height) = labels.size, image.size
+            wrong.append(f'{item["seg_map_path"]} has {w}x{h} pixels, but its image {width}x{height}')
+    if wrong:
+        text = f'label map {wrong[0]} ({len(wrong)} of {len(chosen)} looked at): make them agree'
+        yield Finding('error', part.where, text)
+
+
 def _fault_of_form(path: str, backend: str) -> str | None:
     """Why a label map cannot be read as class numbers of 8 bits; None if it can, or cannot be opened at all."""
     header = read_header(path)

@@ -35,7 +35,7 @@ from .loading import (
 from .part import Part, innermost_datasets, is_a
 from .pose import QUICK_PERSON_RULES
 from .rules import check_split, kind_of
-from .segmentation import check_folder, check_forms
+from .segmentation import check_folder, check_forms, check_map_sizes
 
 READ_AT_START = 100e6  # bytes of an annotation file; that of COCO's training images has 470 million
 
@@ -117,6 +117,7 @@ def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:
         if kind == 'label maps':
             yield from check_folder(part)
             yield from check_forms(part, items)
+            yield from check_map_sizes(part, items)
         elif kind == 'classes' and not dataset.ann_file and dataset.with_label:
             yield from check_hidden(part, class_folders(part))
             yield from check_suffixes(part)

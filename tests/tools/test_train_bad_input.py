@@ -384,6 +384,12 @@ def test_label_maps_in_colour_are_named_at_the_start(maps):
     fails_cleanly(train(SEMANTIC_FPN, maps), says, 'convert the colours')
 
 
+def test_label_maps_of_another_size_are_named_at_the_start(maps):
+    write_labels(maps, 'train', 2, np.zeros((3, 4), np.uint8))
+    says = 'label map data/custom/masks/train/2.png has 40x30 pixels, but its image 80x60 (1 of 4 looked at)'
+    fails_cleanly(train(SEMANTIC_FPN, maps), says)
+
+
 def test_batches_that_cannot_be_made_are_named_at_the_start(maps):
     write_image(maps / 'data/custom/images/val/1.jpg', size=(60, 100))
     write_labels(maps, 'val', 1, np.zeros((6, 10), np.uint8))
