@@ -6,9 +6,8 @@ For the training, validation and test data it checks that all files exist, that 
 those of the model's heads and occur, that boxes, masks, joints and label maps are sound and can be
 evaluated, that images are read with all their depth and turned as their annotations are, and that a
 sample of them can be decoded and loaded as in training. What takes no time of that, a training
-checks before its first iteration. COCO, ImageNet and ADE20K layouts are checked
-in detail, any other data set of the toolboxes by building and loading it. Nothing is changed or
-downloaded.
+checks before its first iteration. COCO, ImageNet and ADE20K layouts are checked in detail, any other
+data set of the toolboxes by building and loading it. Nothing is changed or downloaded.
 
 The exit status is 0 if the data are sound; otherwise it is 1, and all problems are listed with what
 to do. With some of them a training cannot start, with others it would learn from faulty labels.
