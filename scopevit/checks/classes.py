@@ -10,6 +10,7 @@ from torch import nn
 
 from ..apis.model import count_classes
 from .findings import Finding, first
+from .part import Part
 
 MOST_LOOKED_AT = 1000  # items of a data set whose labels are compared with the heads
 
@@ -111,3 +112,17 @@ def labels_of(dataset: BaseDataset) -> set[int]:
         found += np.ravel(info.get('gt_label', [])).tolist()
         labels.update(int(label) for label in found if isinstance(label, (int, np.integer)))
     return labels
+
+
+def check_same_labels(those: Sequence[Part]) -> Iterator[Finding]:
+    """A label is the same category in all files, which ``check_categories`` has gone through before."""
+    those = [part for part in those if part.notes.get('labels')]
+    for part in those[1:]:
+        expected, found = those[0].notes['labels'], part.notes['labels']
+        i = next((i for i, (a, b) in enumerate(zip(expected, found)) if a != b), None)
+        if i is not None:
+            text = (
+                f'label {i} is {found[i]} in {part.dataset.ann_file}, but {expected[i]} in '
+                f'{those[0].dataset.ann_file}: put the categories of both files in one order'
+            )
+            yield Finding('error', part.where, text)

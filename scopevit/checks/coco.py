@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -210,14 +210,22 @@ def check_ids(part: Part, coco: CocoFile) -> Iterator[Finding]:
     remedy = 'number them again, from 1'
     yield from faulty(part.where, twice, total, f'annotation ids in {coco.path} are not unique', remedy, is_fatal=True)
     if not part.is_learnt:
+        for what, those in (
+            ('image', list(coco.files)),
+            ('category', [category['id'] for category in coco.categories]),
+        ):
+            if len({isinstance(number, str) for number in those}) > 1:
+                text = f'some {what} ids in {coco.path} are numbers, others texts, which cannot be sorted: {remedy}'
+                yield Finding('error', part.where, text)
         odd = [repr(number) for number in ids if not is_numbers([number], 1) or number == 0]
         what = f'annotation ids in {coco.path} are 0 or no numbers, which cannot be evaluated'
         yield from faulty(part.where, odd, total, what, remedy, is_fatal=True)
 
 
 def check_crowds(part: Part, coco: CocoFile) -> Iterator[Finding]:
-    """Crowds are marked by 0 or 1, in a validation each object."""
-    lacking = [] if part.is_learnt else [coco.name(a) for a in coco.annotations if 'iscrowd' not in a]
+    """Crowds are marked by 0 or 1, in a validation of boxes each object."""
+    is_needed = not part.is_learnt and not part.dataset.metainfo.get('num_keypoints')  # mmpose takes none for 0
+    lacking = [] if not is_needed else [coco.name(a) for a in coco.annotations if 'iscrowd' not in a]
     odd = [f'{coco.name(a)}: {str(a["iscrowd"])[:60]!r}' for a in coco.annotations if a.get('iscrowd', 0) not in (0, 1)]
     total = len(coco.annotations)
     what = 'objects have no iscrowd, without which they cannot be evaluated'
@@ -362,20 +370,6 @@ QUICK_RULES = (
     check_names, check_categories, check_ids, check_boxes, check_areas, check_crowds, check_masks, check_image_files
 )  # fmt: skip
 OBJECT_RULES = (check_images, *QUICK_RULES, check_pixels)
-
-
-def check_same_labels(those: Sequence[Part]) -> Iterator[Finding]:
-    """A label is the same category in all files, which :func:`check_categories` has gone through before."""
-    those = [part for part in those if part.notes.get('labels')]
-    for part in those[1:]:
-        expected, found = those[0].notes['labels'], part.notes['labels']
-        i = next((i for i, (a, b) in enumerate(zip(expected, found)) if a != b), None)
-        if i is not None:
-            text = (
-                f'label {i} is {found[i]} in {part.dataset.ann_file}, but {expected[i]} in '
-                f'{those[0].dataset.ann_file}: put the categories of both files in one order'
-            )
-            yield Finding('error', part.where, text)
 
 
 def check_coco(part: Part, rules: tuple = OBJECT_RULES) -> Iterator[Finding]:

@@ -7,9 +7,8 @@ from mmengine.config import Config
 
 from ..apis.model import build_model
 from ..utils.errors import UserError
-from .classes import check_softmax
+from .classes import check_same_labels, check_softmax
 from .classification import check_same_folders
-from .coco import check_same_labels
 from .findings import Finding
 from .loaders import check_settings
 from .loading import check_loading

@@ -9,8 +9,10 @@ from torch import nn
 
 from ..utils.errors import one_line
 from .coco import (
+    MOST_PIXELS_AWAY,
     CocoFile,
     check_boxes,
+    check_crowds,
     check_ids,
     check_image_files,
     check_images,
@@ -72,7 +74,7 @@ def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
     wrong, outside, miscounted, usable = [], [], [], 0
     for person in people:
         name, joints = coco.name(person), person['keypoints']
-        if not is_numbers(joints, 3 * number):
+        if not is_numbers(joints, 3 * number) or max(map(abs, joints)) > MOST_PIXELS_AWAY:
             wrong.append(f'{name}: {len(joints) if isinstance(joints, list) else joints} numbers')
             continue
         joints = np.reshape(joints, (number, 3))
@@ -131,6 +133,7 @@ def check_evaluated(part: Part, coco: CocoFile) -> Iterator[Finding]:
 
 
 QUICK_PERSON_RULES = (
-    check_names, check_head, check_ids, check_boxes, check_joints, check_evaluated, check_detections, check_image_files
+    check_names, check_head, check_ids, check_boxes, check_crowds, check_joints, check_evaluated,
+    check_detections, check_image_files,
 )  # fmt: skip
 PERSON_RULES = (check_images, *QUICK_PERSON_RULES, check_pixels)

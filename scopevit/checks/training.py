@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from ..utils.building import wrong_setting
 from ..utils.errors import UserError, one_line, own_error
 from .batch import check_batch
-from .classes import check_class_count, check_labels, check_softmax, classes_of, labels_of
+from .classes import check_class_count, check_labels, check_same_labels, check_softmax, classes_of, labels_of
 from .classification import check_hidden, check_suffixes, class_folders
-from .coco import QUICK_RULES, check_categories, check_coco, check_same_labels
+from .coco import QUICK_RULES, check_categories, check_coco
 from .findings import Finding, found_in_time, listed, refuse_errors
 from .images import MOST_HEADERS, check_files, spread
 from .loaders import check_channels_of_images, check_count, check_settings, check_sizes

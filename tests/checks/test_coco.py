@@ -6,7 +6,8 @@ import json
 import pytest
 
 from helpers import write_image
-from scopevit.checks.coco import check_coco, check_same_labels
+from scopevit.checks.classes import check_same_labels
+from scopevit.checks.coco import check_coco
 from scopevit.checks.part import Part
 from scopevit.checks.pose import PERSON_RULES
 
@@ -86,6 +87,13 @@ def test_what_an_annotation_lacks_is_named(key, content, tmp_path):
     del content['annotations'][0][key]
     (finding,) = problems(part_of(tmp_path, content))
     assert f"KeyError: '{key}'" in finding.text
+
+
+def test_ids_that_cannot_be_sorted(content, tmp_path):
+    content['images'][0]['id'] = content['annotations'][0]['image_id'] = 'first'
+    assert problems(part_of(tmp_path, content)) == []
+    (finding,) = problems(part_of(tmp_path, content, 'val'))
+    assert 'some image ids in' in finding.text
 
 
 @pytest.mark.parametrize(
