@@ -25,24 +25,36 @@ Top-down pose models find the joints of one person in a box. Say where the peopl
                   category_id 1. An image that is not in it has no people.
   --detector-config and --detector-checkpoint   a detector, of this repository or any of mmdet's
 
-An input that cannot be read is reported and skipped; at the end the exit status is then 1.
+An input that cannot be read is reported and skipped; at the end the exit status is then 1. Images of
+more than 8 bits are used by their upper 8, as in training; those for which that would lose most are
+refused. Of a name that is too long for what is added to it, results have the beginning and a hash.
 """
 
 import argparse
 import os
 import warnings
 
-import cv2
 import numpy as np
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scopevit.apis.inferencer import Detector, PoseEstimator, Predictor, build_predictor, detected_boxes
-from scopevit.apis.prediction_files import Input, boxes_from_file, find_inputs, frames_of, predict_image, predict_video
+from scopevit.apis.prediction_files import (
+    Input,
+    boxes_from_file,
+    find_inputs,
+    frames_of,
+    opened_video,
+    predict_image,
+    predict_video,
+    printable,
+)
+from scopevit.utils.arguments import positive
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import check_writable
+from scopevit.utils.image import MOST_PIXELS
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,6 +72,12 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.3,
         help='leave out detections with a lower score, and do not draw such joints (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--max-pixels',
+        type=positive,
+        default=MOST_PIXELS,
+        help="images that have more are skipped before they are decoded (default: %(default)s, Pillow's limit)",
     )
     parser.add_argument('--boxes', metavar='whole|FILE', help='where the people are, for pose models')
     parser.add_argument('--detector-config', metavar='CONFIG', help='a detector of people, for pose models')
@@ -102,18 +120,20 @@ def build_detector(args: argparse.Namespace, device: str) -> Detector:
     return detector
 
 
-def predict(predictor: Predictor, item: Input, out: str, progress: Progress) -> None:
+def predict(predictor: Predictor, item: Input, args: argparse.Namespace, progress: Progress) -> None:
     if not item.is_video:
-        predict_image(predictor, item, out)
+        predict_image(predictor, item, args.out, args.max_pixels)
         return
-    bar = progress.add_task(os.path.basename(item.path), total=frames_of(cv2.VideoCapture(item.path)) or None)
+    with opened_video(item.path) as video:
+        total = frames_of(video) or None
+    bar = progress.add_task(os.path.basename(item.shown), total=total)
     try:
-        predict_video(predictor, item, out, lambda: progress.advance(bar))
+        predict_video(predictor, item, args.out, lambda: progress.advance(bar))
     finally:
         progress.remove_task(bar)
 
 
-def predict_all(predictor: Predictor, inputs: list[Input], out: str, console: Console) -> int:
+def predict_all(predictor: Predictor, inputs: list[Input], args: argparse.Namespace, console: Console) -> int:
     """Write the results of all inputs that can be read; returns how many could not."""
     failed = 0
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -121,11 +141,13 @@ def predict_all(predictor: Predictor, inputs: list[Input], out: str, console: Co
         bar = progress.add_task('predicting', total=len(inputs))
         for item in inputs:
             try:
-                predict(predictor, item, out, progress)
+                predict(predictor, item, args, progress)
             except Exception as error:  # whatever is wrong with one input, the others are to be done
                 failed += 1
                 reason = str(error) if isinstance(error, UserError) else f'cannot be predicted: {one_line(error)}'
-                progress.console.print(f'skipped: {item.path} {reason}', markup=False, highlight=False, soft_wrap=True)
+                progress.console.print(
+                    f'skipped: {item.shown} {printable(reason)}', markup=False, highlight=False, soft_wrap=True
+                )
             progress.advance(bar)
     return failed
 
@@ -151,8 +173,8 @@ def main() -> None:
                 f'--out {args.out} has files in it; choose another folder, or add --overwrite to write over older '
                 'results (files of other names stay)'
             )
-        failed = predict_all(predictor, inputs, args.out, console)
-        print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {args.out}')
+        failed = predict_all(predictor, inputs, args, console)
+        print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {printable(args.out)}')
         if failed:
             raise UserError(f'{failed} of {len(inputs)} inputs could not be read or predicted; they are named above')
 

@@ -23,6 +23,7 @@ from ..utils.arguments import check_device
 from ..utils.checkpoint import read_checkpoint
 from ..utils.config import innermost
 from ..utils.errors import UserError, one_line
+from ..utils.image import MOST_PIXELS, read_image
 from .model import build_model, count_classes, in_scope, silence
 
 
@@ -64,9 +65,11 @@ class Predictor:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'the pipeline of the test_dataloader cannot be built: {one_line(error)}') from error
         self.meta = self._find_meta(checkpoint)
-        # Whether images have one channel.
+        color_type = next((step['color_type'] for step in steps if step.get('color_type')), 'color')
         in_channels = (cfg.model.get('backbone') or {}).get('in_channels')
-        self.grey = in_channels == 1 or any(step.get('color_type') == 'grayscale' for step in steps)
+        self.channels = 1 if 'grayscale' in color_type else in_channels if isinstance(in_channels, int) else 3
+        self.is_stored_so = color_type == 'unchanged'
+        self.is_turned = 'ignore_orientation' not in color_type
         self.classes: list[str] = list(self.meta.get('classes') or [])
         if self.visualizer_type:
             with self.in_toolbox():
@@ -74,6 +77,16 @@ class Predictor:
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
         raise NotImplementedError
+
+    def read(self, path: str, most_pixels: int = MOST_PIXELS) -> np.ndarray:
+        """An image as the model takes it, with its channels: (H, W, C), BGR if it has three, or (H, W).
+
+        Raises:
+            UserError: If it cannot be read, has other channels, or more pixels than are to be decoded.
+        """
+        return read_image(
+            path, self.channels, turned=self.is_turned, as_stored=self.is_stored_so, most_pixels=most_pixels
+        )
 
     @contextmanager
     def in_toolbox(self) -> Iterator[None]:
@@ -357,6 +370,11 @@ def build_predictor(cfg: Config, checkpoint: str, device: str | None = None, sco
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
+    """An image to draw on, in 8 bits: what there is beyond three channels is left out."""
+    if image.dtype != np.uint8:
+        image = (image * (255 / max(float(image.max()), 1e-9))).clip(0, 255).astype(np.uint8)
+    if image.ndim == 3 and image.shape[2] != 3:
+        image = np.ascontiguousarray(image[..., :3]) if image.shape[2] > 3 else image[..., 0]
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
 
 

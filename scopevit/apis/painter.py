@@ -51,7 +51,8 @@ class Painter:
         image = (image[0] if isinstance(image, (list, tuple)) else image).permute(1, 2, 0).numpy()
         if image.dtype != np.uint8:
             raise UserError('the pipeline of this config ends in floating-point images, which cannot be drawn')
-        image = np.repeat(image, 3, 2) if image.shape[2] == 1 else np.ascontiguousarray(image[..., ::-1])
+        # What there is beyond three channels is not drawn.
+        image = np.repeat(image, 3, 2) if image.shape[2] == 1 else np.ascontiguousarray(image[..., 2::-1])
         sample = _plain(item['data_samples'])
         if self.scope == 'mmpretrain':
             return self._draw_class(image, sample)

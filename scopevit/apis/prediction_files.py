@@ -1,10 +1,13 @@
 """What prediction reads and writes: images, folders and videos; figures and JSON."""
 
 import glob
+import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -12,10 +15,10 @@ import numpy as np
 
 from ..utils.errors import UserError
 from ..utils.files import whole_file, write_json
-from ..utils.image import read_image, write_image
+from ..utils.image import MOST_PIXELS, SUFFIXES, check_is_file, write_image
 from .inferencer import BoxFinder, Predictor
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
+LONGEST_NAME = 255  # bytes, in most file systems
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv')
 
 
@@ -35,16 +38,37 @@ class Input:
         return self.path.lower().endswith(VIDEOS)
 
     @property
+    def shown(self) -> str:
+        """Its path, with what is no UTF-8 in it escaped: names of files are any bytes."""
+        return printable(self.path)
+
+    @property
     def figure(self) -> str:
         """What the image or video with the prediction drawn is called, below the folder of the results."""
-        if self.is_video:
-            return self.name if self.name.lower().endswith('.mp4') else f'{self.name}.mp4'
-        return self.name if self.name.lower().endswith(('.jpg', '.jpeg', '.png')) else f'{self.name}.png'
+        name, own = _short(self.name), ('.mp4',) if self.is_video else ('.jpg', '.jpeg', '.png')
+        return name if name.lower().endswith(own) else f'{name}{own[-1]}'
 
     @property
     def results(self) -> set[str]:
         """All files that may be written for it."""
         return {self.figure, f'{self.figure}.json', f'{self.figure}.classes', f'{self.figure}.classes.png'}
+
+
+def printable(path: str) -> str:
+    """A path as text that can be written anywhere."""
+    return path.encode(errors='backslashreplace').decode()
+
+
+def _short(name: str) -> str:
+    """A name to which those of results can be added: of a long one the beginning and a hash."""
+    folder, name = os.path.split(name)
+    whole = os.fsencode(name)
+    if len(whole) > LONGEST_NAME - len('.png.classes.png'):
+        suffix = os.path.splitext(name)[1]
+        suffix = suffix if suffix.lower() in SUFFIXES + VIDEOS else ''
+        beginning = whole[: LONGEST_NAME - len(f'{"." * 9}{suffix}.png.classes.png')].decode(errors='ignore')
+        name = f'{beginning}~{hashlib.sha256(whole).hexdigest()[:8]}{suffix}'
+    return os.path.join(folder, name)
 
 
 def find_inputs(words: Sequence[str], out: str, note: Callable[[str], None]) -> list[Input]:
@@ -66,38 +90,49 @@ def find_inputs(words: Sequence[str], out: str, note: Callable[[str], None]) -> 
     owners: dict[str, Input] = {}
     for item in found.values():
         if os.path.realpath(os.path.join(out, item.figure)) in found:
-            raise UserError(f'--out {out} would replace the input {item.path}; choose another folder')
+            raise UserError(f'--out {out} would replace the input {item.shown}; choose another folder')
         for result in item.results:
             other = owners.setdefault(result, item)
             if other is not item:
                 raise UserError(
-                    f'{other.path} and {item.path} would both write {result}; name a folder that holds both, whose '
-                    'folders tell them apart, or predict for one at a time'
+                    f'{other.shown} and {item.shown} would both write {printable(result)}; name a folder that '
+                    'holds both, whose folders tell them apart, or predict for one at a time'
                 )
     return list(found.values())
 
 
 def _files(word: str, out: str, note: Callable[[str], None]) -> list[str]:
     if os.path.isdir(word):
-        files = list(_files_below(word, out))
+        files = list(_files_below(word, out, note))
     elif os.path.exists(word):
         return [word]
     elif glob.has_magic(word):
-        files = sorted(path for path in glob.glob(word, recursive=True) if os.path.isfile(path))
+        files = sorted(path for path in glob.glob(word, recursive=True) if not os.path.isdir(path))
         if not files:
             raise UserError(f'no file matches {word}; check the pattern, and put it in quotes')
     else:
         raise UserError(f'input {word} does not exist; check the path')
-    known = [path for path in files if path.lower().endswith(IMAGES + VIDEOS)]
+    known = [path for path in files if path.lower().endswith(SUFFIXES + VIDEOS)]
     for path in sorted(set(files) - set(known)):
-        note(f'note: {path} is passed over, its name is not that of an image or video')
+        note(f'note: {printable(path)} is passed over, its name is not that of an image or video')
+    for path in known:
+        if not os.path.isfile(path):
+            note(f'note: {printable(path)} is passed over, it is no file')
+    known = [path for path in known if os.path.isfile(path)]
     if not known:
-        raise UserError(f'there are no images or videos in {word}; known are {" ".join(IMAGES + VIDEOS)}')
+        raise UserError(f'there are no images or videos in {word}; known are {" ".join(SUFFIXES + VIDEOS)}')
     return known
 
 
-def _files_below(folder: str, out: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
+def _files_below(folder: str, out: str, note: Callable[[str], None]) -> Iterator[str]:
+    def unread(error: OSError) -> None:
+        note(f'note: {printable(str(error.filename))} is passed over, it cannot be read ({error.strerror})')
+
+    for parent, folders, files in os.walk(folder, onerror=unread):
+        for name in sorted(folders):
+            if os.path.islink(os.path.join(parent, name)):  # which may lead in circles
+                link = printable(os.path.join(parent, name))
+                note(f'note: the folder {link} is passed over, it is a link; name it to have it read')
         folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(parent, f)) != os.path.realpath(out))
         yield from (os.path.join(parent, file) for file in sorted(files))
 
@@ -162,13 +197,16 @@ def _read_detection(entry: dict, path: str) -> tuple[str | int, list[float]]:
     return key, box
 
 
-def predict_image(predictor: Predictor, item: Input, out: str) -> None:
+def predict_image(predictor: Predictor, item: Input, out: str, most_pixels: int = MOST_PIXELS) -> None:
     """Write what a model says of an image.
+
+    Args:
+        most_pixels: An image that has more is not decoded.
 
     Raises:
         UserError: If the image cannot be read, or a result not be written.
     """
-    prediction = predictor(read_image(item.path, predictor.grey), item.path)
+    prediction = predictor(predictor.read(item.path, most_pixels), item.path)
     target = os.path.join(out, item.figure)
     write_image(target, prediction.figure)
     extra = {}
@@ -178,22 +216,65 @@ def predict_image(predictor: Predictor, item: Input, out: str) -> None:
     write_json(f'{target}.json', dict(image=item.path, **prediction.data, **extra))
 
 
+@contextmanager
+def plainly_named(path: str) -> Iterator[str]:
+    """Another name of a file where its own is not UTF-8, for OpenCV's videos, which take no other."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = os.path.join(folder, f'video{os.path.splitext(path)[1]}')
+            os.symlink(os.path.abspath(path), link)
+            yield link
+    else:
+        yield path
+
+
+@contextmanager
+def opened_video(path: str) -> Iterator[cv2.VideoCapture]:
+    """A video to read.
+
+    Raises:
+        UserError: If it is no file. That it is no video is told by its first frame.
+    """
+    check_is_file(path)
+    with plainly_named(path) as name:
+        video = cv2.VideoCapture(name)
+        try:
+            yield video
+        finally:
+            video.release()
+
+
 def predict_video(predictor: Predictor, item: Input, out: str, advance: Callable[[], None]) -> None:
     """Write what a model says of each frame of a video; of a damaged one, those that can be read.
 
     Raises:
         UserError: If the video cannot be read or is damaged, or a result cannot be written.
     """
-    video = cv2.VideoCapture(item.path)
+    if predictor.channels not in (1, 3):
+        raise UserError(f'has 3 channels, but the model takes {predictor.channels}')
+    with opened_video(item.path) as video:
+        _predict_frames(predictor, item, video, out, advance)
+
+
+def _predict_frames(
+    predictor: Predictor, item: Input, video: cv2.VideoCapture, out: str, advance: Callable[[], None]
+) -> None:
     promised, rate = frames_of(video), video.get(cv2.CAP_PROP_FPS)
     rate = rate if math.isfinite(rate) and rate > 0 else 25
     target = os.path.join(out, item.figure)
     count, writer = 0, None
-    with whole_file(target) as figure, whole_file(f'{target}.json') as record, open(record, 'w') as file:
+    with (
+        whole_file(target) as figure,
+        plainly_named(figure) as drawn,
+        whole_file(f'{target}.json') as record,
+        open(record, 'w') as file,
+    ):
         # Frame by frame: the masks of an hour would fill the memory.
         file.write(f'{json.dumps(dict(video=item.path, frames_per_second=rate))[:-1]}, "frames": [')
         while (frame := video.read()[1]) is not None:
-            if predictor.grey:
+            if predictor.channels == 1:
                 frame = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
             prediction = predictor(frame, item.path)
             extra = {}
@@ -202,7 +283,7 @@ def predict_video(predictor: Predictor, item: Input, out: str, advance: Callable
                 write_image(os.path.join(f'{target}.classes', f'{count:06d}.png'), prediction.class_map)
             if writer is None:
                 size = prediction.figure.shape[1::-1]
-                writer = cv2.VideoWriter(figure, cv2.VideoWriter.fourcc(*'mp4v'), rate, size)
+                writer = cv2.VideoWriter(drawn, cv2.VideoWriter.fourcc(*'mp4v'), rate, size)
                 if not writer.isOpened():
                     raise UserError(f'cannot be written as a video of {size[0]}x{size[1]}')
             writer.write(np.ascontiguousarray(prediction.figure))
@@ -212,6 +293,8 @@ def predict_video(predictor: Predictor, item: Input, out: str, advance: Callable
         if writer is None:
             raise UserError('is not a video that OpenCV can read')
         writer.release()
+        if frames_of(cv2.VideoCapture(drawn)) < count - 1:  # OpenCV does not say that a disk is full
+            raise UserError(f'the video {printable(target)} could not be written to its end')
         file.write('\n]}\n')
     if count < promised - 1:  # some containers state a length that is one frame off
         raise UserError(f'is damaged: only {count} of {promised} frames could be read; their results were written')

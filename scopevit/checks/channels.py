@@ -44,10 +44,10 @@ def wrong_channels(model: nn.Module) -> Iterator[Finding]:
     model = model.get_submodule(holder)
     if not hasattr(model, 'extract_feat'):
         return
-    with _random_state_kept(), warnings.catch_warnings(), torch.no_grad():
+    with random_state_kept(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         try:
-            found = list(_try_model(_without_data(model).eval()))
+            found = list(_try_model(without_data(model).eval()))
         except Exception as error:  # a model that cannot be copied, or is put together in a way of its own
             print_log(f'The channels were not checked: {one_line(error)}', logger='current', level=logging.DEBUG)
             return
@@ -72,7 +72,8 @@ def _try_model(model: nn.Module) -> Iterator[Finding]:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def random_state_kept() -> Iterator[None]:
+    """What is drawn at random in between does not change what comes after."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         yield
@@ -80,7 +81,8 @@ def _random_state_kept() -> Iterator[None]:
     np.random.set_state(states[1])
 
 
-def _without_data(model: nn.Module) -> nn.Module:
+def without_data(model: nn.Module) -> nn.Module:
+    """A copy of a model on torch's meta device: shapes without numbers."""
     memo = {id(buffer): torch.empty_like(buffer, device='meta') for buffer in model.buffers()}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device='meta'), parameter.requires_grad)

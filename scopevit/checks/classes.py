@@ -10,6 +10,7 @@ from torch import nn
 
 from ..apis.model import count_classes
 from .findings import Finding, first
+from .part import Part
 
 MOST_LOOKED_AT = 1000  # items of a data set whose labels are compared with the heads
 
@@ -54,6 +55,34 @@ def check_class_count(where: str, classes: Sequence[str] | None, model: nn.Modul
             yield Finding('warning', where, text)
 
 
+def check_softmax(model: nn.Module | None) -> Iterator[Finding]:
+    """No head has one class and a softmax over it, which is 1 whatever it is given: the loss is 0 from the start.
+
+    mmdet's heads add one for the background.
+    """
+    if model is None:
+        return
+    model = cast(nn.Module, model.module) if is_model_wrapper(model) else model
+    modules = dict(model.named_modules())
+    for name in count_classes(model):
+        head = modules[name]
+        losses = getattr(head, 'loss_decode', None) or getattr(head, 'loss_module', None)
+        losses = list(losses) if isinstance(losses, nn.ModuleList) else [losses]
+        outputs = getattr(head, 'out_channels', None) or head.num_classes
+        if outputs == 1 and any(_is_softmax(loss) for loss in losses):
+            text = (
+                f'model.{name} has one output, over which softmax is always 1 and the loss 0: set its num_classes to '
+                '2, for background and object (labels 0 and 1), or use_sigmoid=True in its loss'
+            )
+            yield Finding('error', f'model.{name}', text)
+
+
+def _is_softmax(loss: nn.Module | None) -> bool:
+    return type(loss).__name__ in ('CrossEntropyLoss', 'LabelSmoothLoss') and not (
+        getattr(loss, 'use_sigmoid', False) or getattr(loss, 'mode', '') == 'multi_label'
+    )
+
+
 def check_labels(
     where: str, labels: Iterable[int], classes: Sequence[str] | None, model: nn.Module | None
 ) -> Iterator[Finding]:
@@ -83,3 +112,17 @@ def labels_of(dataset: BaseDataset) -> set[int]:
         found += np.ravel(info.get('gt_label', [])).tolist()
         labels.update(int(label) for label in found if isinstance(label, (int, np.integer)))
     return labels
+
+
+def check_same_labels(those: Sequence[Part]) -> Iterator[Finding]:
+    """A label is the same category in all files, which ``check_categories`` has gone through before."""
+    those = [part for part in those if part.notes.get('labels')]
+    for part in those[1:]:
+        expected, found = those[0].notes['labels'], part.notes['labels']
+        i = next((i for i, (a, b) in enumerate(zip(expected, found)) if a != b), None)
+        if i is not None:
+            text = (
+                f'label {i} is {found[i]} in {part.dataset.ann_file}, but {expected[i]} in '
+                f'{those[0].dataset.ann_file}: put the categories of both files in one order'
+            )
+            yield Finding('error', part.where, text)

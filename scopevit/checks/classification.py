@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from ..utils.errors import one_line
 from .classes import check_class_count, check_labels
 from .findings import Finding, first
+from .images import check_files, check_passed_over
 from .part import Part
 from .paths import check_image_count, exists, source_of
 
@@ -16,6 +17,10 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
     if not dataset.with_label:
         return
     folders = class_folders(part)
+    hidden = list(check_hidden(part, folders))
+    if hidden:  # the numbers that follow would be wrong
+        yield from hidden
+        return
     if type(dataset).__name__ == 'ImageNet' and len(folders) != 1000:
         source = source_of('ImageNet', root)
         remedy = f'unpack {source}' if source else 'unpack it again'
@@ -26,19 +31,37 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
         return
     yield from check_class_count(where, dataset.CLASSES or folders, part.model)
     extensions = tuple(dataset.extensions)
-    counts = {
-        folder: sum(
-            file.lower().endswith(extensions)
-            for _, _, files in os.walk(os.path.join(root, folder), followlinks=True)
-            for file in files
-        )
+    images = {
+        folder: [
+            os.path.join(parent, file)
+            for parent, _, files in os.walk(os.path.join(root, folder), followlinks=True)
+            for file in sorted(files)
+            if file.lower().endswith(extensions) and not file.startswith('.')
+        ]
         for folder in folders
     }
-    yield from check_image_count(where, type(dataset).__name__, root, sum(counts.values()))
-    empty = [folder for folder, count in counts.items() if not count]
+    yield from check_image_count(where, type(dataset).__name__, root, sum(map(len, images.values())))
+    empty = [folder for folder, files in images.items() if not files]
     if empty:
         text = f'{len(empty)} class folders of {root} are empty ({first(empty)}): fill them'
         yield Finding('error', where, text)
+    yield from check_suffixes(part)
+    yield from check_files(part, [dict(img_path=path) for files in images.values() for path in files])
+
+
+def check_hidden(part: Part, folders: Sequence[str]) -> Iterator[Finding]:
+    """No folder that a program left there counts as a class."""
+    hidden = [folder for folder in folders if folder.startswith('.')]
+    if hidden:
+        text = f'{part.dataset.img_prefix} has the hidden folders {first(hidden)}, which would be classes: remove them'
+        yield Finding('error', part.where, text)
+
+
+def check_suffixes(part: Part) -> Iterator[Finding]:
+    """All images of the class folders are used, whatever their suffix."""
+    extensions = tuple(part.dataset.extensions)
+    remedy = f'extensions of the data set are {" ".join(sorted(extensions))}; convert them, or add theirs'
+    yield from check_passed_over(part, part.dataset.img_prefix, lambda path: path.lower().endswith(extensions), remedy)
 
 
 def class_folders(part: Part) -> list[str]:
@@ -50,7 +73,8 @@ def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
     """All splits have the same class folders: labels follow their order."""
     for i, part in enumerate(those):
         for other in those[:i]:
-            only = sorted(set(class_folders(part)) ^ set(class_folders(other)))
+            differing = set(class_folders(part)) ^ set(class_folders(other))
+            only = sorted(folder for folder in differing if not folder.startswith('.'))  # hidden ones are told
             if only:
                 text = (
                     f'the class folders are not those of {other.where} ({first(only)} only in one of them), so the '
@@ -70,13 +94,14 @@ def check_list(part: Part) -> Iterator[Finding]:
         yield Finding('error', where, text)
         return
     yield from check_image_count(where, type(dataset).__name__, dataset.img_prefix, len(items))
-    missing = [item['img_path'] for item in items if not exists(item['img_path'])]
+    missing = {item['img_path']: None for item in items if not exists(item['img_path'])}
     if missing:
         text = (
-            f'{len(missing)} of the {len(items)} images in {path} do not exist ({first(missing)}): unpack them again, '
-            'or remove them from the list'
+            f'{len(missing)} of the {len(items)} images in {path} do not exist ({first(list(missing))}): unpack them '
+            'again, or remove them from the list'
         )
         yield Finding('error', where, text)
+    yield from check_files(part, [item for item in items if item['img_path'] not in missing])
     yield from check_class_count(where, dataset.CLASSES, part.model)
     labels = {item['gt_label'] for item in items if isinstance(item.get('gt_label'), int)}
     yield from check_labels(where, labels, dataset.CLASSES, part.model)

@@ -1,19 +1,28 @@
 """Rules for annotations of objects in COCO's form, which mmdet and mmpose read."""
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeGuard
 
-import numpy as np
-
 from ..utils.errors import UserError, one_line
-from ..utils.image import read_image
+from ..utils.image import check_is_file, read_image
 from .findings import Finding, faulty, first
+from .images import check_files, color_type
 from .part import Part
-from .paths import check_image_count, exists
+from .paths import check_image_count, is_elsewhere
+
+# What each entry of a file needs, and of what kind it is.
+_NUMBER, _ID = (int, float), (int, float, str)
+FIELDS = {
+    'images': dict(id=_ID, file_name=str, width=_NUMBER, height=_NUMBER),
+    'annotations': dict(id=_ID, image_id=_ID, category_id=_ID),
+    'categories': dict(id=_ID, name=str),
+}
+MOST_PIXELS_AWAY = 1e6  # from an image's corner a coordinate is a mistake
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,19 @@ def read_coco(part: Part) -> CocoFile:
     """
     path, folder = part.dataset.ann_file, part.dataset.data_prefix['img']
     try:
+        check_is_file(path)
         with open(path) as file:
             content = json.load(file)
+        if not part.is_learnt and isinstance(content, dict):  # of a test the labels need not be known
+            content.setdefault('annotations', [])
+        for name, fields in FIELDS.items():
+            for entry in content[name]:
+                for field, kinds in fields.items():
+                    if not isinstance(entry[field], kinds) or entry[field] is True:
+                        raise TypeError(f'{field} of {str(entry)[:60]} is {str(entry[field])[:60]!r}')
         images = {image['id']: image for image in content['images']}
-        if not all(isinstance(annotation, dict) for annotation in content['annotations']):
-            raise TypeError('annotations have to be dicts')
+        if not all(is_numbers([i['width'], i['height']], 2) and i['width'] > 0 < i['height'] for i in images.values()):
+            raise ValueError('images have to have a width and height above 0')
         return CocoFile(
             path=path,
             images=len(content['images']),
@@ -58,8 +75,9 @@ def read_coco(part: Part) -> CocoFile:
             annotations=content['annotations'],
             categories=[dict(id=category['id'], name=category['name']) for category in content['categories']],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} is not a COCO annotation file ({one_line(error)}): use another') from error
+    except (UserError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = str(error) if isinstance(error, UserError) else one_line(error)
+        raise UserError(f'{path} is not a COCO annotation file ({reason}): correct it or use another') from error
 
 
 def check_images(part: Part, coco: CocoFile) -> Iterator[Finding]:
@@ -67,11 +85,28 @@ def check_images(part: Part, coco: CocoFile) -> Iterator[Finding]:
     yield from check_image_count(part.where, 'CocoDataset', coco.path, len(coco.files))
     if len(coco.files) < coco.images:
         yield Finding('error', part.where, f'image ids in {coco.path} are not unique: number them again')
-    missing = [file for file in coco.files.values() if not exists(file)]
+    missing = [file for file in coco.files.values() if not is_elsewhere(file) and not os.path.isfile(file)]
+    missing = [file for file in missing if not _is_odd(file)]  # which another rule tells
     if missing:
         text = (
             f'{len(missing)} of {len(coco.files)} images do not exist ({first(missing)}): unpack them again, or remove '
             'them from the annotation file'
+        )
+        yield Finding('error', part.where, text)
+
+
+def _is_odd(path: str) -> bool:
+    return '\\' in path or '://' in path or (os.path.exists(path) and not os.path.isfile(path))
+
+
+def check_names(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """Names of files are paths below the folder of images, written with /."""
+    suspects = (file for file in coco.files.values() if '\\' in file or '://' in file or file.startswith(('/', '.')))
+    odd = [file for file in suspects if _is_odd(file) and not is_elsewhere(file) and not os.path.isfile(file)]
+    if odd:
+        text = (
+            f'{len(odd)} of {len(coco.files)} file names are no paths of files ({first(odd)}): write file_name with / '
+            'between folders, below the folder of images'
         )
         yield Finding('error', part.where, text)
 
@@ -84,8 +119,16 @@ def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
         return
     classes = list(classes)
     in_file = [category['name'] for category in coco.categories]
+    for key in ('name', 'id'):
+        value, count = Counter(category[key] for category in coco.categories).most_common(1)[0] if in_file else ('', 0)
+        if count > 1:
+            called = f'are called {value}' if key == 'name' else f'have the id {value}'
+            text = f'{count} categories of {coco.path} {called}: mmdet would mix them up, rename or join them'
+            yield Finding('error', where, text)
+            return
     # mmdet numbers the labels in the order of the file, whatever the order of the classes.
     labels = [name for name in in_file if name in classes]
+    part.notes['labels'] = labels
     if not labels:
         text = (
             f'none of the classes of the config ({first(classes)}) is a category of {coco.path} ({first(in_file)}): '
@@ -93,8 +136,8 @@ def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
         )
         yield Finding('error', where, text)
         return
-    if labels != classes[: len(labels)]:
-        i = next(i for i, (a, b) in enumerate(zip(labels, classes)) if a != b)
+    i = next((i for i, (a, b) in enumerate(zip(labels, classes)) if a != b), None)
+    if i is not None:
         text = (
             f'the categories of {coco.path} are not in the order of the classes of the config: label {i} would be '
             f'called {classes[i]} but be {labels[i]}: put the classes in the order of the file'
@@ -108,7 +151,8 @@ def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
         else:
             remedy = 'list them among its categories, even if it has none of their objects'
             yield Finding('warning', where, f'{text}: predictions of those cannot be evaluated; {remedy}')
-    used = Counter(a.get('category_id') for a in coco.annotations)
+    used = Counter(a['category_id'] for a in coco.annotations)
+    yield from _check_unused(part, coco, used)
     others = {c['name']: used[c['id']] for c in coco.categories if c['name'] not in classes and used[c['id']]}
     if others:
         text = (
@@ -118,36 +162,75 @@ def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
         yield Finding('note', where, text)
 
 
+def _check_unused(part: Part, coco: CocoFile, used: Counter) -> Iterator[Finding]:
+    unused = [c['name'] for c in coco.categories if c['name'] in part.dataset.metainfo['classes'] and not used[c['id']]]
+    if unused and part.is_learnt:
+        yield Finding('note', part.where, f'there are no objects of {len(unused)} classes ({first(unused)})')
+
+
 def check_boxes(part: Part, coco: CocoFile) -> Iterator[Finding]:
     """Ids, categories and boxes are sound."""
     names = {category['id'] for category in coco.categories}
-    strange, unknown, broken, outside = [], [], [], []
+    strange, unknown, malformed, empty, outside = [], [], [], [], []
     for annotation in coco.annotations:
         name, box = coco.name(annotation), annotation.get('bbox')
-        if annotation.get('image_id') not in coco.sizes:
-            strange.append(f'{name}: image {annotation.get("image_id")}')
+        if annotation['image_id'] not in coco.sizes:
+            strange.append(f'{name}: image {annotation["image_id"]}')
             continue
-        if annotation.get('category_id') not in names:
-            unknown.append(f'{name}: category {annotation.get("category_id")}')
-        if not is_numbers(box, 4) or min(box[2:]) <= 0:
-            broken.append(f'{name}: bbox {box}')
+        if annotation['category_id'] not in names:
+            unknown.append(f'{name}: category {annotation["category_id"]}')
+        if box is None and part.dataset.metainfo.get('num_keypoints'):
+            continue  # mmpose passes over such people
+        if not is_numbers(box, 4) or max(map(abs, box)) > MOST_PIXELS_AWAY:
+            malformed.append(f'{name}: bbox {str(box)[:60]}')
             continue
         (x, y, w, h), (width, height) = box, coco.sizes[annotation['image_id']]
-        if min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
+        if min(w, h) <= 0:
+            empty.append(f'{name}: bbox {box}')
+        elif min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
             outside.append(f'{name}: bbox {box} in {width}x{height}')
     total = len(coco.annotations)
     if not total:
-        yield Finding('error', part.where, f'{coco.path} has no annotations')
-    if len({a.get('id') for a in coco.annotations}) < total:
-        text = f'annotation ids in {coco.path} are missing or not unique: number them again'
-        yield Finding('warning', part.where, text)
-    for items, what, remedy in (
-        (strange, 'annotations are of images that the file does not list', 'remove them'),
-        (unknown, 'category ids are not among the categories of the file', 'correct the ids'),
-        (broken, 'boxes have no area or are not [x, y, width, height]', 'correct or remove them'),
-        (outside, 'boxes reach outside the image', 'cut them off at the edges (are they x, y, x, y?)'),
+        text = f'{coco.path} has no annotations'
+        yield Finding('error', part.where, text) if part.is_learnt else Finding('note', part.where, text)
+    for items, what, remedy, is_fatal in (
+        (strange, 'annotations are of images that the file does not list', 'remove them', False),
+        (unknown, 'category ids are not among the categories of the file', 'correct the ids', False),
+        (malformed, 'boxes are not [x, y, width, height] in numbers', 'correct or remove them', True),
+        (empty, 'boxes have no area', 'correct or remove them', False),
+        (outside, 'boxes reach outside the image', 'cut them off at the edges (are they x, y, x, y?)', False),
     ):
-        yield from faulty(part.where, items, total, what, remedy)
+        yield from faulty(part.where, items, total, what, remedy, is_fatal)
+
+
+def check_ids(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """Annotations are told apart by their ids; the evaluation takes 0 for none, and computes with them."""
+    ids, total = Counter(a['id'] for a in coco.annotations), len(coco.annotations)
+    twice = [f'{number}, {count} times' for number, count in ids.items() if count > 1]
+    remedy = 'number them again, from 1'
+    yield from faulty(part.where, twice, total, f'annotation ids in {coco.path} are not unique', remedy, is_fatal=True)
+    if not part.is_learnt:
+        for what, those in (
+            ('image', list(coco.files)),
+            ('category', [category['id'] for category in coco.categories]),
+        ):
+            if len({isinstance(number, str) for number in those}) > 1:
+                text = f'some {what} ids in {coco.path} are numbers, others texts, which cannot be sorted: {remedy}'
+                yield Finding('error', part.where, text)
+        odd = [repr(number) for number in ids if not is_numbers([number], 1) or number == 0]
+        what = f'annotation ids in {coco.path} are 0 or no numbers, which cannot be evaluated'
+        yield from faulty(part.where, odd, total, what, remedy, is_fatal=True)
+
+
+def check_crowds(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """Crowds are marked by 0 or 1, in a validation of boxes each object."""
+    is_needed = not part.is_learnt and not part.dataset.metainfo.get('num_keypoints')  # mmpose takes none for 0
+    lacking = [] if not is_needed else [coco.name(a) for a in coco.annotations if 'iscrowd' not in a]
+    odd = [f'{coco.name(a)}: {str(a["iscrowd"])[:60]!r}' for a in coco.annotations if a.get('iscrowd', 0) not in (0, 1)]
+    total = len(coco.annotations)
+    what = 'objects have no iscrowd, without which they cannot be evaluated'
+    yield from faulty(part.where, lacking, total, what, 'set iscrowd to 0', is_fatal=True)
+    yield from faulty(part.where, odd, total, 'objects have an iscrowd that is not 0 or 1', 'correct it', is_fatal=True)
 
 
 def check_areas(part: Part, coco: CocoFile) -> Iterator[Finding]:
@@ -172,22 +255,43 @@ def check_masks(part: Part, coco: CocoFile) -> Iterator[Finding]:
     """Each object has a mask of a form that mmdet reads, where masks are learnt."""
     if not _loads_masks(part):
         return
-    missing, lines = [], []
+    missing, lines, malformed = [], [], []
     for annotation in coco.annotations:
-        mask = annotation.get('segmentation')
-        if not (mask.get('counts') and mask.get('size') if isinstance(mask, dict) else mask):
-            file = coco.files.get(annotation.get('image_id'), 'no image')
+        mask, size = annotation.get('segmentation'), coco.sizes.get(annotation['image_id'])
+        if mask and size and not _is_mask(mask, *size):
+            malformed.append(f'{coco.name(annotation)}, an object in {coco.files[annotation["image_id"]]}')
+        elif not (mask.get('counts') and mask.get('size') if isinstance(mask, dict) else mask):
+            file = coco.files.get(annotation['image_id'], 'no image')
             missing.append(f'{coco.name(annotation)}, an object in {file}')
         elif isinstance(mask, list) and not any(_is_polygon(polygon) for polygon in mask):
             lines.append(coco.name(annotation))
     remedy = 'the model learns masks: draw or remove those objects, or train a model of boxes alone'
     total = len(coco.annotations)
     yield from faulty(part.where, missing, total, 'masks are missing', remedy, is_fatal=True)
+    what = 'masks are neither polygons in numbers nor RLE of the size of their image'
+    yield from faulty(part.where, malformed, total, what, 'correct or remove them', is_fatal=True)
     yield from faulty(part.where, lines, total, 'masks have fewer than three points', remedy)
 
 
 def _loads_masks(part: Part) -> bool:
     return any(getattr(t, 'with_mask', False) for t in getattr(part.dataset.pipeline, 'transforms', []))
+
+
+def _is_mask(mask: object, width: float, height: float) -> bool:
+    """Whether a mask can be decoded: polygons of any length, or RLE of an image's pixels."""
+    if isinstance(mask, list):
+        return all(
+            isinstance(points, list)
+            and is_numbers(points, len(points))
+            and max(map(abs, points), default=0) <= MOST_PIXELS_AWAY
+            for points in mask
+        )
+    if not isinstance(mask, dict) or mask.get('size') != [height, width]:
+        return False
+    counts = mask.get('counts')
+    if isinstance(counts, list):
+        return is_numbers(counts, len(counts)) and min(counts, default=0) >= 0 and sum(counts) == width * height
+    return isinstance(counts, str)
 
 
 def _is_polygon(points: object) -> bool:
@@ -200,11 +304,12 @@ def check_pixels(part: Part, coco: CocoFile) -> Iterator[Finding]:
     by_image: dict[object, list[dict]] = {}
     if _loads_masks(part):
         for annotation in coco.annotations:
-            by_image.setdefault(annotation.get('image_id'), []).append(annotation)
-    for i in part.choose(i for i, file in coco.files.items() if exists(file)):
+            by_image.setdefault(annotation['image_id'], []).append(annotation)
+    is_turned = color_type(part.dataset) in ('color', 'grayscale')
+    for i in part.choose(i for i, file in coco.files.items() if os.path.isfile(file)):
         width, height = coco.sizes[i]
         try:
-            image = read_image(coco.files[i])
+            image = read_image(coco.files[i], turned=is_turned, any_depth=True)
         except UserError as error:
             yield unreadable(part, coco.files[i], error)
             continue
@@ -228,6 +333,8 @@ def _has_pixels(mask: object, width: int, height: int) -> bool:
     """Whether a mask covers something of an image, and is of its size."""
     from pycocotools import mask as masks
 
+    if not _is_mask(mask, width, height):
+        return False
     try:
         is_encoded = isinstance(mask, dict) and isinstance(mask.get('counts'), str)
         encoded = mask if is_encoded else masks.frPyObjects(mask, height, width)
@@ -243,19 +350,34 @@ def unreadable(part: Part, path: str, error: UserError) -> Finding:
 
 def is_numbers(values: object, count: int) -> TypeGuard[list[float]]:
     """Whether a value is a list of so many finite numbers."""
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(isinstance(value, (int, float)) and np.isfinite(value) for value in values)
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    try:
+        return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    except OverflowError:  # of a number with hundreds of digits
+        return False
+
+
+def check_image_files(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """What :mod:`images` asks of any images."""
+    yield from check_files(
+        part, [dict(img_path=path, width=coco.sizes[i][0], height=coco.sizes[i][1]) for i, path in coco.files.items()]
     )
 
 
-OBJECT_RULES = (check_images, check_categories, check_boxes, check_areas, check_masks, check_pixels)
+# Those that read nothing but the annotation file and the headers of some images come before a training.
+QUICK_RULES = (
+    check_names, check_categories, check_ids, check_boxes, check_areas, check_crowds, check_masks, check_image_files
+)  # fmt: skip
+OBJECT_RULES = (check_images, *QUICK_RULES, check_pixels)
 
 
 def check_coco(part: Part, rules: tuple = OBJECT_RULES) -> Iterator[Finding]:
     """Read a data set's annotation file, and go through the rules for it."""
     path = part.dataset.ann_file
+    if not os.path.isfile(path):
+        yield Finding('error', part.where, f'{path} is no file: name an annotation file in JSON')
+        return
     yield Finding('info', part.where, f'reading {path} ({os.path.getsize(path) / 1e6:,.0f} MB)')
     try:
         coco = read_coco(part)

@@ -7,8 +7,10 @@ from mmengine.config import Config
 
 from ..apis.model import build_model
 from ..utils.errors import UserError
+from .classes import check_same_labels, check_softmax
 from .classification import check_same_folders
 from .findings import Finding
+from .loaders import check_settings
 from .loading import check_loading
 from .part import Part, is_a
 from .paths import check_evaluator_files, exists, paths_of
@@ -36,6 +38,8 @@ def check_dataset(cfg: Config, sample: int = 50, seed: int = 0) -> Iterator[Find
         model = build_model(cfg)
     except UserError as error:
         yield Finding('error', 'model', f'{error}; correct the config')
+    if 'train' in splits:
+        yield from check_softmax(model)
     those: list[Part] = []
     for i, (split, settings) in enumerate(splits.items()):
         same = next((other for other in list(splits)[:i] if splits[other] == settings), None)
@@ -43,6 +47,9 @@ def check_dataset(cfg: Config, sample: int = 50, seed: int = 0) -> Iterator[Find
             yield Finding('info', split, f'the same data as {same}')
             continue
         problems = 0
+        for finding in check_settings(cfg, split):
+            problems += 1
+            yield finding
         for part in parts_of(cfg, split, model, sample=sample, seed=seed):
             if isinstance(part, Part):
                 those.append(part)
@@ -60,6 +67,7 @@ def check_dataset(cfg: Config, sample: int = 50, seed: int = 0) -> Iterator[Find
 def check_across(cfg: Config, those: list[Part]) -> Iterator[Finding]:
     """What splits have to do with each other and with the metrics, and where all files belong if one is missing."""
     yield from check_same_folders([part for part in those if _is_of_folders(part)])
+    yield from check_same_labels(those)
     paths = {path for part in those for path in paths_of(part.dataset)}
     yield from check_evaluator_files(cfg, paths)
     if not all(map(exists, paths)):

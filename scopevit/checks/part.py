@@ -3,7 +3,7 @@
 import inspect
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
@@ -20,6 +20,7 @@ class Part:
         model: The model that is to take its items; None if that is not known.
         sample: How many of its images are opened.
         seed: Which ones.
+        notes: What rules find out about it that is compared with other data sets.
     """
 
     where: str
@@ -28,6 +29,7 @@ class Part:
     model: nn.Module | None = None
     sample: int = 50
     seed: int = 0
+    notes: dict = field(default_factory=dict, compare=False)
 
     @property
     def is_learnt(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.fileio.backends import prefix_to_backends
 
 from .findings import Finding
 
@@ -40,7 +41,13 @@ SOURCES = {
 
 def exists(path: str) -> bool:
     """Whether there is such a file or folder; of what lies elsewhere (``s3://...``) that is taken for granted."""
-    return '://' in path or os.path.exists(path)
+    return is_elsewhere(path) or os.path.exists(path)
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether MMEngine reads a path by another way than from the file system."""
+    place = path.partition('://')[0] if '://' in path else ''
+    return place.rpartition(':')[2] in prefix_to_backends and place != ''
 
 
 def source_of(kind: str, path: str) -> str | None:

@@ -8,7 +8,18 @@ from mmengine.dataset import BaseDataset
 from torch import nn
 
 from ..utils.errors import one_line
-from .coco import CocoFile, check_boxes, check_images, check_pixels, is_numbers
+from .coco import (
+    MOST_PIXELS_AWAY,
+    CocoFile,
+    check_boxes,
+    check_crowds,
+    check_ids,
+    check_image_files,
+    check_images,
+    check_names,
+    check_pixels,
+    is_numbers,
+)
 from .findings import Finding, faulty, first
 from .part import Part
 
@@ -63,7 +74,7 @@ def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
     wrong, outside, miscounted, usable = [], [], [], 0
     for person in people:
         name, joints = coco.name(person), person['keypoints']
-        if not is_numbers(joints, 3 * number):
+        if not is_numbers(joints, 3 * number) or max(map(abs, joints)) > MOST_PIXELS_AWAY:
             wrong.append(f'{name}: {len(joints) if isinstance(joints, list) else joints} numbers')
             continue
         joints = np.reshape(joints, (number, 3))
@@ -97,7 +108,7 @@ def check_detections(part: Part, coco: CocoFile) -> Iterator[Finding]:
             found = json.load(file)
         unknown = [f'image {f["image_id"]}' for f in found if f['image_id'] not in coco.sizes]
         people = [f for f in found if f['category_id'] == 1 and is_numbers(f['bbox'], 4) and f['score'] >= 0]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         text = f'{path} is not a list of detections as COCO has them ({one_line(error)}): use another, {remedy}'
         yield Finding('error', part.where, text)
         return
@@ -110,4 +121,19 @@ def check_detections(part: Part, coco: CocoFile) -> Iterator[Finding]:
     yield Finding('info', part.where, f'{len(people):,} detections of people')
 
 
-PERSON_RULES = (check_images, check_head, check_boxes, check_joints, check_detections, check_pixels)
+def check_evaluated(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """People have areas of numbers, which the evaluation needs of each, and counted joints."""
+    odd = [
+        f'{coco.name(a)}: area {str(a.get("area"))[:60]}'
+        for a in coco.annotations
+        if 'keypoints' in a and ('area' in a or not part.is_learnt) and not is_numbers([a.get('area')], 1)
+    ]
+    remedy = 'set area to that of the person in pixels'
+    yield from faulty(part.where, odd, len(coco.annotations), 'people have no area', remedy, is_fatal=True)
+
+
+QUICK_PERSON_RULES = (
+    check_names, check_head, check_ids, check_boxes, check_crowds, check_joints, check_evaluated,
+    check_detections, check_image_files,
+)  # fmt: skip
+PERSON_RULES = (check_images, *QUICK_PERSON_RULES, check_pixels)

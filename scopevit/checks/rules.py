@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from torch import nn
 
 from ..utils.building import wrong_setting
@@ -16,6 +17,13 @@ from .paths import check_paths
 from .pose import PERSON_RULES
 from .segmentation import check_segmentation
 
+KINDS = (
+    ('people', 'BaseCocoStyleDataset', ('load_data_list', 'parse_data_info')),
+    ('objects', 'CocoDataset', ('load_data_list', 'parse_data_info')),
+    ('classes', 'CustomDataset', ('load_data_list',)),
+    ('label maps', 'BaseSegDataset', ('load_data_list',)),
+)
+
 
 def parts_of(cfg: Config, split: str, model: nn.Module | None, **sample: int) -> Iterator[Part | Finding]:
     """The data sets that a split joins, not loaded; in place of one that cannot be built, what is wrong with it."""
@@ -27,7 +35,7 @@ def parts_of(cfg: Config, split: str, model: nn.Module | None, **sample: int) ->
             raise_own(error)
             yield Finding('error', where, cannot_be_built(settings, error, cfg))
             continue
-        yield Part(where, place, dataset, model, **sample)
+        yield Part(where, place, dataset, model, **sample)  # type: ignore[arg-type]
 
 
 def cannot_be_built(settings: dict, error: Exception, cfg: Config) -> str:
@@ -41,17 +49,25 @@ def check_part(part: Part) -> Iterator[Finding]:
     yield from missing
     if missing:
         return
-    dataset = part.dataset
-    if is_a(dataset, 'BaseCocoStyleDataset', 'load_data_list', 'parse_data_info'):
+    kind = kind_of(part.dataset)
+    if kind == 'people':
         yield from check_coco(part, PERSON_RULES)
-    elif is_a(dataset, 'CustomDataset', 'load_data_list'):
-        yield from check_list(part) if dataset.ann_file else check_class_folders(part)
+    elif kind == 'classes':
+        yield from check_list(part) if part.dataset.ann_file else check_class_folders(part)
     else:
-        if is_a(dataset, 'CocoDataset', 'load_data_list', 'parse_data_info'):
+        if kind == 'objects':
             yield from check_coco(part)
-        elif is_a(dataset, 'BaseSegDataset', 'load_data_list'):
+        elif kind == 'label maps':
             yield from check_segmentation(part)
-        yield from check_class_count(part.where, classes_of(dataset), part.model)
+        yield from check_class_count(part.where, classes_of(part.dataset), part.model)
+
+
+def kind_of(dataset: BaseDataset) -> str | None:
+    """What a data set's images are labelled with, if there are rules for the way in which it reads that."""
+    for kind, base, methods in KINDS:
+        if is_a(dataset, base, *methods):
+            return kind
+    return None
 
 
 def check_split(cfg: Config, split: str, model: nn.Module | None, **sample: int) -> Iterator[Finding]:

@@ -1,16 +1,23 @@
 """Rules for label maps, which mmseg reads."""
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from ..utils.errors import UserError, one_line
-from ..utils.image import read_image
+from ..utils.image import check_is_file, read_header, read_image
 from .coco import unreadable
 from .findings import Finding, first
+from .images import MOST_HEADERS, check_files, check_passed_over, color_type, spread
 from .part import Part
 from .paths import check_image_count, exists
+
+MOST_CLASSES = 255  # that 8 bits hold beside 255, which is ignored
+MOST_MAPS = 500  # label maps that are opened to find classes that the sample does not have
 
 
 def check_segmentation(part: Part) -> Iterator[Finding]:
@@ -30,14 +37,149 @@ def check_segmentation(part: Part) -> Iterator[Finding]:
                 'their counterparts'
             )
             yield Finding('error', part.where, text)
-            items = [item for item in items if item.get(key) not in set(missing)]
+            gone = set(missing)
+            items = [item for item in items if item.get(key) not in gone]
+    yield from check_folder(part)
+    yield from check_files(part, items)
+    yield from check_forms(part, items)
     seen: set[int] = set()
     for item in part.choose(items):
         yield from check_label_map(part, item, seen)
+    yield from check_occurring(part, items, seen)
     ignored = {dataset.ignore_index} | ({0, 255} if dataset.reduce_zero_label else set())
     if seen and seen <= ignored:
         text = 'all pixels of the label maps that were opened are ignored: check the labels'
         yield Finding('error', part.where, text)
+
+
+def check_folder(part: Part) -> Iterator[Finding]:
+    """All images of a folder are used, whatever their suffix."""
+    dataset = part.dataset
+    folder, maps = dataset.data_prefix.get('img_path'), dataset.data_prefix.get('seg_map_path')
+    if not folder or (dataset.ann_file and not os.path.isdir(dataset.ann_file)):  # a list says which
+        return
+
+    def is_used(path: str) -> bool:
+        is_map = bool(maps) and path.endswith(dataset.seg_map_suffix) and path.startswith(maps)
+        return is_map or path.endswith(dataset.img_suffix)
+
+    remedy = f'img_suffix of the data set is {dataset.img_suffix}; give all images one suffix'
+    yield from check_passed_over(part, folder, is_used, remedy)
+
+
+def check_forms(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
+    """Label maps have one channel of 8 bits, and the classes fit into these."""
+    loaders = [t for t in getattr(part.dataset.pipeline, 'transforms', []) if type(t).__name__ == 'LoadAnnotations']
+    if not loaders:  # they are read in a way of their own
+        return
+    classes = part.dataset.metainfo.get('classes') or ()
+    if len(classes) > MOST_CLASSES:
+        text = f'there are {len(classes)} classes, but label maps are read with 8 bits, which hold {MOST_CLASSES}'
+        yield Finding('error', part.where, f'{text}: join some')
+    wrong: dict[str, list[str]] = {}
+    chosen = spread([item['seg_map_path'] for item in items if item.get('seg_map_path')], MOST_HEADERS)
+    for path in chosen:
+        fault = _fault_of_form(path, getattr(loaders[0], 'imdecode_backend', 'pillow'))
+        if fault:
+            wrong.setdefault(fault, []).append(path)
+    for fault, paths in wrong.items():
+        text = f'label map {paths[0]} {fault} ({len(paths)} of {len(chosen)} looked at)'
+        yield Finding('error', part.where, text)
+
+
+def check_map_sizes(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
+    """Label maps are as large as their images, by the headers of both; turned images have a rule of their own."""
+    wrong = []
+    chosen = spread([item for item in items if item.get('seg_map_path')], MOST_HEADERS)
+    for item in chosen:
+        image, labels = read_header(item['img_path']), read_header(item['seg_map_path'])
+        if image and labels and image.orientation == 1 and image.size != labels.size:
+            (w, h), (width, height) = labels.size, image.size
+            wrong.append(f'{item["seg_map_path"]} has {w}x{h} pixels, but its image {width}x{height}')
+    if wrong:
+        text = f'label map {wrong[0]} ({len(wrong)} of {len(chosen)} looked at): make them agree'
+        yield Finding('error', part.where, text)
+
+
+def _fault_of_form(path: str, backend: str) -> str | None:
+    """Why a label map cannot be read as class numbers of 8 bits; None if it can, or cannot be opened at all."""
+    header = read_header(path)
+    if header is None:
+        return None
+    if header.mode not in ('1', 'L', 'P', 'F') and not header.mode.startswith('I'):
+        return (
+            f'is {header.mode}, but must have one channel whose values are class numbers: convert the colours to class '
+            'numbers'
+        )
+    if header.mode == 'P' and backend == 'cv2':
+        return "has a palette, whose colours imdecode_backend='cv2' would read: set imdecode_backend='pillow'"
+    if header.mode in ('1', 'L', 'P'):
+        return None
+    try:
+        with Image.open(path) as file:
+            values = np.unique(np.asarray(file))
+    except Exception:  # whatever a decoder says of damaged data, which is told when they are read
+        return None
+    cut = values[(values < 0) | (values > 255) | (values != np.floor(values))]
+    if not cut.size:
+        return None
+    return (
+        f'has the value {cut[0]:g}, but is read with 8 bits, where that is {int(cut[0]) % 256}: number the classes '
+        f'from 0 to at most {MOST_CLASSES - 1}, and ignored pixels 255'
+    )
+
+
+def check_occurring(part: Part, items: Sequence[dict], seen: set[int]) -> Iterator[Finding]:
+    """Each class occurs in some label map; ``seen`` are the values of a sample, to which those of more are added."""
+    dataset, numbers = part.dataset, _numbers(part.dataset)
+    if not part.is_learnt or not seen or len(numbers) < 2:
+        return
+    paths = spread([item['seg_map_path'] for item in items if item.get('seg_map_path')], MOST_MAPS)
+    for path in paths:
+        if set(numbers) <= seen:
+            return
+        values = _values(path)
+        if values is None:
+            return
+        seen |= values
+    classes = list(dataset.metainfo['classes'])
+    there = {new for old, new in numbers.items() if old in seen}
+    lacking = [name for i, name in enumerate(classes) if i not in there]
+    if not lacking or not there:
+        return
+    text = f'{len(lacking)} of {len(classes)} classes occur in none of {len(paths)} label maps ({first(lacking)})'
+    if len(there) == 1:
+        text += f': one class is all there is to learn; the maps have the values {first(sorted(seen))}'
+        yield Finding(
+            'warning', part.where, f'{text}, classes are 0, 1, ... (and {dataset.ignore_index} for ignored pixels)'
+        )
+    elif classes == list(type(dataset).METAINFO.get('classes', ())) or len(paths) == MOST_MAPS:
+        yield Finding('note', part.where, text)
+    else:
+        yield Finding('warning', part.where, f'{text}: leave them out of metainfo.classes, or label them')
+
+
+def _numbers(dataset: BaseDataset) -> dict[int, int]:
+    """The class of each value that may stand in a label map."""
+    classes = dataset.metainfo.get('classes') or ()
+    if isinstance(classes, str):
+        return {}
+    shift = int(bool(dataset.reduce_zero_label))
+    if dataset.label_map:  # old labels are renumbered, those of no class become ignored
+        return {old + shift: new for old, new in dataset.label_map.items() if new in range(len(classes))}
+    return {number + shift: number for number in range(len(classes))}
+
+
+def _values(path: str) -> set[int] | None:
+    """The values of a label map; None if it has another form or cannot be read, which is told elsewhere."""
+    header = read_header(path)
+    if header is None or header.mode not in ('1', 'L', 'P'):
+        return None
+    try:
+        with Image.open(path) as file:
+            return set(np.unique(np.asarray(file)).tolist())
+    except Exception:  # whatever a decoder says of damaged data
+        return None
 
 
 def check_label_map(part: Part, item: dict, seen: set[int]) -> Iterator[Finding]:
@@ -47,25 +189,26 @@ def check_label_map(part: Part, item: dict, seen: set[int]) -> Iterator[Finding]
         seen: To it the values of the map are added.
     """
     image, path = None, item.get('seg_map_path')
+    reading = color_type(part.dataset) or ''
     try:
-        image = read_image(item['img_path'])
+        is_turned = reading in ('color', 'grayscale')
+        image = read_image(item['img_path'], turned=is_turned, any_depth=True)
     except UserError as error:
         yield unreadable(part, item['img_path'], error)
     if not path:
         return
     try:
+        check_is_file(path)
         with Image.open(path) as file:
-            mode, labels = file.mode, np.asarray(file)
+            labels = np.asarray(file)
+    except UserError as error:
+        yield Finding('error', part.where, f'label map {path} {error}')
+        return
     except Exception as error:  # whatever a decoder says of damaged data
         text = f'label map {path} cannot be decoded ({one_line(error)}): unpack it again'
         yield Finding('error', part.where, text)
         return
-    if labels.ndim != 2:
-        text = (
-            f'label map {path} is {mode}, but must have one channel whose values are class numbers: convert the '
-            'colours to class numbers'
-        )
-        yield Finding('error', part.where, text)
+    if labels.ndim != 2:  # which its header says
         return
     if image is not None and labels.shape != image.shape[:2]:
         text = (
@@ -73,10 +216,10 @@ def check_label_map(part: Part, item: dict, seen: set[int]) -> Iterator[Finding]
             f'{image.shape[1]}x{image.shape[0]}: make them agree'
         )
         yield Finding('error', part.where, text)
-    values = set(np.unique(labels).tolist())
+    values = {int(value) for value in np.unique(labels).tolist() if math.isfinite(value)}
     seen |= values
     highest, ignored = _highest_value(part), part.dataset.ignore_index
-    wrong = sorted(value for value in values if value > highest and value not in (ignored, 255))
+    wrong = sorted(value for value in values if highest < value < 255 and value != ignored)
     if wrong and highest >= 0:
         text = (
             f'label map {path} has the values {first(wrong)}, but the classes of the config go from 0 to {highest} '

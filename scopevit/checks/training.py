@@ -3,6 +3,7 @@
 They leave the random state and with it the results as they are.
 """
 
+import os
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +13,31 @@ from mmengine.dataset import BaseDataset
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..utils.building import wrong_setting
 from ..utils.errors import UserError, one_line, own_error
 from .batch import check_batch
-from .classes import check_class_count, check_labels, classes_of, labels_of
-from .coco import check_categories, check_coco
+from .classes import check_class_count, check_labels, check_same_labels, check_softmax, classes_of, labels_of
+from .classification import check_hidden, check_suffixes, class_folders
+from .coco import QUICK_RULES, check_categories, check_coco
 from .findings import Finding, found_in_time, listed, refuse_errors
-from .loading import advice, check_objects, loading_explained, name_unreadable_files, why_empty
+from .images import MOST_HEADERS, check_files, spread
+from .loaders import check_channels_of_images, check_count, check_settings, check_sizes
+from .loading import (
+    advice,
+    check_objects,
+    loading_explained,
+    name_files_elsewhere,
+    name_unreadable_files,
+    why_empty,
+)
 from .part import Part, innermost_datasets, is_a
-from .rules import check_split
+from .pose import QUICK_PERSON_RULES
+from .rules import check_split, kind_of
+from .segmentation import check_folder, check_forms, check_map_sizes
+
+READ_AT_START = 100e6  # bytes of an annotation file; that of COCO's training images has 470 million
 
 
 def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'val')) -> None:
@@ -39,12 +55,31 @@ def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'v
     name_unreadable_files(runner.cfg.get('default_scope'))
     if not isinstance(runner, Runner):  # another kind loads its data in another order
         return
+    those: list[Part] = []
+    loaders: dict[str, DataLoader] = {}
+    refuse_errors(check_softmax(runner.model) if 'train' in splits else ())
     for split in splits:
+        refuse_errors(check_settings(runner.cfg, split))
         with loading_explained(runner.cfg, split, config, runner.model):
             loop = getattr(runner, f'{split}_loop')
         loader = getattr(loop, 'dataloader', None)
         if loader is not None:
+            loaders[split] = loader
             refuse_errors(check_loaded(runner.cfg, split, loader.dataset, runner.model), advice(config))
+            those += loaded_parts(split, loader.dataset, runner.model)
+    for part in those:
+        name_files_elsewhere(part.dataset, runner.cfg.get('default_scope'))
+    refuse_errors(check_quickly(those), advice(config))
+    for split, loader in loaders.items():  # the last, for a mask of a billion pixels would end the process
+        refuse_errors(check_loader(runner.cfg, split, loader, runner.model), advice(config))
+
+
+def check_loader(cfg: Config, split: str, loader: DataLoader, model: nn.Module) -> Iterator[Finding]:
+    """The rules for batches, for which a few items are loaded."""
+    yield from check_channels_of_images(split, loader.dataset, model)
+    if split == 'train':
+        yield from check_count(cfg, split, loader)
+    yield from check_sizes(cfg, split, loader.dataset, loader.collate_fn, model)
 
 
 def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> Iterator[Finding]:
@@ -53,13 +88,45 @@ def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> 
         if not len(inner):
             yield from why_empty(cfg, split)
             return
-        if _has_other_categories(inner):
+        if _has_other_categories(inner) and not _is_short(inner.ann_file):
             yield from check_coco(Part(split, '', inner, model), (check_categories,))
-        if split == 'train':
+        if split == 'train' and getattr(inner, 'cat_ids', True):  # without categories there are other words for it
             yield from check_objects(split, inner)
     if split == 'train':
         yield from check_class_count(split, classes_of(dataset), model)
         yield from check_labels(split, labels_of(dataset), classes_of(dataset), model)
+
+
+def loaded_parts(split: str, dataset: object, model: nn.Module) -> list[Part]:
+    """The data sets that are joined in a loaded one, as the rules look at them."""
+    found = list(innermost_datasets(dataset))
+    names = [f'{split}[{i}]' for i in range(len(found))] if len(found) > 1 else [split]
+    return [Part(name, f'{split}_dataloader.dataset', inner, model) for name, inner in zip(names, found)]
+
+
+def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:
+    """The rules that read annotation files of no great length, the headers of some images, and names of files."""
+    for part in those:
+        dataset, kind = part.dataset, kind_of(part.dataset)
+        if kind in ('people', 'objects'):
+            if _is_short(dataset.ann_file):
+                yield from check_coco(part, QUICK_PERSON_RULES if kind == 'people' else QUICK_RULES)
+            continue
+        items = [dataset.get_data_info(i) for i in spread(range(len(dataset)), MOST_HEADERS)]
+        yield from check_files(part, items)
+        if kind == 'label maps':
+            yield from check_folder(part)
+            yield from check_forms(part, items)
+            yield from check_map_sizes(part, items)
+        elif kind == 'classes' and not dataset.ann_file and dataset.with_label:
+            yield from check_hidden(part, class_folders(part))
+            yield from check_suffixes(part)
+    yield from check_same_labels(those)
+
+
+def _is_short(path: str) -> bool:
+    """Whether reading an annotation file takes no more than seconds."""
+    return os.path.isfile(path) and os.path.getsize(path) <= READ_AT_START
 
 
 def _has_other_categories(dataset: BaseDataset) -> bool:

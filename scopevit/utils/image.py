@@ -1,6 +1,9 @@
 """Reading images of any kind, and writing them as a whole."""
 
+import os
+import stat
 import warnings
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -9,13 +12,89 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import UserError
 from .files import whole_file
 
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
+"""Of files that are taken for images."""
+MOST_PIXELS = 2 * 89_478_485
+"""An image of more pixels is not decoded unless asked for: Pillow refuses them, too."""
+_EXIF_ORIENTATION = 0x0112
 
-def read_image(path: str, grey: bool = False) -> np.ndarray:
-    """Read an image as the toolboxes' pipelines do: 8 bits, BGR or grey, turned as its EXIF says.
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says before its pixels are decoded.
+
+    Attributes:
+        size: Width and height as stored, before any turning.
+        orientation: EXIF's, from 1 (as stored) to 8.
+        mode: Pillow's name for its channels and depth, such as ``'RGB'``.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    mode: str
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height once it is turned as its EXIF says."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
+
+def read_header(path: str) -> Header | None:
+    """The header of an image file; None if there is no such file, or Pillow does not know its format."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter('ignore')
+            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+            return Header(picture.size, orientation if orientation in range(1, 9) else 1, picture.mode)
+    except Exception:  # whatever a decoder says of damaged data, which is told when they are read
+        return None
+
+
+def check_is_file(path: str, most_bytes: float = float('inf')) -> None:
+    """Make sure that a path is a file's, for a pipe would be waited for, and a device would never end.
 
     Raises:
-        UserError: If it cannot be read or is damaged.
+        UserError: If it is not, or the file is larger.
     """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f'cannot be read ({getattr(error, "strerror", None) or error})') from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError('is no file but a folder, a pipe or a device')
+    if status.st_size > most_bytes:
+        raise UserError(f'is larger than an image can be ({status.st_size / 1e9:,.1f} GB)')
+
+
+def read_image(
+    path: str,
+    channels: int = 3,
+    *,
+    turned: bool = True,
+    any_depth: bool = False,
+    as_stored: bool = False,
+    most_pixels: int = MOST_PIXELS,
+) -> np.ndarray:
+    """Read an image as the toolboxes' pipelines do.
+
+    Args:
+        channels: 3 for BGR, 1 for grey, into which any image is converted. Images of another number
+            of channels have to be stored so.
+        turned: As its EXIF says.
+        any_depth: Keep more than 8 bits.
+        as_stored: Neither convert nor turn, and keep the depth: ``color_type='unchanged'``.
+        most_pixels: How many are decoded at most.
+
+    Returns:
+        The image (H, W, channels), or (H, W) of one channel.
+
+    Raises:
+        UserError: If it cannot be read, is damaged or too large, has another number of channels, or
+            8 bits would not hold its values.
+    """
+    check_is_file(path, most_bytes=max(16 * most_pixels, 2**24))
     try:
         with open(path, 'rb') as file:
             data = np.frombuffer(file.read(), np.uint8)
@@ -23,25 +102,80 @@ def read_image(path: str, grey: bool = False) -> np.ndarray:
         raise UserError(f'cannot be read ({error.strerror})') from error
     if not data.size:
         raise UserError('is empty')
-    fallback = None
-    try:
-        # OpenCV fills what is missing of a truncated file with grey and says nothing.
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter('ignore')
-            picture.load()
-            fallback = picture.mode
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        pass  # OpenCV reads some formats and sizes that Pillow does not
-    except Exception as error:  # whatever a decoder says of damaged data
-        raise UserError(f'is damaged ({error})') from error
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
-    if image is None and fallback:
+    is_known = _try_with_pillow(path, most_pixels)
+    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
+    if as_stored or flags == cv2.IMREAD_UNCHANGED:
+        flags = depth = cv2.IMREAD_UNCHANGED
+    else:
+        flags |= 0 if turned else cv2.IMREAD_IGNORE_ORIENTATION
+        depth = flags | cv2.IMREAD_ANYDEPTH
+    image = _decode(data, depth)
+    if image is None:  # OpenCV cannot convert all of what it reads
+        stored = _decode(data, cv2.IMREAD_UNCHANGED)
+        if stored is not None and stored.dtype != np.uint8:
+            return stored if any_depth else _cut(stored)
+    if image is None and is_known:
         with Image.open(path) as picture:
-            image = np.asarray(ImageOps.exif_transpose(picture).convert('L' if grey else 'RGB'))
-        image = image if grey else np.ascontiguousarray(image[..., ::-1])
+            upright = ImageOps.exif_transpose(picture) if turned else picture
+            image = np.asarray(upright.convert('L' if channels == 1 else 'RGB'))
+        image = image if channels == 1 else np.ascontiguousarray(image[..., ::-1])
     if image is None:
         raise UserError('is not an image that OpenCV or Pillow can read')
-    return image
+    found = 1 if image.ndim == 2 else image.shape[2]
+    if found != channels:
+        raise UserError(f'has {found} channels, but the model takes {channels}')
+    if image.dtype == np.uint8 or any_depth or as_stored:
+        return image
+    return _cut(image)
+
+
+def _cut(image: np.ndarray) -> np.ndarray:
+    """The upper 8 bits of 16."""
+    loss = lost_depth(image)
+    if loss:
+        raise UserError(f'{loss}: convert it to 8 bits as the images of the training')
+    return (image >> 8).astype(np.uint8)
+
+
+def _try_with_pillow(path: str, most_pixels: int) -> bool:
+    """Whether Pillow decodes an image; OpenCV fills what is missing of a truncated file with grey and says nothing."""
+    too_large = f'has more than {most_pixels:,} pixels'
+    try:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter('ignore')
+            if picture.size[0] * picture.size[1] > most_pixels:
+                raise UserError(f'{too_large} ({picture.size[0]}x{picture.size[1]})')
+            picture.load()
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        if most_pixels <= MOST_PIXELS:
+            raise UserError(too_large) from error
+        return False
+    except UnidentifiedImageError:
+        return False  # OpenCV reads some formats that Pillow does not
+    except Exception as error:  # whatever a decoder says of damaged data
+        raise UserError(f'is damaged ({error})') from error
+    return True
+
+
+def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error:  # sizes that OpenCV does not take, and damage in formats that Pillow does not know
+        return None
+
+
+def lost_depth(image: np.ndarray) -> str | None:
+    """What the toolboxes, which keep the upper 8 bits, would lose of an image (H, W, ...); None if that is little."""
+    if image.dtype == np.uint8:
+        return None
+    if image.dtype != np.uint16:
+        return f'has values of {image.dtype}, which are read as whole numbers from 0 to 255'
+    highest = int(image.max(initial=0))
+    if highest == 0 or highest >= 2**15:
+        return None
+    return f'has values up to {highest} of 16 bits, of which the upper 8 are read: {highest} becomes {highest >> 8}'
 
 
 def write_image(path: str, image: np.ndarray) -> None:
@@ -51,5 +185,10 @@ def write_image(path: str, image: np.ndarray) -> None:
         UserError: If it cannot be written.
     """
     with whole_file(path) as temporary:
-        if not cv2.imwrite(temporary, image):
-            raise OSError('OpenCV cannot write it')
+        try:
+            # OpenCV does not take all names that a file system does.
+            encoded = cv2.imencode(os.path.splitext(path)[1], image)[1]
+        except cv2.error as error:
+            raise OSError('OpenCV cannot write it') from error
+        with open(temporary, 'wb') as file:
+            file.write(encoded.tobytes())

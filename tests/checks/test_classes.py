@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
+from torch import nn
 
-from scopevit.checks.classes import check_class_count, check_labels, classes_of
+from scopevit.checks.classes import check_class_count, check_labels, check_softmax, classes_of
 
 
 class Model(torch.nn.Module):
@@ -42,3 +44,23 @@ def test_labels_beyond_the_classes():
     assert 'have label 3, but model.head.num_classes is 3' in beyond[0].text
     assert 'classes of the data (a, b, c, ...), counting from 0' in beyond[0].text
     assert 'label -1' in next(check_labels('val', [-1], None, Model())).text
+
+
+@pytest.mark.parametrize(
+    ('settings', 'is_named'),
+    [
+        (dict(num_classes=1), True),
+        (dict(num_classes=2), False),
+        (dict(num_classes=2, out_channels=1, threshold=0.5), True),
+        (dict(num_classes=1, loss_decode=dict(type='mmseg.CrossEntropyLoss', use_sigmoid=True)), False),
+    ],
+)
+def test_softmax_over_one_class_is_refused(settings, is_named):
+    from mmseg.models.decode_heads import FCNHead
+
+    model = nn.Module()
+    model.decode_head = FCNHead(in_channels=8, channels=8, in_index=0, norm_cfg=dict(type='BN'), **settings)
+    findings = list(check_softmax(model))
+    assert len(findings) == is_named
+    assert all('over which softmax is always 1 and the loss 0' in finding.text for finding in findings)
+    assert all(finding.severity == 'error' for finding in findings)

@@ -1,6 +1,8 @@
 """Prediction in every task: odd pictures, broken ones, videos, where people are, and what is written."""
 
 import json
+import os
+import resource
 import shutil
 
 import cv2
@@ -464,4 +466,102 @@ def test_colours_of_unusual_pictures(photographs):
     assert red[2] > 200 > 80 > max(red[:2])
     deep = cv2.imread(str(photographs / '16 bits.png'), cv2.IMREAD_UNCHANGED)
     assert np.abs(read_image(str(photographs / '16 bits.png'))[..., 0].astype(int) - deep // 257).max() <= 1
-    assert read_image(str(photographs / 'rgba.png'), grey=True).ndim == 2
+    assert read_image(str(photographs / 'rgba.png'), 1).ndim == 2
+
+
+def test_names_that_are_not_utf_8_and_those_as_long_as_can_be(models, tmp_path):
+    folder, out = tmp_path / 'in', tmp_path / 'out\udcfe'
+    write_image(folder / 'x.jpg')
+    write_video(folder / 'x.avi')
+    for suffix in ('.jpg', '.avi'):
+        (folder / f'x{suffix}').rename(folder / f'odd\udcff{suffix}')
+        shutil.copy(folder / f'odd\udcff{suffix}', folder / f'{"n" * 251}{suffix}')
+    result = predict(models, 'segmentation', folder, '--out', out)
+    assert result.returncode == 0, result.stderr
+    assert 'results of 4 of 4 inputs' in result.stdout
+    found = results(out)
+    assert {data.get('image', data.get('video')) for data in found.values()} == {str(p) for p in folder.iterdir()}
+    assert {'odd\udcff.jpg.json', 'odd\udcff.avi.mp4.json'} < found.keys()
+    assert sum(name.startswith('nnn') and len(name) <= 255 for name in found) == 2
+    assert all((out / name[: -len('.json')]).stat().st_size for name in found)
+
+
+def test_what_is_no_file_or_a_linked_folder_is_named(models, tmp_path):
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    (tmp_path / 'endless.png').symlink_to('/dev/zero')
+    write_image(tmp_path / 'elsewhere' / 'y.jpg')
+    write_image(tmp_path / 'in' / 'x.jpg')
+    for name in ('pipe.jpg', 'endless.png'):
+        (tmp_path / name).rename(tmp_path / 'in' / name)
+    (tmp_path / 'in' / 'linked').symlink_to(tmp_path / 'elsewhere')
+    result = predict(models, 'classification', tmp_path / 'in', '--out', tmp_path / 'out')
+    assert result.returncode == 0, result.stderr
+    for name in ('pipe.jpg', 'endless.png'):
+        assert f'note: {tmp_path}/in/{name} is passed over, it is no file' in result.stderr
+    assert f'note: the folder {tmp_path}/in/linked is passed over, it is a link' in result.stderr
+    assert results(tmp_path / 'out').keys() == {'x.jpg.json'}
+    # By its name it is a mistake, and the others are done.
+    words = (tmp_path / 'in' / 'pipe.jpg', '/dev/zero', tmp_path / 'in' / 'x.jpg', '--out', tmp_path / 'two')
+    result = predict(models, 'classification', *words)
+    fails_cleanly(result, '2 of 3 inputs')
+    assert 'skipped: /dev/zero is no file' in result.stderr
+    assert results(tmp_path / 'two').keys() == {'x.jpg.json'}
+
+
+def test_pixels_are_bounded_and_the_bound_is_an_option(models, tmp_path):
+    Image.new('1', (30_000, 30_000)).save(tmp_path / 'bomb.png')
+    write_image(tmp_path / 'x.png', size=(40, 50))
+    result = predict(models, 'classification', tmp_path, '--out', tmp_path / 'out')
+    fails_cleanly(result, '1 of 2 inputs')
+    assert 'bomb.png has more than 178,956,970 pixels' in result.stderr
+    result = predict(models, 'classification', tmp_path / 'x.png', '--out', tmp_path / 'two', '--max-pixels', 1999)
+    fails_cleanly(result, '1 of 1 inputs')
+    assert 'x.png has more than 1,999 pixels (50x40)' in result.stderr
+
+
+def test_images_of_which_8_bits_would_lose_most_are_refused(models, tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.png'), np.full((40, 50), 4080, np.uint16))
+    cv2.imwrite(str(tmp_path / 'y.tif'), np.full((40, 50), 0.5, np.float32))
+    result = predict(models, 'classification', tmp_path, '--out', tmp_path / 'out')
+    fails_cleanly(result, '2 of 2 inputs')
+    assert '4080 becomes 15' in result.stderr
+    assert 'y.tif has values of float32' in result.stderr
+
+
+def test_a_disk_that_takes_no_more_costs_one_line_and_not_the_other_inputs(models, tmp_path):
+    for name in 'abc':
+        write_image(tmp_path / 'in' / f'{name}.png')
+    cv2.imwrite(str(tmp_path / 'in' / 'b.png'), np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, before[1]))  # a write beyond fails as on a full disk
+    try:
+        result = predict(models, 'segmentation', tmp_path / 'in', '--out', tmp_path / 'out')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    fails_cleanly(result, '1 of 3 inputs')
+    assert f'in/b.png cannot write {tmp_path}/out/b.png (File too large)' in result.stderr
+    assert results(tmp_path / 'out').keys() == {'a.png.json', 'c.png.json'}
+    assert not [path for path in (tmp_path / 'out').iterdir() if 'b.png' in path.name or path.name.startswith('.')]
+
+
+def test_models_of_four_channels(tmp_path):
+    """From images that are stored so; others are refused."""
+    source = tmp_path / 'source.py'
+    source.write_text(
+        CONFIGS['classification'].replace('arch=dict', 'in_channels=4, arch=dict')
+        + """
+data_preprocessor.update(mean=[0] * 4, std=[255] * 4, to_rgb=False)
+"""
+    )
+    cfg = Config.fromfile(source)
+    cfg.model.data_preprocessor = cfg.data_preprocessor
+    cfg.dump(tmp_path / 'four.py')
+    init_default_scope(cfg.default_scope)
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'x.pth')
+    cv2.imwrite(str(tmp_path / 'four.png'), np.random.default_rng(0).integers(0, 255, (40, 50, 4), np.uint8))
+    write_image(tmp_path / 'three.png')
+    words = (tmp_path / 'four.png', tmp_path / 'three.png', '--out', tmp_path / 'out')
+    result = tool_here('predict.py', tmp_path / 'four.py', tmp_path / 'x.pth', *words)
+    fails_cleanly(result, '1 of 2 inputs')
+    assert 'three.png has 3 channels, but the model takes 4' in result.stderr
+    assert results(tmp_path / 'out').keys() == {'four.png.json'}

@@ -159,8 +159,8 @@ def write_labels(folder, split, i, labels):
     cv2.imwrite(str(path), labels.repeat(10, 0).repeat(10, 1))
 
 
-def edit(folder, change):
-    path = folder / 'data/custom/annotations/train.json'
+def edit(folder, change, split='train'):
+    path = folder / 'data/custom/annotations' / f'{split}.json'
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
@@ -243,7 +243,7 @@ def test_masks_without_pixels_train(coco):
 def test_missing_mask_is_named_with_its_image(empty, coco):
     edit(coco, lambda content: content['annotations'][2].update(segmentation=empty))
     result = train(MASK_RCNN, coco)
-    fails_with(result, '1 of 8 masks are missing', 'object in data/custom/train/1.jpg', 'boxes alone')
+    fails_cleanly(result, '1 of 8 masks are missing', 'object in data/custom/train/1.jpg', 'boxes alone')
 
 
 def _odd_joints(content):
@@ -274,9 +274,9 @@ def test_other_number_of_joints(coco):
             person['keypoints'] = person['keypoints'][:9]
 
     result = train(POSE, coco, 'model.head.out_channels=5')
-    fails_with(result, 'have 17 joints, but model.head.out_channels is 5: set it to 17')
+    fails_cleanly(result, 'have 17 joints, but model.head.out_channels is 5: set it to 17')
     edit(coco, cut)
-    fails_with(train(POSE, coco), 'annotations/train.json has 3 joints for each person', 'describes 17')
+    fails_cleanly(train(POSE, coco), 'annotations/train.json has 3 joints for each person', 'describes 17')
 
 
 def test_boxes_in_fractions_of_the_image(coco):
@@ -354,6 +354,75 @@ def test_mixed_precision_in_which_a_head_cannot_compute(config, coco):
         assert result.returncode == 0, result.stderr
     else:
         fails_with(result, 'cannot compute in bfloat16', 'leave --amp out')
+
+
+# What would fail, or be wrong in silence, after the first epoch is said before it.
+
+
+@pytest.mark.parametrize(
+    ('split', 'change', 'says'),
+    [
+        ('val', lambda content: [a.update(id=f'a{a["id"]}') for a in content['annotations']], 'cannot be evaluated'),
+        ('val', lambda content: [a.pop('iscrowd') for a in content['annotations']], 'without which they cannot be'),
+        ('val', lambda content: content['categories'].reverse(), 'label 0 is dog in data/custom/annotations/val.json'),
+        ('train', lambda content: content['categories'].append(dict(id=3, name='cat')), '2 categories of'),
+        ('train', lambda content: content['annotations'][3].update(bbox=[float('nan'), 9, 9, 9]), 'boxes are not [x'),
+        ('train', lambda content: content['images'][0].update(file_name='/dev/zero'), 'write file_name with /'),
+    ],
+    ids=['ids', 'iscrowd', 'order', 'names', 'NaN', 'device'],
+)
+def test_faults_of_annotation_files_are_said_before_the_first_epoch(split, change, says, coco):
+    edit(coco, change, split)
+    fails_cleanly(train(MASK_RCNN, coco), says, 'check_dataset.py')
+    assert not list((coco / 'run').glob('*.pth'))
+
+
+def test_label_maps_in_colour_are_named_at_the_start(maps):
+    for path in (maps / 'data/custom/masks/train').iterdir():
+        cv2.imwrite(str(path), np.zeros((60, 80, 3), np.uint8))
+    says = 'data/custom/masks/train/0.png is RGB, but must have one channel'
+    fails_cleanly(train(SEMANTIC_FPN, maps), says, 'convert the colours')
+
+
+def test_label_maps_of_another_size_are_named_at_the_start(maps):
+    write_labels(maps, 'train', 2, np.zeros((3, 4), np.uint8))
+    says = 'label map data/custom/masks/train/2.png has 40x30 pixels, but its image 80x60 (1 of 4 looked at)'
+    fails_cleanly(train(SEMANTIC_FPN, maps), says)
+
+
+def test_batches_that_cannot_be_made_are_named_at_the_start(maps):
+    write_image(maps / 'data/custom/images/val/1.jpg', size=(60, 100))
+    write_labels(maps, 'val', 1, np.zeros((6, 10), np.uint8))
+    result = train(SEMANTIC_FPN, maps, 'val_dataloader.batch_size=2')
+    fails_cleanly(result, 'images of several sizes', 'set val_dataloader.batch_size=1')
+    result = train(SEMANTIC_FPN, maps, 'train_dataloader.batch_size=5', 'train_dataloader.drop_last=True')
+    fails_cleanly(result, '4 images are fewer than a batch has (5 on')
+    result = train(SEMANTIC_FPN, maps, 'val_dataloader.persistent_workers=True')
+    fails_cleanly(result, 'val_dataloader.persistent_workers=True needs workers')
+
+
+def test_turned_and_deep_images_and_other_suffixes_are_named_at_the_start(maps):
+    folder = maps / 'data/custom/images/train'
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (80, 60)).save(folder / '0.jpg', exif=exif)
+    (folder / '3.jpg').rename(folder / '3.jpeg')
+    result = train(SEMANTIC_FPN, maps)
+    fails_cleanly(result, '1 of 3 images looked at are turned', '0.jpg', 'mogrify -auto-orient')
+    assert '1 images of data/custom/images/train are passed over because of their suffix (1 .jpeg)' in result.log
+    for path in folder.iterdir():
+        cv2.imwrite(str(path.with_suffix('.png')), np.full((60, 80, 3), 4080, np.uint16))
+        path.unlink()
+    result = train(SEMANTIC_FPN, maps, 'train_dataloader.dataset.img_suffix=.png')
+    fails_cleanly(result, '4080 becomes 15', 'to 8 bits')
+
+
+def test_folders_that_a_program_left_are_named(tmp_path):
+    image_folders(tmp_path / 'data/custom')
+    write_image(tmp_path / 'data/custom/train/.ipynb_checkpoints/0.jpg')
+    write_image(tmp_path / 'data/custom/val/.ipynb_checkpoints/0.jpg')
+    result = train(CLASSIFIER, tmp_path, 'model.head.num_classes=4', 'data_preprocessor.num_classes=4')
+    fails_cleanly(result, 'has the hidden folders .ipynb_checkpoints, which would be classes: remove them')
 
 
 # Images of every kind

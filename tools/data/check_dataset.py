@@ -3,10 +3,11 @@
     python tools/data/check_dataset.py configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py
 
 For the training, validation and test data it checks that all files exist, that the classes are
-those of the model's heads, that boxes, masks, joints and label maps are sound, and that a sample
-of images can be decoded and loaded as in training. COCO, ImageNet and ADE20K layouts are checked
-in detail, any other data set of the toolboxes by building and loading it. Nothing is changed or
-downloaded.
+those of the model's heads and occur, that boxes, masks, joints and label maps are sound and can be
+evaluated, that images are read with all their depth and turned as their annotations are, and that a
+sample of them can be decoded and loaded as in training. What takes no time of that, a training
+checks before its first iteration. COCO, ImageNet and ADE20K layouts are checked in detail, any other
+data set of the toolboxes by building and loading it. Nothing is changed or downloaded.
 
 The exit status is 0 if the data are sound; otherwise it is 1, and all problems are listed with what
 to do. With some of them a training cannot start, with others it would learn from faulty labels.

@@ -2,7 +2,7 @@
 
     python tools/export/onnx_export.py CONFIG CHECKPOINT OUT.onnx
 
-The graph holds what follows the data preprocessor: its input ``image`` (B, 3, H, W) is
+The graph holds what follows the data preprocessor: its input ``image`` (B, C, H, W) is
 normalised as the config says (mean, std and channel order are written into the model's
 metadata). Its outputs are logits (mmpretrain), class-score maps (mmsegmentation), heatmaps
 (mmpose), or the neck's maps (mmdetection, whose post-processing is not part of it). ScopeViT
@@ -24,7 +24,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from scopevit.apis.model import Network, build_model
+from scopevit.apis.model import Network, build_model, image_channels
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import check_file, whole_file
@@ -82,7 +82,7 @@ def export(network: Network, shape: Sequence[int], path: str, metadata: dict) ->
     """Write the graph to ``path``."""
     dynamic = torch.export.Dim.DYNAMIC
     # Two images: a batch of one would be exported as a constant.
-    example = torch.zeros(2, 3, *shape)
+    example = torch.zeros(2, image_channels(network.model), *shape)
     with explained('the model cannot be exported as one graph for images of any size'):
         program = torch.onnx.export(
             network,
@@ -102,7 +102,7 @@ def references(network: Network) -> list[tuple[Tensor, list[Tensor]]]:
     generator = torch.Generator().manual_seed(0)
     pairs = []
     for batch, height, width in SIZES:
-        image = torch.randn(batch, 3, height, width, generator=generator)
+        image = torch.randn(batch, image_channels(network.model), height, width, generator=generator)
         with explained(f'this model does not take images of any size; at {height}x{width} it fails'):
             pairs.append((image, tree_leaves(network(image))))
     return pairs

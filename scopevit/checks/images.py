@@ -1,0 +1,136 @@
+"""Rules for image files of any data set: what they hold and what becomes of it when they are read, by a sample."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from ..utils.errors import UserError
+from ..utils.image import SUFFIXES, lost_depth, read_header, read_image
+from .findings import Finding, first
+from .part import Part
+
+MOST_HEADERS = 200  # files whose first bytes are read
+MOST_DECODED = 16  # images that are decoded, of formats that hold more than 8 bits
+MOST_LISTED = 20_000  # files of a folder that are looked at for their names
+SHALLOW = ('.jpg', '.jpeg', '.webp', '.gif')  # have 8 bits
+
+Item = TypeVar('Item')
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many items, from the first to the last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def color_type(dataset: BaseDataset) -> str | None:
+    """How a data set's pipeline reads images, as mmcv calls it; None if it is done in another way."""
+    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or []:
+        if any(kind.__name__ == 'LoadImageFromFile' for kind in type(transform).__mro__):
+            return getattr(transform, 'color_type', 'color')
+    return None
+
+
+def check_files(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
+    """Images are read with all their depth, and turned as their annotations are.
+
+    Args:
+        items: ``img_path`` of each, and ``seg_map_path``, or ``width`` and ``height``, if there are such.
+    """
+    items = [item for item in items if isinstance(item.get('img_path'), str)]
+    reading = color_type(part.dataset)
+    if reading in ('color', 'grayscale', 'color_ignore_orientation', 'grayscale_ignore_orientation'):
+        yield from check_depth(part, [item['img_path'] for item in items])
+    if reading in ('color', 'grayscale'):
+        yield from check_orientation(part, items)
+
+
+def check_depth(part: Part, paths: Sequence[str]) -> Iterator[Finding]:
+    """8 bits hold the images: of 16 bits the toolboxes keep the upper 8, of fractions nothing."""
+    losses = []
+    for path in spread([path for path in paths if not path.lower().endswith(SHALLOW)], MOST_DECODED):
+        try:
+            image = read_image(path, any_depth=True)
+        except UserError:  # which other rules and the training tell
+            continue
+        loss = lost_depth(image)
+        if loss is None and image.dtype != np.uint8 and image.any():
+            return  # a dark image among others is no fault
+        if loss is not None:
+            losses.append(f'{path} {loss}')
+    if losses:
+        text = (
+            f'{losses[0]}: convert the images of all splits, and those to be predicted, to 8 bits by one scale, or '
+            "read them as stored with color_type='unchanged', to_float32=True in LoadImageFromFile and mean and std "
+            'to fit'
+        )
+        yield Finding('error', part.where, text)
+
+
+def check_orientation(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
+    """Images that are turned when they are read, as their EXIF says, have annotations of the turned image."""
+    wrong, unsure, turned = [], [], []
+    chosen = spread(items, MOST_HEADERS)
+    for item in chosen:
+        header = read_header(item['img_path'])
+        if header is None or header.orientation == 1:
+            continue
+        turned.append(item['img_path'])
+        labelled = _labelled_size(item)
+        if labelled is None:
+            continue
+        if header.upright == header.size:
+            unsure.append(item['img_path'])
+        elif labelled == header.size:
+            wrong.append(item['img_path'])
+    remedy = (
+        "save the images upright (ImageMagick's mogrify -auto-orient), or read them as stored with "
+        "color_type='color_ignore_orientation' in LoadImageFromFile"
+    )
+    what = f'of {len(chosen)} images looked at are turned when they are read, as their EXIF says'
+    if wrong:
+        text = f'{len(wrong)} {what}, but their annotations are not ({first(wrong)}): {remedy}'
+        yield Finding('error', part.where, text)
+    if unsure:
+        text = (
+            f'{len(unsure)} {what} ({first(unsure)}); whether their annotations are of the turned images their size '
+            f'does not tell: look with browse_dataset.py, and if not, {remedy}'
+        )
+        yield Finding('warning', part.where, text)
+    if turned and not wrong and not unsure:
+        yield Finding('note', part.where, f'{len(turned)} {what} ({first(turned)})')
+
+
+def _labelled_size(item: dict) -> tuple[Any, Any] | None:
+    """Width and height of what an image is annotated with; None if it is the same for an image that is turned."""
+    if item.get('seg_map_path'):
+        header = read_header(item['seg_map_path'])
+        return header.size if header is not None else None
+    return (item['width'], item['height']) if 'width' in item and 'height' in item else None
+
+
+def check_passed_over(part: Part, folder: str, is_used: Callable[[str], bool], remedy: str) -> Iterator[Finding]:
+    """No image of a folder is passed over because of what its name ends with.
+
+    Args:
+        is_used: Says of a file's name whether it is taken.
+    """
+    others: Counter[str] = Counter()
+    count = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            count += 1
+            suffix = os.path.splitext(name)[1]
+            if suffix.lower() in SUFFIXES and not name.startswith('.') and not is_used(os.path.join(parent, name)):
+                others[suffix] += 1
+        if count > MOST_LISTED:
+            break
+    if others:
+        found = ', '.join(f'{n} {suffix}' for suffix, n in others.most_common())
+        text = f'{others.total()} images of {folder} are passed over because of their suffix ({found}): {remedy}'
+        yield Finding('warning', part.where, text)

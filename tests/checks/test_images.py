@@ -1,0 +1,139 @@
+"""What becomes of an image when it is read is said beforehand: turned, cut to 8 bits, or passed over."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from mmcv.transforms import LoadImageFromFile
+from PIL import Image
+
+from helpers import write_image
+from scopevit.checks.images import check_files, check_passed_over, spread
+from scopevit.checks.part import Part
+from scopevit.utils.errors import UserError
+from scopevit.utils.image import read_header, read_image
+from scopevit.utils.image import write_image as write
+
+
+def part(color_type='color'):
+    transforms = [LoadImageFromFile(color_type=color_type)]
+    return Part('train', '', SimpleNamespace(pipeline=SimpleNamespace(transforms=transforms)))
+
+
+def found(items, color_type='color'):
+    return [(finding.severity, finding.text) for finding in check_files(part(color_type), items)]
+
+
+def turned(folder, orientation, size=(80, 60)):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new('RGB', size, (90, 10, 10)).save(folder / 'turned.jpg', exif=exif)
+    return str(folder / 'turned.jpg')
+
+
+@pytest.mark.parametrize(
+    ('orientation', 'labelled', 'severity'),
+    [
+        (1, (80, 60), None),
+        (3, (80, 60), 'warning'),  # upside down: no size tells of what the annotations are
+        (6, (80, 60), 'error'),
+        (6, (60, 80), 'note'),
+        (9, (80, 60), None),  # there is no such orientation
+    ],
+)
+def test_turned_images_whose_annotations_are_not(orientation, labelled, severity, tmp_path):
+    path = turned(tmp_path, orientation)
+    Image.new('L', labelled).save(tmp_path / 'map.png')
+    boxes = dict(img_path=path, width=labelled[0], height=labelled[1])
+    for item in (boxes, dict(img_path=path, seg_map_path=str(tmp_path / 'map.png'))):
+        findings = found([item])
+        assert [s for s, _ in findings] == ([severity] if severity else [])
+        assert all('turned.jpg' in text and '1 of 1 images' in text for _, text in findings)
+        assert found([item], 'color_ignore_orientation') == []
+    assert [s for s, _ in found([dict(img_path=path)])] == (['note'] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ('values', 'says'),
+    [
+        (np.uint16([[4080, 100]]), 'up to 4080 of 16 bits, of which the upper 8 are read: 4080 becomes 15'),
+        (np.float32([[0.25, 235]]), 'values of float32'),
+        (np.uint16([[65535, 100]]), None),
+        (np.uint8([[200, 100]]), None),
+    ],
+    ids=['12 bits', 'float', '16 bits', '8 bits'],
+)
+def test_images_of_more_than_8_bits(values, says, tmp_path):
+    path = str(tmp_path / 'x.tiff')
+    cv2.imwrite(path, values.repeat(8, 0).repeat(8, 1))
+    if says is None:
+        assert found([dict(img_path=path)]) == []
+        assert abs(int(read_image(path)[0, 0, 0]) - int(values[0, 0] >> (8 * (values.itemsize - 1)))) <= 1
+        return
+    ((severity, text),) = found([dict(img_path=path)])
+    assert severity == 'error'
+    assert says in text
+    assert 'to 8 bits' in text
+    assert found([dict(img_path=path)], 'unchanged') == []
+    with pytest.raises(UserError, match='convert it to 8 bits'):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, 1, as_stored=True)[::8, ::8], values)
+
+
+def test_a_dark_image_among_others_is_no_fault(tmp_path):
+    for name, highest in (('dark', 300), ('bright', 60000)):
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.full((4, 4), highest, np.uint16))
+    cv2.imwrite(str(tmp_path / 'other.png'), np.full((4, 4), 200, np.uint8))
+    assert found([dict(img_path=str(tmp_path / f'{name}.png')) for name in ('dark', 'bright')]) == []
+    assert len(found([dict(img_path=str(tmp_path / f'{name}.png')) for name in ('dark', 'other')])) == 1
+
+
+def test_files_that_are_passed_over_are_counted(tmp_path):
+    for i, suffix in enumerate(('.jpg', '.JPG', '.webp', '.webp', '.txt')):
+        (tmp_path / f'{i}{suffix}').touch()
+    (tmp_path / '._0.webp').touch()  # what macOS leaves beside files
+    (finding,) = check_passed_over(part(), str(tmp_path), lambda path: path.endswith('.jpg'), 'convert them')
+    assert finding.severity == 'warning'
+    assert '3 images of' in finding.text
+    assert '2 .webp, 1 .JPG' in finding.text
+    assert list(check_passed_over(part(), str(tmp_path), lambda path: True, '')) == []
+
+
+def test_samples_reach_from_the_first_to_the_last():
+    assert spread(range(5), 9) == [0, 1, 2, 3, 4]
+    assert spread(range(1000), 3) == [0, 500, 999]
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    for path in ('/dev/zero', str(tmp_path), 'with\0null'):
+        with pytest.raises(UserError):
+            read_image(path)
+        assert read_header(path) is None
+
+
+def test_pixels_are_counted_before_they_are_decoded(tmp_path):
+    path = str(write_image(tmp_path / 'x.png', size=(40, 50)))
+    assert read_image(path, most_pixels=2000).shape == (40, 50, 3)
+    with pytest.raises(UserError, match=r'more than 1,999 pixels \(50x40\)'):
+        read_image(path, most_pixels=1999)
+    Image.new('1', (30_000, 30_000)).save(tmp_path / 'bomb.png')
+    with pytest.raises(UserError, match='more than 178,956,970 pixels'):
+        read_image(str(tmp_path / 'bomb.png'))
+
+
+def test_four_channels_are_read_as_stored_or_refused(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (6, 7, 4), np.uint8)
+    cv2.imwrite(str(tmp_path / 'x.png'), image)
+    np.testing.assert_array_equal(read_image(str(tmp_path / 'x.png'), 4), image)
+    write_image(tmp_path / 'three.png')
+    with pytest.raises(UserError, match='has 3 channels, but the model takes 4'):
+        read_image(str(tmp_path / 'three.png'), 4)
+
+
+def test_names_of_any_bytes_are_written(tmp_path):
+    path = str(tmp_path) + '/x\udcff.png'
+    write(path, np.full((4, 4), 7, np.uint8))
+    assert read_image(path, 1).tolist() == [[7] * 4] * 4
+    with pytest.raises(UserError, match='OpenCV cannot write it'):
+        write(str(tmp_path / 'x.unknown'), np.zeros((4, 4), np.uint8))

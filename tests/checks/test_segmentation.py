@@ -1,0 +1,92 @@
+"""Label maps: their form, their depth, and whether each class occurs."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import write_image
+from scopevit.checks.part import Part
+from scopevit.checks.segmentation import check_segmentation
+
+
+@pytest.fixture
+def maps(tmp_path):
+    for i in range(3):
+        write_image(tmp_path / 'images' / f'{i}.jpg', size=(12, 16))
+        (tmp_path / 'maps').mkdir(exist_ok=True)
+        write_map(tmp_path, i, np.arange(12 * 16).reshape(12, 16) % 3)
+    return tmp_path
+
+
+def write_map(folder, i, labels):
+    cv2.imwrite(str(folder / 'maps' / f'{i}.png'), labels.astype(np.uint8))
+
+
+def check(folder, classes=('other', 'road', 'car'), where='train', backend='pillow', **settings):
+    from mmseg.datasets import BaseSegDataset
+
+    steps = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations', imdecode_backend=backend)]
+    dataset = BaseSegDataset(
+        data_prefix=dict(img_path=str(folder / 'images'), seg_map_path=str(folder / 'maps')),
+        metainfo=dict(classes=classes),
+        pipeline=steps,
+        lazy_init=True,
+        **settings,
+    )
+    return [finding for finding in check_segmentation(Part(where, '', dataset)) if finding.severity != 'info']
+
+
+def test_sound_label_maps_pass(maps):
+    assert check(maps) == []
+    for path in (maps / 'maps').iterdir():  # a palette's indices are the classes
+        image = Image.open(path)
+        image = Image.fromarray(np.asarray(image), 'P')
+        image.putpalette([0, 0, 0, 200, 30, 40, 7, 8, 9])
+        image.save(path)
+    assert check(maps) == []
+    assert 'has a palette' in check(maps, backend='cv2')[0].text
+
+
+def test_classes_that_occur_in_no_label_map(maps):
+    (finding,) = check(maps, ('other', 'road', 'car', 'tram'))
+    assert finding.severity == 'warning'
+    assert '1 of 4 classes occur in none of 3 label maps (tram)' in finding.text
+    # In a validation they may be missing.
+    assert check(maps, ('other', 'road', 'car', 'tram'), where='val') == []
+
+
+def test_objects_that_are_255_are_ignored_and_said(maps):
+    for i in range(3):
+        write_map(maps, i, np.where(np.arange(12 * 16).reshape(12, 16) % 2, 255, 0))
+    (finding,) = check(maps, ('other', 'nucleus'))
+    assert 'occur in none of 3 label maps (nucleus): one class is all there is to learn' in finding.text
+    assert 'the values 0, 255' in finding.text
+
+
+def test_label_maps_of_16_bits_with_values_that_8_do_not_hold(maps):
+    for i in range(3):
+        cv2.imwrite(str(maps / 'maps' / f'{i}.png'), np.full((12, 16), 300, np.uint16))
+    texts = [finding.text for finding in check(maps)]
+    assert any('has the value 300, but is read with 8 bits, where that is 44' in text for text in texts)
+    for i in range(3):  # while small ones are read as they are
+        cv2.imwrite(str(maps / 'maps' / f'{i}.png'), (np.arange(12 * 16).reshape(12, 16) % 3).astype(np.uint16))
+    assert check(maps) == []
+    assert (
+        'there are 256 classes, but label maps are read with 8 bits' in check(maps, tuple(map(str, range(256))))[0].text
+    )
+
+
+def test_label_maps_in_colour_are_counted(maps):
+    for i in range(2):
+        cv2.imwrite(str(maps / 'maps' / f'{i}.png'), np.zeros((12, 16, 3), np.uint8))
+    (finding,) = check(maps)
+    assert '0.png is RGB, but must have one channel' in finding.text
+    assert '(2 of 3 looked at)' in finding.text
+
+
+def test_images_of_another_suffix(maps):
+    (maps / 'images' / '0.jpg').rename(maps / 'images' / '0.JPG')
+    (finding,) = check(maps)
+    assert '1 images of' in finding.text
+    assert '(1 .JPG): img_suffix of the data set is .jpg' in finding.text
