@@ -56,7 +56,7 @@ FILES = {'boxes and masks': 'instances', 'joints': 'person_keypoints'}  # tasks 
 FOLDERS = {'label maps': 'data/scenes/ade/ADEChallengeData2016', 'class folders': 'data/custom'}
 MEMORY = 6 * 2**30  # bytes that a case may take
 ENDS = {
-    'sound': 'nothing was found; what is wrong does no harm',
+    'sound': 'no problem was found; a training may warn of what is wrong, and begins',
     'told': 'problems are listed, or one line says what is wrong',
     'later': 'the traceback of a toolbox when the first batches are put together, and what the rules found below it',
     'traceback': 'a traceback of the check, or of the start of the training',
