@@ -114,7 +114,8 @@ def _registry_message(error: BaseException, key: str, frame: FrameType) -> str:
         return f'{key}.type: no {kind!r} in {registry.scope}, among what is registered as {registry.name}{hint}'
     named = [word for word in str(error).split("'")[1::2] if word in settings]
     hint = _close(named[0], _arguments(known)) if named else ''
-    return f'{key}: {one_line(error).partition(": ")[2]}{hint}'
+    says = one_line(error).partition(': ')[2].partition('. Did you mean')[0]  # Python 3.13's own guess
+    return f'{key}: {says}{hint}'
 
 
 def _registered(registry: Registry) -> set[str]:
