@@ -2,19 +2,17 @@
 
 import copy
 import logging
-import random
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
-import numpy as np
 import torch
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..apis.model import backbone_of
 from ..utils.errors import UserError, one_line
+from ..utils.randomness import random_state_kept
+from ..utils.wrappers import unwrap
 from .findings import Finding, refuse_errors
 
 
@@ -36,7 +34,7 @@ def wrong_channels(model: nn.Module) -> Iterator[Finding]:
     A copy of the model that has shapes but no data (torch's meta device) is run on a made-up
     image. A part is at fault if it cannot be run and its ``in_channels`` are not those of its input.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap(model)
     try:
         holder = backbone_of(model)[0].rpartition('.')[0]
     except UserError:
@@ -69,16 +67,6 @@ def _try_model(model: nn.Module) -> Iterator[Finding]:
     found = (_try_part(name, head, maps, giver) for name, head in _heads_on_maps(model))
     yield from (finding for finding in found if finding is not None)
     yield from _check_regions(model, maps, giver)
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """What is drawn at random in between does not change what comes after."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])
 
 
 def without_data(model: nn.Module) -> nn.Module:

@@ -1,14 +1,13 @@
 """Whether the classes and labels of data are those of the model's heads."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ..apis.model import count_classes
+from ..utils.wrappers import unwrap
 from .findings import Finding, first
 from .part import Part
 
@@ -19,7 +18,7 @@ def class_heads(model: nn.Module | None) -> dict[str, int]:
     """What tells the data's classes apart, by its key in the config, with its number of classes."""
     if model is None:
         return {}
-    model = cast(nn.Module, model.module) if is_model_wrapper(model) else model
+    model = unwrap(model)
     modules = dict(model.named_modules())
     heads = {
         f'model.{name}': count
@@ -62,7 +61,7 @@ def check_softmax(model: nn.Module | None) -> Iterator[Finding]:
     """
     if model is None:
         return
-    model = cast(nn.Module, model.module) if is_model_wrapper(model) else model
+    model = unwrap(model)
     modules = dict(model.named_modules())
     for name in count_classes(model):
         head = modules[name]

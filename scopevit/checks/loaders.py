@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from ..apis.model import image_channels
 from ..utils.errors import one_line
 from ..utils.image import read_header
-from .channels import random_state_kept, without_data
+from ..utils.randomness import random_state_kept
+from .channels import without_data
 from .findings import Finding, first
 from .images import MOST_HEADERS, spread
 

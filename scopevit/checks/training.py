@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..utils.building import wrong_setting
 from ..utils.errors import UserError, one_line, own_error
+from ..utils.wrappers import unwrap
 from .batch import check_batch
 from .classes import check_class_count, check_labels, check_same_labels, check_softmax, classes_of, labels_of
 from .classification import check_hidden, check_suffixes, class_folders
@@ -167,7 +167,7 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
 
 def check_after_failure(runner: Runner) -> Iterator[Finding]:
     """All rules for the data in use, with a sample of files."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap(runner.model)
     for split in ('train', 'val', 'test'):
         loop = getattr(runner, f'_{split}_loop', None)
         dataset = getattr(loop.dataloader, 'dataset', None) if isinstance(loop, BaseLoop) else None

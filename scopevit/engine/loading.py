@@ -15,7 +15,7 @@ from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from torch.utils.data import BatchSampler, Dataset, Sampler, get_worker_info
 
 from ..registry import DATA_SAMPLERS
-from .states import random_state_kept
+from ..utils.randomness import random_state_kept
 
 
 class Place(int):

@@ -1,8 +1,6 @@
 """What a run needs, besides what MMEngine saves, to go on as if it had never stopped."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,18 +30,6 @@ def set_random_state(state: dict) -> None:
     torch.set_rng_state(state['torch'].cpu())
     if state['cuda'] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state['cuda'].cpu())
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Leave the random states of Python, NumPy and torch on the CPU as they were."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 def gather_states(models: list[nn.Module], state: dict, with_gradients: bool = False) -> list[dict]:
