@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
+import triton
 from torch import Tensor
 
 from scopevit.analysis.reporting import markdown
@@ -89,6 +90,36 @@ def rows(x: Tensor, speed: float) -> Iterator[tuple[str, float, float]]:
     yield "PyTorch's, in float32", microseconds(lambda: F.layer_norm(wide, weight.shape, weight, bias)), float('nan')
 
 
+def mlp(x: Tensor, speed: float) -> Iterator[tuple[str, float, float]]:
+    """The same of an MLP's branch."""
+    from scopevit.models.ops.triton_kernels import mlp as kernels
+
+    C, bare = x.shape[-1], x.new_empty(0)
+    K = 4 * C
+    norm, (w1, w2) = torch.randn(2, C, device='cuda'), torch.randn(2, K * C, device='cuda') / K**0.5
+    w1, w2, b1, b2 = w1.view(K, C), w2.view(C, K), torch.randn(K, device='cuda'), torch.randn(C, device='cuda')
+    halves = kernels.convert(w1, w2, b2, x.dtype)
+    weights = (*norm, halves[0].view(K, C), b1, halves[1].view(C, K), b2)
+    yield 'floor', 2 * x.nbytes / speed, (4 * x.nbytes + 10 * 4 * x.nbytes) / speed
+    for rows, step, warps, stages in itertools.product((64, 128), (32, 64), (4, 8), (2,)):
+        kernels.FORWARD = {C: (rows, step, warps, stages)}
+        name = f'{rows} rows, {step} hidden channels, {warps} warps, {stages} stages'
+        try:
+            yield name, microseconds(lambda: kernels.forward(x, *weights, bare, bare, 1e-5)), float('nan')
+        except triton.OutOfResources:
+            yield name, float('nan'), float('nan')
+    backward = microseconds(lambda: kernels.backward(x, x, *norm, b1, w2, b2, b2, bare, halves, 1e-5))
+    yield 'backward', float('nan'), backward
+    norm, b1, b2 = (weight.to(x.dtype) for weight in (norm, b1, b2))
+    yield (
+        "PyTorch's",
+        microseconds(
+            lambda: x + F.linear(F.gelu(F.linear(F.layer_norm(x, (C,), *norm), weights[2], b1)), weights[4], b2)
+        ),
+        float('nan'),
+    )
+
+
 def table(title: str, measured: Iterator[tuple[str, float, float]]) -> str:
     lines = [(name, f'{forward:.1f}', f'{backward:.1f}') for name, forward, backward in measured]
     return markdown([(title, 'forward, µs', 'backward, µs'), *lines])
@@ -108,6 +139,7 @@ def main() -> None:
             where = f'{side}x{side} tokens of {16 * heads} channels'
             print('\n' + table(f'Attention, {where}', attention(x, heads, speed)))
             print('\n' + table(f'Layer norm, {where}', rows(x, speed)))
+            print('\n' + table(f"MLP's branch, {where}", mlp(x, speed)))
 
 
 if __name__ == '__main__':

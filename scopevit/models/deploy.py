@@ -20,9 +20,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from . import layers
-from .ops.calls import is_plain_call
+from .ops.calls import is_plain_call, is_plain_layer
 from .ops.linear import linear
-from .ops.rows import layer_norm
+from .ops.rows import fuses_mlp, layer_norm, mlp_branch
+
+GELU = nn.GELU()
+"""That of an MLP's branch, which its first layer computes."""
 
 
 class ActivatedLinear(nn.Module):
@@ -47,7 +50,11 @@ class FoldedBranch(nn.Module):
         self.last = last
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(self.last, self.body(layer_norm(self.norm, x)), residual=x)
+        body = self.body
+        is_mlp = is_plain_layer(body, layers.Mlp) and is_plain_layer(body.fc1, ActivatedLinear)
+        if is_mlp and not torch.is_grad_enabled() and fuses_mlp(x, self.norm, body.fc1.linear, GELU, self.last):
+            return mlp_branch(x, self.norm, body.fc1.linear, self.last)
+        return linear(self.last, body(layer_norm(self.norm, x)), residual=x)
 
 
 class FoldedPositionalEncoding(nn.Module):

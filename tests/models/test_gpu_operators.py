@@ -1,8 +1,15 @@
 """Kernels for GPUs against plain formulas in float64: on a GPU where there is one, else by Triton's interpreter."""
 
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
+
+from helpers import ROOT
 
 from scopevit.models import ScopeViT
 from scopevit.models.layers import GlobalScaleDilatedAttention
@@ -20,7 +27,9 @@ def served(monkeypatch):
     """Let the kernels serve on the device of these tests."""
     if DEVICE == 'cpu':
         monkeypatch.setattr(gpu, 'serves', lambda x: x.dtype in gpu.DTYPES and gpu.is_plain_call(x))
-    monkeypatch.setattr(gpu, 'serves_attention', lambda x, heads, grid: gpu.serves(x))  # float32, too
+    # float32, too
+    monkeypatch.setattr(gpu, 'serves_attention', lambda x, heads, grid: gpu.serves(x))
+    monkeypatch.setattr(gpu, 'serves_mlp', lambda x, hidden: gpu.serves(x))
 
 
 def close(value, expected, dtype=torch.float32):
@@ -117,6 +126,39 @@ def test_a_branch_is_closed(shape, factors):
 
 
 @pytest.mark.triton
+@pytest.mark.parametrize('dtype', [torch.float32, HALF], ids=str)
+@pytest.mark.parametrize('factors', [None, (0.0, 1.25)], ids=['all_kept', 'one_dropped'])
+@pytest.mark.parametrize(('C', 'K'), [(32, 128), (32, 64), (64, 256), (128, 512), (256, 1024)])
+def test_mlp_branch(C, K, factors, dtype, monkeypatch):
+    monkeypatch.setattr(gpu, '_product_type', lambda x: dtype)
+    torch.manual_seed(0)
+    shapes = (2, 5, 7, C), (C,), (C,), (K, C), (K,), (C, K), (C,), (C,)
+    inputs = [torch.randn(shape, device=DEVICE).div_(shape[-1] ** 0.5 if len(shape) == 2 else 1) for shape in shapes]
+    x, norm_weight, norm_bias, w1, b1, w2, b2, gamma = (value.requires_grad_() for value in inputs)
+    keep = None if factors is None else torch.tensor(factors, device=DEVICE)
+    layers = (norm_weight, norm_bias, 1e-5), (w1, b1), (w2, b2)
+    output = gpu.mlp_branch(x, *layers, gamma, keep)
+    grad = torch.randn_like(output)
+    gradients = torch.autograd.grad(output, inputs, grad)
+    plain = double(*inputs)
+    norm, fc1, fc2 = plain[1:3], plain[3:5], plain[5:7]
+    branch = F.linear(F.gelu(F.linear(F.layer_norm(plain[0], (C,), *norm, eps=1e-5), *fc1)), *fc2)
+    factor = plain[7] * (1 if keep is None else keep.double().view(-1, 1, 1, 1))
+    expected = plain[0] + branch * factor
+    assert output.dtype == torch.float32
+    assert close(output, expected, dtype)
+    for value, wanted in zip(gradients, torch.autograd.grad(expected, plain, grad.double())):
+        assert value.dtype == torch.float32
+        assert close(value, wanted, dtype)
+    with torch.no_grad():
+        assert close(gpu.mlp_branch(x, *layers, None, None), plain[0] + branch, dtype)
+        weights = [value.to(dtype) for value in inputs]
+        halves = gpu.mlp_branch(weights[0], (*weights[1:3], 1e-5), weights[3:5], weights[5:7], weights[7], keep)
+    assert halves.dtype == dtype
+    assert close(halves, expected, dtype)
+
+
+@pytest.mark.triton
 @pytest.mark.parametrize('size', [(64, 64), (37, 61)])
 def test_a_model_is_the_same_with_and_without_kernels(size, served, monkeypatch):
     torch.manual_seed(0)
@@ -136,11 +178,11 @@ def test_a_model_is_the_same_with_and_without_kernels(size, served, monkeypatch)
         return [output.detach(), *(p.grad.clone() for p in model.parameters())]
 
     used = []
-    for name in ('dilated_attention', 'layer_norm', 'close_branch'):
+    for name in ('dilated_attention', 'layer_norm', 'close_branch', 'mlp_branch'):
         run = getattr(gpu, name)
         monkeypatch.setattr(gpu, name, lambda *inputs, name=name, run=run: used.append(name) or run(*inputs))
     by_kernels = train()
-    assert len(used) == 2 * 1 + 4 * 2 + 4 * 2  # of each stage's two blocks
+    assert len(used) == 2 * (1 + 2 + 2 + 2)  # of each stage's two blocks
     monkeypatch.setattr(gpu, 'serves', lambda x: False)
     for value, expected in zip(by_kernels, train()):
         assert (value - expected).norm() <= 2e-4 * expected.norm() + 1e-7
@@ -165,20 +207,24 @@ def test_attention_is_compiled_as_one_operator_for_all_sizes(served):
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize('name', ['dilated_attention', 'layer_norm', 'close_branch'])
+@pytest.mark.parametrize('name', ['dilated_attention', 'layer_norm', 'close_branch', 'mlp_branch'])
 def test_operators_are_what_they_declare(name):
     """Shapes and strides, no aliases, gradients, and the same in compiled graphs, as torch checks it."""
     x, wide = (torch.randn(2, 9, 10, 32 * n, device=DEVICE, requires_grad=True) for n in (1, 3))
     weight, bias = (torch.randn(32, device=DEVICE, requires_grad=True) for _ in range(2))
+    w1, w2 = (torch.randn(shape, device=DEVICE, requires_grad=True) for shape in ((64, 32), (32, 64)))
+    mlp = (weight, bias, w1, torch.randn(64, device=DEVICE, requires_grad=True), w2, bias, weight)
+    empty = torch.empty(0, device=DEVICE)
     inputs = dict(
         dilated_attention=(wide, torch.randn(225, 2, device=DEVICE, requires_grad=True), 2, 8),
         layer_norm=(x, weight, bias, 1e-5, torch.float32),
-        close_branch=(x, x.detach().clone().requires_grad_(), weight, torch.empty(0, device=DEVICE)),
+        close_branch=(x, x.detach().clone().requires_grad_(), weight, empty),
+        mlp_branch=(x, *(value.detach().clone().requires_grad_() for value in mlp), empty, 1e-5, HALF, True),
     )
     torch.library.opcheck(getattr(torch.ops.scopevit, name).default, inputs[name])
 
 
-def test_attention_by_the_kernel_is_for_half_types(monkeypatch):
+def test_products_by_kernels_are_for_half_types(monkeypatch):
     """In which it was measured to be faster."""
     monkeypatch.setattr(gpu, '_runs_on', lambda device: True)
     monkeypatch.setattr(gpu, 'is_plain_call', lambda x: True)
@@ -191,6 +237,12 @@ def test_attention_by_the_kernel_is_for_half_types(monkeypatch):
 
     assert gpu.serves_attention(OnGPU(torch.bfloat16), heads=2, grid=8)
     assert not gpu.serves_attention(OnGPU(torch.float32), heads=2, grid=8)
+    assert gpu.serves_mlp(OnGPU(torch.bfloat16), hidden=128)
+    assert not gpu.serves_mlp(OnGPU(torch.float16), hidden=128)  # which trains
+    with torch.no_grad():
+        assert gpu.serves_mlp(OnGPU(torch.float16), hidden=128)
+        assert not gpu.serves_mlp(OnGPU(torch.float32), hidden=128)
+        assert not gpu.serves_mlp(OnGPU(torch.float16), hidden=120)
     with monkeypatch.context() as autocast:
         autocast.setattr(torch, 'is_autocast_enabled', lambda device: True)
         assert gpu.serves_attention(OnGPU(torch.float32), heads=2, grid=8)
@@ -212,16 +264,24 @@ def test_kernels_serve_nothing_on_cpus():
 
 
 @pytest.mark.parametrize('capability', [(7, 5), (8, 0), (9, 0)], ids=['Turing', 'Ampere', 'Hopper'])
-@pytest.mark.parametrize('switch', ['0', '1'])
-def test_which_gpus_run_the_kernels(capability, switch, monkeypatch):
-    monkeypatch.setenv('SCOPEVIT_TRITON', switch)
-    monkeypatch.setattr(torch.version, 'hip', None)
-    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: True)
-    gpu._runs_on.cache_clear()
-    newest = hasattr(torch.compiler, 'is_exporting')
-    assert gpu._runs_on(torch.device('cuda:0')) == (switch == '1' and capability >= (8, 0) and newest)
-    gpu._runs_on.cache_clear()
+@pytest.mark.parametrize('is_on', [False, True])
+def test_which_gpus_run_the_kernels(capability, is_on, monkeypatch):
+    monkeypatch.setattr(gpu, 'IS_ON', is_on)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: SimpleNamespace(major=capability[0]))
+    assert gpu._runs_on(torch.device('cuda:0')) == (is_on and capability >= (8, 0))
+
+
+def test_kernels_can_be_switched_off():
+    script = 'from scopevit.models.ops import gpu; print(gpu.IS_ON)'
+    result = subprocess.run(
+        [sys.executable, '-c', script],
+        env=os.environ | {'SCOPEVIT_TRITON': '0'},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == 'False'
 
 
 def test_large_batches_are_split(monkeypatch):

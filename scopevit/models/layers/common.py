@@ -7,8 +7,9 @@ Shape legend: B batch, C channels, H W height and width of a stage's map. Blocks
 import torch
 from torch import Tensor, nn
 
+from ..ops.calls import is_plain_layer
 from ..ops.linear import convolution, linear, relu
-from ..ops.rows import close_branch, layer_norm
+from ..ops.rows import close_branch, fuses_mlp, layer_norm, mlp_branch
 
 
 class PatchEmbed(nn.Sequential):
@@ -77,8 +78,12 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), init_value))
         self.drop_path = DropPath(drop_path)
 
+    def factors(self, x: Tensor) -> Tensor | None:
+        """What stochastic depth multiplies each sample of ``x`` by, (B,), of the type of weights; None for 1."""
+        return self.drop_path.factors(self.gamma.expand(x.shape[0], -1))
+
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        return close_branch(x, branch, self.gamma, self.drop_path.factors(self.gamma.expand(x.shape[0], -1)))
+        return close_branch(x, branch, self.gamma, self.factors(x))
 
 
 class Mlp(nn.Module):
@@ -111,4 +116,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.ls1(x, self.attn(layer_norm(self.norm1, x)))
-        return self.ls2(x, self.mlp(layer_norm(self.norm2, x)))
+        norm, mlp, scale = self.norm2, self.mlp, self.ls2
+        is_plain = is_plain_layer(mlp, Mlp) and is_plain_layer(scale, LayerScale)
+        if is_plain and fuses_mlp(x, norm, mlp.fc1, mlp.act, mlp.fc2):
+            return mlp_branch(x, norm, mlp.fc1, mlp.fc2, scale.gamma, scale.factors(x))
+        return scale(x, mlp(layer_norm(norm, x)))

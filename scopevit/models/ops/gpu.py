@@ -1,4 +1,4 @@
-"""Operators for NVIDIA GPUs, by kernels written in Triton: GSDA's attention, layer norm, a branch's closing.
+"""Operators for NVIDIA GPUs, by kernels written in Triton: GSDA's attention, layer norm, a branch's closing, MLPs.
 
 They serve where :func:`serves` says so, with gradients, under autocast and, as operators of torch, in
 compiled models; elsewhere PyTorch computes the same functions. ``SCOPEVIT_TRITON=0`` switches them off.
@@ -6,10 +6,10 @@ compiled models; elsewhere PyTorch computes the same functions. ``SCOPEVIT_TRITO
 Shape legend: as in layers/gsda.py.
 """
 
-import functools
 import importlib.util
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,19 +22,22 @@ MOST_TOKENS = 64
 """Tokens T of a group: its logits are one tile."""
 MOST_CHANNELS = 1024
 """Channels C of a row that a program normalises at once."""
+MLP_CHANNELS, MLP_HIDDEN = (32, 64, 128, 256), 64
+"""Channels C for which an MLP's branch has a kernel, and what the number of its hidden channels is a multiple of."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@functools.cache
+IS_ON = (
+    os.environ.get('SCOPEVIT_TRITON', '1') != '0'
+    and hasattr(torch.compiler, 'is_exporting')  # PyTorch 2.7
+    and torch.version.hip is None
+    and importlib.util.find_spec('triton') is not None
+)
+
+
 def _runs_on(device: torch.device) -> bool:
-    """Whether Triton's kernels run on a GPU: of NVIDIA, compute capability 8.0 or newer."""
-    return (
-        os.environ.get('SCOPEVIT_TRITON', '1') != '0'
-        and hasattr(torch.compiler, 'is_exporting')  # PyTorch 2.7
-        and torch.version.hip is None
-        and importlib.util.find_spec('triton') is not None
-        and torch.cuda.get_device_capability(device) >= (8, 0)
-    )
+    """Whether Triton's kernels run on a GPU: of NVIDIA, compute capability 8.0 or newer; a constant to compilers."""
+    return IS_ON and torch.cuda.get_device_properties(device).major >= 8
 
 
 def serves(x: Tensor) -> bool:
@@ -54,6 +57,22 @@ def serves_rows(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and serves(x) and x.shape[-1] <= MOST_CHANNELS
 
 
+def serves_mlp(x: Tensor, hidden: int) -> bool:
+    """Whether :func:`mlp_branch` takes ``x``, for so many hidden channels: in half types.
+
+    In training in bfloat16 alone: what gamma * W2 is at first, 1e-8, float16 does not hold.
+    """
+    if not serves(x) or x.shape[-1] not in MLP_CHANNELS or hidden % MLP_HIDDEN:
+        return False
+    dtype = _product_type(x)
+    return dtype == torch.bfloat16 or (dtype == torch.float16 and not torch.is_grad_enabled())
+
+
+def _product_type(x: Tensor) -> torch.dtype:
+    """In which a linear layer would take ``x``."""
+    return torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else x.dtype
+
+
 def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:
     """GSDA's attention.
 
@@ -71,8 +90,7 @@ def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tens
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Layer norm of the last dimension, computed in float32; under autocast of its type, as a linear layer takes it."""
-    dtype = torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else x.dtype
-    return torch.ops.scopevit.layer_norm(x, weight, bias, eps, dtype)
+    return torch.ops.scopevit.layer_norm(x, weight, bias, eps, _product_type(x))
 
 
 def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) -> Tensor:
@@ -90,11 +108,33 @@ def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) 
     return torch.ops.scopevit.close_branch(x, branch, gamma, gamma.new_empty(0) if keep is None else keep)
 
 
+def mlp_branch(
+    x: Tensor, norm: tuple[Tensor, Tensor, float], fc1: tuple[Tensor, Tensor], fc2: tuple[Tensor, Tensor],
+    gamma: Tensor | None, keep: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """x + fc2(GELU(fc1(norm(x)))) * gamma, with the branches of single images dropped or made stronger.
+
+    Args:
+        x: (B, ..., C).
+        norm: Weight and bias (C,) and epsilon of the layer norm.
+        fc1: Weight (K, C) and bias (K,).
+        fc2: Weight (C, K) and bias (C,).
+        gamma: (C,); None: 1, where no gradient is wanted.
+        keep: (B,), a further factor of each image; None: 1.
+
+    Returns:
+        (B, ..., C) of the wider type of ``x`` and the weights.
+    """
+    gamma, keep = (x.new_empty(0) if factor is None else factor for factor in (gamma, keep))
+    weights = (*norm[:2], *fc1, *fc2, gamma, keep)
+    return torch.ops.scopevit.mlp_branch(x, *weights, norm[2], _product_type(x), torch.is_grad_enabled())[0]
+
+
 def _kernels() -> tuple:
     """The modules with the kernels; Triton is slow to import."""
-    from .triton_kernels import dilated_attention, narrow
+    from .triton_kernels import dilated_attention, mlp, narrow
 
-    return dilated_attention, narrow
+    return dilated_attention, narrow, mlp
 
 
 def _attention_backward(grad: Tensor, qkv: Tensor, table: Tensor, heads: int, grid: int) -> tuple:
@@ -119,8 +159,35 @@ def _close_gradients(ctx, grad: Tensor) -> tuple:
     return grad.to(x.dtype), of_branch, of_gamma.to(gamma.dtype), None
 
 
-def _keep_inputs(ctx, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+def _mlp_forward(x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+    """The branch, and its weights in a half type where the backward pass or the kernel needs them."""
+    *norm, w1, b1, w2, b2, gamma, keep, eps, dtype, trains = inputs
+    halves = w1.new_empty(0, dtype=dtype)
+    if trains or w1.dtype != dtype:
+        halves = _kernels()[2].convert(w1, w2, gamma, dtype)
+        w1, w2 = halves[0].view_as(w1), halves[1].view_as(w2)
+    return _kernels()[2].forward(x, *norm, w1, b1, w2, b2, gamma, keep, eps), halves
+
+
+def _fake_mlp(x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+    *_, w1, _, _, b2, _, _, _, dtype, trains = inputs
+    shape = (3, w1.numel()) if trains or w1.dtype != dtype else (0,)
+    return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, b2.dtype)), w1.new_empty(shape, dtype=dtype)
+
+
+def _mlp_gradients(ctx, grad: Tensor, _: Tensor | None) -> tuple:
+    x, *weights, keep, halves = ctx.saved_tensors
+    norm_weight, norm_bias, w1, b1, w2, b2, gamma = weights
+    needed = (norm_weight, norm_bias, b1, w2, b2, gamma, keep, halves, ctx.rest[0])
+    of_x, of_norm, *others = torch.ops.scopevit.mlp_branch_backward(grad, x, *needed)
+    gradients = (of.to(weight.dtype) for of, weight in zip((*of_norm.unbind(), *others), weights))
+    return of_x, *gradients, None, None, None, None
+
+
+def _keep_inputs(ctx, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+    more = () if isinstance(output, Tensor) else output[1:]
+    ctx.mark_non_differentiable(*more)
+    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)), *more)
     ctx.rest = tuple(x for x in inputs if not isinstance(x, Tensor))
 
 
@@ -165,6 +232,22 @@ _OPERATORS: dict[str, tuple[Callable, Callable, Callable]] = {
     'close_branch_backward(Tensor grad, Tensor branch, Tensor gamma, Tensor keep) -> (Tensor, Tensor)': (
         lambda *inputs: _kernels()[1].close_branch_backward(*inputs),
         lambda grad, branch, gamma, keep: (branch.new_empty(branch.shape), *_float32_like(gamma)),
+        _refuse_second_derivative,
+    ),
+    'mlp_branch(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor w1, Tensor b1, Tensor w2, Tensor b2, '
+    'Tensor gamma, Tensor keep, float eps, ScalarType dtype, bool trains) -> (Tensor, Tensor)': (
+        _mlp_forward,
+        _fake_mlp,
+        _mlp_gradients,
+    ),
+    'mlp_branch_backward(Tensor grad, Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor b1, Tensor w2, Tensor b2, '
+    'Tensor gamma, Tensor keep, Tensor halves, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)': (
+        lambda *inputs: _kernels()[2].backward(*inputs),
+        lambda grad, x, nw, nb, b1, w2, b2, *rest: (
+            x.new_empty(x.shape),
+            nw.new_empty(2, len(nw), dtype=torch.float32),
+            *_float32_like(w2.t().contiguous(), b1, w2, b2, b2),
+        ),
         _refuse_second_derivative,
     ),
 }

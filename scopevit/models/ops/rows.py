@@ -1,4 +1,4 @@
-"""What is computed row by row, channels of one token at a time: layer norm, and the closing of a residual branch."""
+"""What is computed row by row, channels of one token at a time: layer norm, MLP, the closing of a residual branch."""
 
 import torch
 from torch import Tensor, nn
@@ -30,3 +30,30 @@ def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) 
         return gpu.close_branch(x, branch, gamma, keep)
     scale = gamma if keep is None else gamma * keep.view(-1, 1, 1, 1)
     return torch.addcmul(x, branch, scale)
+
+
+def fuses_mlp(x: Tensor, norm: nn.Module, fc1: nn.Module, act: nn.Module, fc2: nn.Module) -> bool:
+    """Whether :func:`mlp_branch` computes what these layers do on ``x``: in half types on GPUs."""
+    return (
+        gpu.serves(x)
+        and is_plain_layer(norm, nn.LayerNorm)
+        and is_plain_layer(fc1, nn.Linear)
+        and is_plain_layer(act, nn.GELU)
+        and is_plain_layer(fc2, nn.Linear)
+        and all(weight is not None for layer in (norm, fc1, fc2) for weight in layer._parameters.values())
+        and act.approximate == 'none'
+        and gpu.serves_mlp(x, fc1.out_features)
+    )
+
+
+def mlp_branch(
+    x: Tensor,
+    norm: nn.LayerNorm,
+    fc1: nn.Linear,
+    fc2: nn.Linear,
+    gamma: Tensor | None = None,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """x + fc2(GELU(fc1(norm(x)))) * gamma by one kernel; see :func:`close_branch`. (B, H, W, C) -> (B, H, W, C)."""
+    weights = (norm.weight, norm.bias, norm.eps), (fc1.weight, fc1.bias), (fc2.weight, fc2.bias)
+    return gpu.mlp_branch(x, *weights, gamma, keep)

@@ -106,7 +106,7 @@ def _close_backward_kernel(
     tl.store(partial + tl.program_id(0) * C + channel, tl.sum(of_gamma, 0), mask=channel < C)
 
 
-def _plan(x: Tensor) -> tuple:
+def tiling(x: Tensor) -> tuple:
     """Rows M, tiles, programs of a backward pass, and constants of the compilation."""
     C = x.shape[-1]
     M = x.numel() // C
@@ -122,7 +122,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch
     x = x.contiguous()
     output = x.new_empty(x.shape, dtype=dtype)
     if x.numel():
-        M, tiles, _, constants = _plan(x)
+        M, tiles, _, constants = tiling(x)
         _norm_kernel[(tiles,)](x, weight, bias, output, M, eps, **constants)
     return output
 
@@ -133,10 +133,11 @@ def layer_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> 
     grad_x = torch.empty_like(x)
     if not x.numel():
         return grad_x, *(weight.new_zeros(len(weight), dtype=torch.float32) for _ in range(2))
-    M, _, programs, constants = _plan(x)
+    M, _, programs, constants = tiling(x)
     partial = weight.new_empty(2, programs, len(weight), dtype=torch.float32)
     _norm_backward_kernel[(programs,)](grad, x, weight, grad_x, partial, M, eps, **constants)
-    return grad_x, partial[0].sum(dim=0), partial[1].sum(dim=0)
+    of_weight, of_bias = partial.sum(dim=1)
+    return grad_x, of_weight, of_bias
 
 
 def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor) -> Tens
     x, branch = x.contiguous(), branch.contiguous()
     output = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, gamma.dtype))
     if x.numel():
-        M, tiles, _, constants = _plan(x)
+        M, tiles, _, constants = tiling(x)
         drops = keep.numel() > 0
         _close_kernel[(tiles,)](x, branch, gamma, keep, output, M, M // len(x), DROPS=drops, **constants)
     return output
@@ -156,7 +157,7 @@ def close_branch_backward(grad: Tensor, branch: Tensor, gamma: Tensor, keep: Ten
     grad_branch = torch.empty_like(branch)
     if not grad.numel():
         return grad_branch, gamma.new_zeros(len(gamma), dtype=torch.float32)
-    M, _, programs, constants = _plan(grad)
+    M, _, programs, constants = tiling(grad)
     partial = gamma.new_empty(programs, len(gamma), dtype=torch.float32)
     drops = keep.numel() > 0
     _close_backward_kernel[(programs,)](
