@@ -1,10 +1,11 @@
-"""Time the Triton kernels of scopevit on a GPU with other numbers of warps, programs and elements in a tile.
+"""Time the Triton kernels of scopevit on a GPU beside PyTorch's.
 
-    python projects/speed/gpu_kernels.py                # a minute; tables for the stages of ScopeViT-tiny
+    python projects/speed/gpu_kernels.py            # tables for the stages of ScopeViT-tiny
+    python projects/speed/gpu_kernels.py --tune     # minutes; with other numbers of warps, programs and elements, too
 
 Microseconds, forward and backward, bfloat16, each the median of five replays of a CUDA graph, so that the
 host's time is not in them; the floor is what reading the inputs and writing the results takes at the GPU's copying
-speed. PyTorch's forward pass stands beside them.
+speed. PyTorch's stand beside them: for an MLP's branch and depthwise convolutions with the copies that they need.
 """
 
 import argparse
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from scopevit.analysis.reporting import markdown
@@ -56,20 +56,18 @@ def copy_speed() -> float:
     return 2 * source.nbytes / microseconds(lambda: target.copy_(source))
 
 
-def attention(x: Tensor, heads: int, speed: float) -> Iterator[tuple[str, float, float]]:
+def attention(x: Tensor, heads: int, speed: float, tune: bool) -> Iterator[tuple[str, float, float]]:
     """Name, forward and backward time of GSDA's attention, and what they are compared with."""
     from scopevit.models.ops.triton_kernels import dilated_attention as kernels
 
     qkv, table = x.repeat(1, 1, 1, 3), torch.randn(225, heads, device='cuda')
     yield 'floor', 4 * x.nbytes / speed, 7 * x.nbytes / speed
-    for warps, programs in itertools.product((2, 4, 8), (4, 8)):
-        kernels.FORWARD = kernels.BACKWARD = warps, programs
+    for setting in [None, *itertools.product((2, 4, 8), (4, 8))][: None if tune else 1]:
+        if setting is not None:
+            kernels.FORWARD = kernels.BACKWARD = setting
         forward = microseconds(lambda: kernels.forward(qkv, table, heads, 8))
-        yield (
-            f'{warps} warps, {programs} programs',
-            forward,
-            microseconds(lambda: kernels.backward(x, qkv, table, heads, 8)),
-        )
+        backward = microseconds(lambda: kernels.backward(x, qkv, table, heads, 8))
+        yield 'as it serves' if setting is None else '{} warps, {} programs'.format(*setting), forward, backward
     layer = GlobalScaleDilatedAttention(x.shape[-1], heads, 8, 0.0).cuda().bfloat16().eval()
     layer.qkv = torch.nn.Identity()
     layer.qkv.forward = lambda tokens: torch.cat([tokens] * 3, dim=-1)
@@ -77,47 +75,88 @@ def attention(x: Tensor, heads: int, speed: float) -> Iterator[tuple[str, float,
         yield "PyTorch's, with a copy of the tokens", microseconds(lambda: layer._attend(x)), float('nan')
 
 
-def rows(x: Tensor, speed: float) -> Iterator[tuple[str, float, float]]:
+def rows(x: Tensor, speed: float, tune: bool) -> Iterator[tuple[str, float, float]]:
     """The same of the layer norm of float32 rows, the results in bfloat16."""
     from scopevit.models.ops.triton_kernels import narrow as kernels
 
     wide, (weight, bias) = x.float(), torch.randn(2, x.shape[-1], device='cuda')
     yield 'floor', 3 * x.nbytes / speed, 5 * x.nbytes / speed
-    for kernels.TILE, kernels.WARPS in itertools.product((1024, 2048, 4096), (2, 4, 8)):
+    for setting in [None, *itertools.product((1024, 2048, 4096), (2, 4, 8))][: None if tune else 1]:
+        if setting is not None:
+            kernels.TILE, kernels.WARPS = setting
         forward = microseconds(lambda: kernels.layer_norm(wide, weight, bias, 1e-5, x.dtype))
         backward = microseconds(lambda: kernels.layer_norm_backward(x, wide, weight, 1e-5))
-        yield f'{kernels.TILE} elements, {kernels.WARPS} warps', forward, backward
+        yield 'as it serves' if setting is None else '{} elements, {} warps'.format(*setting), forward, backward
     yield "PyTorch's, in float32", microseconds(lambda: F.layer_norm(wide, weight.shape, weight, bias)), float('nan')
 
 
-def mlp(x: Tensor, speed: float) -> Iterator[tuple[str, float, float]]:
-    """The same of an MLP's branch."""
+def mlp(x: Tensor, speed: float, tune: bool) -> Iterator[tuple[str, float, float]]:
+    """The same of an MLP's branch. The backward pass computes the hidden channels again."""
     from scopevit.models.ops.triton_kernels import mlp as kernels
 
-    C, bare = x.shape[-1], x.new_empty(0)
+    C, none = x.shape[-1], x.new_empty(0)
     K = 4 * C
-    norm, (w1, w2) = torch.randn(2, C, device='cuda'), torch.randn(2, K * C, device='cuda') / K**0.5
-    w1, w2, b1, b2 = w1.view(K, C), w2.view(C, K), torch.randn(K, device='cuda'), torch.randn(C, device='cuda')
-    halves = kernels.convert(w1, w2, b2, x.dtype)
-    weights = (*norm, halves[0].view(K, C), b1, halves[1].view(C, K), b2)
-    yield 'floor', 2 * x.nbytes / speed, (4 * x.nbytes + 10 * 4 * x.nbytes) / speed
-    for rows, step, warps, stages in itertools.product((64, 128), (32, 64), (4, 8), (2,)):
-        kernels.FORWARD = {C: (rows, step, warps, stages)}
-        name = f'{rows} rows, {step} hidden channels, {warps} warps, {stages} stages'
-        try:
-            yield name, microseconds(lambda: kernels.forward(x, *weights, bare, bare, 1e-5)), float('nan')
-        except triton.OutOfResources:
-            yield name, float('nan'), float('nan')
-    backward = microseconds(lambda: kernels.backward(x, x, *norm, b1, w2, b2, b2, bare, halves, 1e-5))
-    yield 'backward', float('nan'), backward
+    norm, b2, gamma = torch.randn(2, C, device='cuda'), *torch.randn(2, C, device='cuda')
+    w1, w2, b1 = torch.randn(K, C, device='cuda'), torch.randn(C, K, device='cuda') / 2, torch.randn(K, device='cuda')
+    halves = kernels.convert(w1, w2, gamma, x.dtype)
+    first, second = halves[0].view(K, C), halves[1].view(C, K)
+    yield 'floor', 2 * x.nbytes / speed, 4 * x.nbytes / speed
+    backward = microseconds(lambda: kernels.backward(x, x, *norm, b1, w2, b2, gamma, none, halves, 1e-5))
+    for setting in [None, *itertools.product((64, 128), (32, 64), (4, 8), (2, 3))][: None if tune else 1]:
+        if setting is not None:
+            kernels.ROWS, kernels.STEP, kernels.WARPS, kernels.STAGES = setting
+        forward = microseconds(lambda: kernels.forward(x, *norm, first, b1, second, b2, none, none, 1e-5))
+        name = '{} rows, {} hidden channels, {} warps, {} stages'
+        yield 'as it serves' if setting is None else name.format(*setting), forward, backward
     norm, b1, b2 = (weight.to(x.dtype) for weight in (norm, b1, b2))
-    yield (
-        "PyTorch's",
-        microseconds(
-            lambda: x + F.linear(F.gelu(F.linear(F.layer_norm(x, (C,), *norm), weights[2], b1)), weights[4], b2)
-        ),
-        float('nan'),
-    )
+
+    def plain(x: Tensor) -> Tensor:
+        return x + F.linear(F.gelu(F.linear(F.layer_norm(x, (C,), *norm), first, b1)), second, b2)
+
+    yield "PyTorch's", microseconds(lambda: plain(x)), gradient_microseconds(plain, x, first, second)
+
+
+def depthwise(x: Tensor, heads: int, speed: float) -> Iterator[tuple[str, float, float]]:
+    """The same of the convolutions that embed the keys and values of MSSA, and of 3x3 ones."""
+    from scopevit.models.backbones.arch import default_scope_heads
+
+    sides = zip(default_scope_heads(heads), (7, 5, 3))
+    scopes = [torch.randn(16 * n, 1, k, k, device='cuda', dtype=x.dtype) for n, k in sides if n]
+    yield from convolutions('scopes', x, scopes, stride={64: 4, 32: 2}.get(x.shape[1], 1), speed=speed)
+    plain = [torch.randn(x.shape[-1], 1, 3, 3, device='cuda', dtype=x.dtype)]
+    yield from convolutions('3x3', x, plain, stride=1, speed=speed)
+
+
+def convolutions(
+    name: str, x: Tensor, weights: list[Tensor], stride: int, speed: float
+) -> Iterator[tuple[str, float, float]]:
+    from scopevit.models.ops.triton_kernels import depthwise as kernels
+
+    def plain(x: Tensor) -> Tensor:
+        maps = x.permute(0, 3, 1, 2).split([len(w) for w in weights], dim=1)
+        paddings = [(stride - 1 + w.shape[-1] - 1) // 2 for w in weights]
+        convolved = [F.conv2d(m, w, None, stride, p, groups=len(w)) for m, w, p in zip(maps, weights, paddings)]
+        return torch.cat(convolved, dim=1).permute(0, 2, 3, 1)
+
+    output = kernels.forward(x, weights, stride)
+    moved = (x.nbytes + output.nbytes) / speed
+    yield f'{name}: floor', moved, 2 * moved
+    backward = microseconds(lambda: kernels.backward(output, x, weights, stride))
+    yield f'{name}: as it serves', microseconds(lambda: kernels.forward(x, weights, stride)), backward
+    yield f"{name}: PyTorch's", microseconds(lambda: plain(x)), gradient_microseconds(plain, x, *weights)
+
+
+def gradient_microseconds(run: Callable[[Tensor], Tensor], *inputs: Tensor) -> float:
+    """Time of the backward pass: that of both less that of the forward pass."""
+    for value in inputs:
+        value.requires_grad_()
+    with torch.no_grad():
+        grad = torch.randn_like(run(inputs[0]))
+    both = microseconds(lambda: torch.autograd.grad(run(inputs[0]), inputs, grad))
+    forward = microseconds(lambda: run(inputs[0]))
+    for value in inputs:
+        value.requires_grad_(False)
+    return both - forward
 
 
 def table(title: str, measured: Iterator[tuple[str, float, float]]) -> str:
@@ -128,6 +167,7 @@ def table(title: str, measured: Iterator[tuple[str, float, float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batch', type=positive, default=128, help='images (default: %(default)s)')
+    parser.add_argument('--tune', action='store_true', help='also with other numbers of warps and the like')
     args = parser.parse_args()
     with user_errors():
         if not (torch.cuda.is_available() and gpu.serves(torch.zeros(1, device='cuda'))):
@@ -137,9 +177,10 @@ def main() -> None:
         for heads, side in STAGES:
             x = torch.randn(args.batch, side, side, 16 * heads, device='cuda', dtype=torch.bfloat16)
             where = f'{side}x{side} tokens of {16 * heads} channels'
-            print('\n' + table(f'Attention, {where}', attention(x, heads, speed)))
-            print('\n' + table(f'Layer norm, {where}', rows(x, speed)))
-            print('\n' + table(f"MLP's branch, {where}", mlp(x, speed)))
+            print('\n' + table(f'Attention, {where}', attention(x, heads, speed, args.tune)))
+            print('\n' + table(f'Layer norm, {where}', rows(x, speed, args.tune)))
+            print('\n' + table(f"MLP's branch, {where}", mlp(x, speed, args.tune)))
+            print('\n' + table(f'Depthwise, {where}', depthwise(x, heads, speed)))
 
 
 if __name__ == '__main__':

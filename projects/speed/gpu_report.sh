@@ -7,6 +7,7 @@
 # OUT/report.md grows with each. The folder has each step's log, tables and measurements. The models of timm need
 # timm, 'tools' the toolboxes; without them these rows and steps say so.
 #
+# PEERS     models of timm to stand beside (default: nine)
 # DEVICE    cuda (default), or cpu with small images: to see that every step runs
 # PYTHON    the Python to use (default: that of tools/env.sh)
 set -euo pipefail
@@ -35,6 +36,7 @@ else
     batch=2 size=@64 large=96x128 rounds=(--rounds 3 --calls 1 --warmup 1)
     peers=(resnet18)
 fi
+[ -z "${PEERS:-}" ] || read -ra peers <<<"$PEERS"
 config() { echo "configs/classification/scopevit-$1_8xb128-300e_in1k-256px.py$size"; }
 tiny=$(config tiny)
 three=("ScopeViT-tiny=$tiny" "ScopeViT-xtiny=$(config xtiny)" "ScopeViT-small=$(config small)")

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from ..ops.attention import attention
 from ..ops.calls import is_exporting
+from ..ops.depthwise import depthwise
 from ..ops.linear import linear
 from .common import ConvNormAct
 
@@ -74,9 +75,7 @@ class MultiScaleSelfAttention(nn.Module):
 
     def embed_scopes(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W'), each channel seen by the kernel of its head's scope."""
-        parts = x.split([conv.in_channels for conv in self.scopes.values()], dim=1)
-        parts = [conv(parts[i]) for i, conv in enumerate(self.scopes.values())]
-        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        x = depthwise(tuple(self.scopes.values()), x)
         return x if self.max_keys is None else limit_keys(x, self.max_keys)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ Shape legend: as in layers/gsda.py.
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ MOST_CHANNELS = 1024
 """Channels C of a row that a program normalises at once."""
 MLP_CHANNELS, MLP_HIDDEN = (32, 64, 128, 256), 64
 """Channels C for which an MLP's branch has a kernel, and what the number of its hidden channels is a multiple of."""
+DEPTHWISE_CHANNELS, DEPTHWISE_KERNELS = 16, (7, 5, 3)
+"""What the channels of a part are a multiple of in a depthwise convolution, and the sides of its kernels."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -71,6 +74,12 @@ def serves_mlp(x: Tensor, hidden: int) -> bool:
 def _product_type(x: Tensor) -> torch.dtype:
     """In which a linear layer would take ``x``."""
     return torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else x.dtype
+
+
+def serves_depthwise(x: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether :func:`depthwise` takes a map and these weights of its parts."""
+    fits = (len(w) % DEPTHWISE_CHANNELS == 0 and w.shape[-1] in DEPTHWISE_KERNELS for w in weights)
+    return serves(x) and len(weights) <= len(DEPTHWISE_KERNELS) and all(fits)
 
 
 def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:
@@ -130,15 +139,29 @@ def mlp_branch(
     return torch.ops.scopevit.mlp_branch(x, *weights, norm[2], _product_type(x), torch.is_grad_enabled())[0]
 
 
-def _kernels() -> tuple:
-    """The modules with the kernels; Triton is slow to import."""
-    from .triton_kernels import dilated_attention, mlp, narrow
+def depthwise(x: Tensor, weights: Sequence[Tensor], stride: int) -> Tensor:
+    """Depthwise convolutions of parts of the channels, padded by (stride - 1 + K - 1) // 2, so all of one size.
 
-    return dilated_attention, narrow, mlp
+    Args:
+        x: (B, H, W, C).
+        weights: (C_i, 1, K_i, K_i) of each part, K_i odd.
+        stride: Of all parts.
+
+    Returns:
+        (B, H', W', C); under autocast of its type.
+    """
+    return torch.ops.scopevit.depthwise(x.to(_product_type(x)), list(weights), stride)
+
+
+def _kernels() -> SimpleNamespace:
+    """The modules with the kernels; Triton is slow to import."""
+    from .triton_kernels import depthwise, dilated_attention, mlp, narrow
+
+    return SimpleNamespace(depthwise=depthwise, dilated_attention=dilated_attention, mlp=mlp, narrow=narrow)
 
 
 def _attention_backward(grad: Tensor, qkv: Tensor, table: Tensor, heads: int, grid: int) -> tuple:
-    return _kernels()[0].backward(grad, qkv, table, heads, grid)
+    return _kernels().dilated_attention.backward(grad, qkv, table, heads, grid)
 
 
 def _attention_gradients(ctx, grad: Tensor) -> tuple:
@@ -164,9 +187,9 @@ def _mlp_forward(x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
     *norm, w1, b1, w2, b2, gamma, keep, eps, dtype, trains = inputs
     halves = w1.new_empty(0, dtype=dtype)
     if trains or w1.dtype != dtype:
-        halves = _kernels()[2].convert(w1, w2, gamma, dtype)
+        halves = _kernels().mlp.convert(w1, w2, gamma, dtype)
         w1, w2 = halves[0].view_as(w1), halves[1].view_as(w2)
-    return _kernels()[2].forward(x, *norm, w1, b1, w2, b2, gamma, keep, eps), halves
+    return _kernels().mlp.forward(x, *norm, w1, b1, w2, b2, gamma, keep, eps), halves
 
 
 def _fake_mlp(x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
@@ -182,6 +205,23 @@ def _mlp_gradients(ctx, grad: Tensor, _: Tensor | None) -> tuple:
     of_x, of_norm, *others = torch.ops.scopevit.mlp_branch_backward(grad, x, *needed)
     gradients = (of.to(weight.dtype) for of, weight in zip((*of_norm.unbind(), *others), weights))
     return of_x, *gradients, None, None, None, None
+
+
+def _fake_depthwise(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
+    padding, K = (stride + weights[0].shape[-1] - 2) // 2, weights[0].shape[-1]
+    sides = ((side + 2 * padding - K) // stride + 1 for side in x.shape[1:3])
+    return x.new_empty(x.shape[0], *sides, x.shape[3])
+
+
+def _keep_parts(ctx, inputs: tuple, output: Tensor) -> None:
+    x, weights, ctx.stride = inputs
+    ctx.save_for_backward(x, *weights)
+
+
+def _depthwise_gradients(ctx, grad: Tensor) -> tuple:
+    x, *weights = ctx.saved_tensors
+    of_x, of_weights = torch.ops.scopevit.depthwise_backward(grad, x, weights, ctx.stride)
+    return of_x, [of.to(weight.dtype) for of, weight in zip(of_weights, weights)], None
 
 
 def _keep_inputs(ctx, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
@@ -205,7 +245,7 @@ def _float32_like(*tensors: Tensor) -> tuple:
 _LIBRARY = torch.library.Library('scopevit', 'FRAGMENT')
 _OPERATORS: dict[str, tuple[Callable, Callable, Callable]] = {
     'dilated_attention(Tensor qkv, Tensor table, int heads, int grid) -> Tensor': (
-        lambda qkv, *rest: _kernels()[0].forward(qkv, *rest),
+        lambda qkv, *rest: _kernels().dilated_attention.forward(qkv, *rest),
         lambda qkv, *rest: qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3),
         _attention_gradients,
     ),
@@ -215,22 +255,22 @@ _OPERATORS: dict[str, tuple[Callable, Callable, Callable]] = {
         _refuse_second_derivative,
     ),
     'layer_norm(Tensor x, Tensor weight, Tensor bias, float eps, ScalarType dtype) -> Tensor': (
-        lambda *inputs: _kernels()[1].layer_norm(*inputs),
+        lambda *inputs: _kernels().narrow.layer_norm(*inputs),
         lambda x, weight, bias, eps, dtype: x.new_empty(x.shape, dtype=dtype),
         _norm_gradients,
     ),
     'layer_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)': (
-        lambda *inputs: _kernels()[1].layer_norm_backward(*inputs),
+        lambda *inputs: _kernels().narrow.layer_norm_backward(*inputs),
         lambda grad, x, weight, eps: (x.new_empty(x.shape), *_float32_like(weight, weight)),
         _refuse_second_derivative,
     ),
     'close_branch(Tensor x, Tensor branch, Tensor gamma, Tensor keep) -> Tensor': (
-        lambda *inputs: _kernels()[1].close_branch(*inputs),
+        lambda *inputs: _kernels().narrow.close_branch(*inputs),
         lambda x, branch, gamma, keep: x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, gamma.dtype)),
         _close_gradients,
     ),
     'close_branch_backward(Tensor grad, Tensor branch, Tensor gamma, Tensor keep) -> (Tensor, Tensor)': (
-        lambda *inputs: _kernels()[1].close_branch_backward(*inputs),
+        lambda *inputs: _kernels().narrow.close_branch_backward(*inputs),
         lambda grad, branch, gamma, keep: (branch.new_empty(branch.shape), *_float32_like(gamma)),
         _refuse_second_derivative,
     ),
@@ -241,13 +281,24 @@ _OPERATORS: dict[str, tuple[Callable, Callable, Callable]] = {
         _mlp_gradients,
     ),
     'mlp_branch_backward(Tensor grad, Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor b1, Tensor w2, Tensor b2, '
-    'Tensor gamma, Tensor keep, Tensor halves, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)': (
-        lambda *inputs: _kernels()[2].backward(*inputs),
+    'Tensor gamma, Tensor keep, Tensor halves, float eps) '
+    '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)': (
+        lambda *inputs: _kernels().mlp.backward(*inputs),
         lambda grad, x, nw, nb, b1, w2, b2, *rest: (
             x.new_empty(x.shape),
             nw.new_empty(2, len(nw), dtype=torch.float32),
             *_float32_like(w2.t().contiguous(), b1, w2, b2, b2),
         ),
+        _refuse_second_derivative,
+    ),
+    'depthwise(Tensor x, Tensor[] weights, int stride) -> Tensor': (
+        lambda *inputs: _kernels().depthwise.forward(*inputs),
+        _fake_depthwise,
+        _depthwise_gradients,
+    ),
+    'depthwise_backward(Tensor grad, Tensor x, Tensor[] weights, int stride) -> (Tensor, Tensor[])': (
+        lambda *inputs: _kernels().depthwise.backward(*inputs),
+        lambda grad, x, weights, stride: (x.new_empty(x.shape), list(_float32_like(*weights))),
         _refuse_second_derivative,
     ),
 }
@@ -269,4 +320,5 @@ for _schema, (_compute, _fake, _gradients) in _OPERATORS.items():
     _LIBRARY.define(_schema)
     _LIBRARY.impl(_name, _on_device_of_its_input(_compute), 'CompositeExplicitAutograd')
     torch.library.register_fake(f'scopevit::{_name}', _fake, lib=_LIBRARY)
-    torch.library.register_autograd(f'scopevit::{_name}', _gradients, setup_context=_keep_inputs, lib=_LIBRARY)
+    _keep = _keep_parts if _name == 'depthwise' else _keep_inputs
+    torch.library.register_autograd(f'scopevit::{_name}', _gradients, setup_context=_keep, lib=_LIBRARY)

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from .narrow import _normalise, _tile, tiling
 
-FORWARD = {32: (128, 64, 8, 3), 64: (64, 64, 4, 3), 128: (64, 64, 4, 2), 256: (64, 32, 8, 2)}
-"""For each C: rows and hidden channels that a forward program has at a time, its warps, and stages of its loads."""
+ROWS, STEP, WARPS, STAGES = 64, 32, 4, 2
+"""Of a forward program: rows and hidden channels that it has at a time, warps, and stages of its loads; for each C
+among the fastest of projects/speed/gpu_kernels.py on an H100."""
 BLOCK = 1024
 """Elements that a program of the conversion has."""
 SQRT_HALF = tl.constexpr(0.7071067811865476)
@@ -47,8 +48,8 @@ def _forward_kernel(
 ):  # fmt: skip
     row, channel, place, exists = _tile(tl.program_id(0), M, C, ROWS, C)
     y, _ = _normalise(tl.load(x + place, mask=exists, other=0.0).to(tl.float32), exists, C, eps)
-    y = y * tl.load(norm_weight + channel).to(tl.float32)[None, :] + tl.load(norm_bias + channel).to(tl.float32)[None, :]
-    y = y.to(w1.dtype.element_ty)
+    y *= tl.load(norm_weight + channel).to(tl.float32)[None, :]
+    y = (y + tl.load(norm_bias + channel).to(tl.float32)[None, :]).to(w1.dtype.element_ty)
     total = tl.zeros((ROWS, C), tl.float32)
     for start in range(0, K, STEP):
         hidden = start + tl.arange(0, STEP)
@@ -169,9 +170,7 @@ def convert(w1: Tensor, w2: Tensor, gamma: Tensor, dtype: torch.dtype) -> Tensor
     """W1 (K, C), W2 (C, K) and gamma * W2 in a half type: (3, C*K)."""
     K, C = w1.shape
     halves = w1.new_empty(3, C * K, dtype=dtype)
-    _convert_kernel[(triton.cdiv(C * K, BLOCK),)](
-        w1, w2, gamma, halves, C, K, SCALES=gamma.numel() > 0, N=BLOCK
-    )
+    _convert_kernel[(triton.cdiv(C * K, BLOCK),)](w1, w2, gamma, halves, C, K, SCALES=gamma.numel() > 0, N=BLOCK)
     return halves
 
 
@@ -184,12 +183,11 @@ def forward(
     output = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, b2.dtype))
     M = x.numel() // C
     if M:
-        rows, step, warps, stages = FORWARD[C]
-        constants = dict(C=C, K=K, ROWS=rows, STEP=step, SCALES=gamma.numel() > 0, DROPS=keep.numel() > 0)
-        _forward_kernel[(triton.cdiv(M, rows),)](
+        constants = dict(C=C, K=K, ROWS=ROWS, STEP=STEP, SCALES=gamma.numel() > 0, DROPS=keep.numel() > 0)
+        _forward_kernel[(triton.cdiv(M, ROWS),)](
             x, norm_weight, norm_bias, w1, b1, w2, b2, gamma, keep, output, M, M // len(x), eps,
             **constants, PRECISION='ieee' if w1.dtype == torch.float32 else 'tf32',  # of half types it says nothing
-            num_warps=warps, num_stages=stages,
+            num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
     return output
 
