@@ -26,6 +26,7 @@ def served(monkeypatch):
     """Let the kernels serve on the device of these tests."""
     if DEVICE == 'cpu':
         monkeypatch.setattr(gpu, 'serves', lambda x: x.dtype in gpu.DTYPES and gpu.is_plain_call(x))
+    monkeypatch.setattr(gpu, 'SWITCH', 'all')
     # float32, too
     monkeypatch.setattr(gpu, 'serves_attention', lambda x, heads, grid: gpu.serves(x))
     monkeypatch.setattr(gpu, 'serves_mlp', lambda x, hidden: gpu.serves(x))
@@ -192,7 +193,7 @@ def test_depthwise(shape, widths, kernels, stride, dtype):
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize('size', [(64, 64), (37, 61)])
+@pytest.mark.parametrize('size', [(32, 32), (37, 41)])
 def test_a_model_is_the_same_with_and_without_kernels(size, served, monkeypatch):
     torch.manual_seed(0)
     model = ScopeViT(
@@ -201,7 +202,7 @@ def test_a_model_is_the_same_with_and_without_kernels(size, served, monkeypatch)
     for name, parameter in model.named_parameters():
         if name.endswith('gamma'):
             parameter.data.normal_(1, 0.2)
-    images = torch.randn(3, 3, *size, device=DEVICE)
+    images = torch.randn(2, 3, *size, device=DEVICE)
 
     def train():
         torch.manual_seed(1)
@@ -258,7 +259,7 @@ def test_operators_are_what_they_declare(name):
     torch.library.opcheck(getattr(torch.ops.scopevit, name).default, inputs[name])
 
 
-def test_products_by_kernels_are_for_half_types(monkeypatch):
+def test_what_kernels_serve(monkeypatch):
     """In which it was measured to be faster."""
     monkeypatch.setattr(gpu, '_runs_on', lambda device: True)
     monkeypatch.setattr(gpu, 'is_plain_call', lambda x: True)
@@ -277,6 +278,12 @@ def test_products_by_kernels_are_for_half_types(monkeypatch):
         assert gpu.serves_mlp(OnGPU(torch.float16), hidden=128)
         assert not gpu.serves_mlp(OnGPU(torch.float32), hidden=128)
         assert not gpu.serves_mlp(OnGPU(torch.float16), hidden=120)
+    weights = [torch.empty(16, 1, k, k) for k in (7, 5)]
+    assert not gpu.serves_depthwise(OnGPU(torch.float32), weights)
+    with monkeypatch.context() as switch:
+        switch.setattr(gpu, 'SWITCH', 'all')
+        assert gpu.serves_depthwise(OnGPU(torch.float32), weights)
+        assert not gpu.serves_depthwise(OnGPU(torch.float32), [torch.empty(24, 1, 7, 7)])
     with monkeypatch.context() as autocast:
         autocast.setattr(torch, 'is_autocast_enabled', lambda device: True)
         assert gpu.serves_attention(OnGPU(torch.float32), heads=2, grid=8)

@@ -1,7 +1,8 @@
 """Operators for NVIDIA GPUs, by kernels written in Triton: GSDA's attention, layer norm, a branch's closing, MLPs.
 
 They serve where :func:`serves` says so, with gradients, under autocast and, as operators of torch, in
-compiled models; elsewhere PyTorch computes the same functions. ``SCOPEVIT_TRITON=0`` switches them off.
+compiled models; elsewhere PyTorch computes the same functions. ``SCOPEVIT_TRITON=0`` in the environment switches them
+off, ``all`` switches on those as well whose results no GPU has been compared with: depthwise convolutions.
 
 Shape legend: as in layers/gsda.py.
 """
@@ -30,8 +31,9 @@ DEPTHWISE_CHANNELS, DEPTHWISE_KERNELS = 16, (7, 5, 3)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+SWITCH = os.environ.get('SCOPEVIT_TRITON', '1')
 IS_ON = (
-    os.environ.get('SCOPEVIT_TRITON', '1') != '0'
+    SWITCH != '0'
     and hasattr(torch.compiler, 'is_exporting')  # PyTorch 2.7
     and torch.version.hip is None
     and importlib.util.find_spec('triton') is not None
@@ -79,7 +81,7 @@ def _product_type(x: Tensor) -> torch.dtype:
 def serves_depthwise(x: Tensor, weights: Sequence[Tensor]) -> bool:
     """Whether :func:`depthwise` takes a map and these weights of its parts."""
     fits = (len(w) % DEPTHWISE_CHANNELS == 0 and w.shape[-1] in DEPTHWISE_KERNELS for w in weights)
-    return serves(x) and len(weights) <= len(DEPTHWISE_KERNELS) and all(fits)
+    return SWITCH == 'all' and serves(x) and len(weights) <= len(DEPTHWISE_KERNELS) and all(fits)
 
 
 def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:
