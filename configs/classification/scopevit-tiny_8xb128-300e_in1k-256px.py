@@ -40,6 +40,7 @@ loader = dict(batch_size=128, persistent_workers=True, pin_memory=True, collate_
 train_dataloader = dict(**loader, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(**loader, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+gpu = dict(workers='auto')  # the base's five would let a GPU wait
 
 # lr 1e-3 for 1024 images, 5 epochs of warm-up from 1e-5, cosine to 1e-6.
 param_scheduler = [
