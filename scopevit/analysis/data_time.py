@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import islice
 
 import torch
@@ -13,7 +13,7 @@ from ..utils.config import first_value
 from .reporting import markdown, number, summary
 
 
-def endless(runner: Runner) -> Iterator[object]:
+def endless(runner: Runner) -> Generator[object, None, None]:
     """Batches of one epoch after the other."""
     # A loop that counts iterations has begun to draw; beginning again would end an infinite sampler.
     begun = getattr(runner.train_loop, 'dataloader_iterator', ())
@@ -100,8 +100,8 @@ def cores_for(row: dict, speed: int, gpus: int, cores: int) -> str:
     each = row['batch'] / row['loader_alone'] / used
     number = math.ceil(speed / each)
     return (
-        f'{row["config"]}: {gpus} GPUs at {speed:,} images/s need {gpus * number:,} cores for their workers, {number:,} '
-        f'each, at {each:.3g} images/s and core ({row["workers"]} workers on {used} cores here)'
+        f'{row["config"]}: {gpus} GPUs at {speed:,} images/s need {gpus * number:,} cores for their workers, '
+        f'{number:,} each, at {each:.3g} images/s and core ({row["workers"]} workers on {used} cores here)'
     )
 
 

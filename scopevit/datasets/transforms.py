@@ -18,16 +18,11 @@ from ..registry import TRANSFORMS
 from ..utils.errors import UserError
 
 _VALUES = np.arange(256, dtype=np.uint8)[:, None]
-# What becomes of a pixel in these depends on its value alone,
+# What becomes of a pixel in these depends on its value alone.
 _BY_VALUE = (
     *(auto_augment.Brightness, auto_augment.Invert, auto_augment.Posterize),
     *(auto_augment.Solarize, auto_augment.SolarizeAdd),
 )
-# and in these on the image's histogram, which Pillow counts faster than NumPy.
-_BY_HISTOGRAM: dict[type, Callable[[Image.Image], Image.Image]] = {
-    auto_augment.AutoContrast: ImageOps.autocontrast,
-    auto_augment.Equalize: ImageOps.equalize,
-}
 
 
 def resize(img: np.ndarray, size: Sequence[int], interpolation: str) -> np.ndarray:
@@ -45,9 +40,10 @@ def resize(img: np.ndarray, size: Sequence[int], interpolation: str) -> np.ndarr
         raise UserError(
             f"backend='torch' has bilinear and bicubic interpolation, not {interpolation}; set backend='pillow'"
         )
-    planes = (
-        torch.from_numpy(np.array(img, order='C')).view(*img.shape[:2], -1).permute(2, 0, 1)
-    )  # (H, W, C) -> (C, H, W)
+    if tuple(size) == img.shape[:2]:
+        return np.array(img, order='C')
+    # (H, W, C) -> (C, H, W)
+    planes = torch.from_numpy(np.require(img, None, ['C', 'W'])).view(*img.shape[:2], -1).permute(2, 0, 1)
     resized = resize_image(planes, list(size), InterpolationMode(interpolation), antialias=True)
     return np.ascontiguousarray(resized.permute(1, 2, 0)).reshape(*size, *img.shape[2:])
 
@@ -96,6 +92,22 @@ class RandAugment(auto_augment.RandAugment):
         return augmented
 
 
+def _contrast(transform: Any, img: np.ndarray) -> np.ndarray:
+    magnitude = transform.random_magnitude() if transform.magnitude is None else transform.magnitude
+    factor = 1 + transform.random_negative(magnitude)
+    values = _VALUES.astype(np.float32)
+    mean = np.full_like(values, round(cv2.cvtColor(img, cv2.COLOR_BGR2GRAY).mean()))
+    return cv2.LUT(img, np.clip(cv2.addWeighted(values, factor, mean, 1 - factor, 0), 0, 255).astype(np.uint8))
+
+
+# In these it depends on the image's histogram or mean, too, for which mmcv asks NumPy, more slowly.
+_BY_HISTOGRAM: dict[type, Callable[[Any, np.ndarray], np.ndarray]] = {
+    auto_augment.AutoContrast: lambda _, img: np.array(ImageOps.autocontrast(Image.fromarray(img))),
+    auto_augment.Equalize: lambda _, img: np.array(ImageOps.equalize(Image.fromarray(img))),
+    auto_augment.Contrast: _contrast,
+}
+
+
 def _augment(transform: Any, results: dict) -> dict | None:
     img, kind = results['img'], type(transform)
     if img.dtype == np.uint8 and kind in _BY_VALUE:
@@ -104,7 +116,7 @@ def _augment(transform: Any, results: dict) -> dict | None:
             results['img'] = cv2.LUT(img, table).reshape(img.shape)
     elif img.dtype == np.uint8 and kind in _BY_HISTOGRAM:
         if not transform.random_disable():
-            results['img'] = np.array(_BY_HISTOGRAM[kind](Image.fromarray(img)))
+            results['img'] = _BY_HISTOGRAM[kind](transform, img)
     else:
         return transform(results)
     return results
