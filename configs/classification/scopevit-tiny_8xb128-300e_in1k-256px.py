@@ -26,7 +26,7 @@ train_pipeline = [
     dict(type='scopevit.RandomResizedCrop', scale=256, backend='torch', interpolation='bicubic'),
     _base_.train_pipeline[2],  # flip
     dict(_base_.train_pipeline[3], type='scopevit.RandAugment'),
-    _base_.train_pipeline[4],  # random erasing
+    dict(_base_.train_pipeline[4], type='scopevit.RandomErasing'),
     dict(type='scopevit.PackInputs'),
 ]
 # The base's evaluation crops 0.875; the release crops 0.9 = 256 / 284.

@@ -160,6 +160,18 @@ def test_values_that_are_not_bytes_are_left_to_mmpretrain():
         assert distance(a, b) == 0
 
 
+@pytest.mark.parametrize(
+    'filling', [dict(mode='rand', fill_std=[58.0, 9.0, 0.5]), dict(mode='rand'), dict(mode='const')]
+)
+def test_erasing_is_equal_bit_for_bit(filling):
+    settings = dict(erase_prob=0.7, fill_color=[4.5, 116.28, 250], **filling)
+    transforms = [build('RandomErasing', **settings) for build in (ours, theirs)]
+    for seed in range(40):
+        results = [(draw(transform, noise(4, 50, 40, 3), seed)['img'], np.random.rand()) for transform in transforms]
+        assert distance(results[0][0], results[1][0]) == 0
+        assert results[0][1] == results[1][1]
+
+
 @pytest.mark.parametrize('shape', [(9, 7, 3), (9, 7, 1), (9, 7)])
 def test_packing_is_equal(shape):
     image = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
