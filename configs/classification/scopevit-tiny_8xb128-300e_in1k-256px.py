@@ -19,18 +19,28 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 
-# The base's training pipeline is the release's: RandAugment m9-mstd0.5-inc1, random erasing
-# 0.25 in pixel mode. Its evaluation crops 0.875; the release crops 0.9 = 256 / 284.
+# The base's training pipeline is the release's: RandAugment m9-mstd0.5-inc1, random erasing 0.25 in pixel mode.
+# Transforms of scopevit draw the same in half the time; resized images are at most 2 of 255 from Pillow's.
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='scopevit.RandomResizedCrop', scale=256, backend='torch', interpolation='bicubic'),
+    _base_.train_pipeline[2],  # flip
+    dict(_base_.train_pipeline[3], type='scopevit.RandAugment'),
+    dict(_base_.train_pipeline[4], type='scopevit.RandomErasing'),
+    dict(type='scopevit.PackInputs'),
+]
+# The base's evaluation crops 0.875; the release crops 0.9 = 256 / 284.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=284, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='scopevit.ResizeEdge', scale=284, edge='short', backend='torch', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=256),
-    dict(type='PackInputs'),
+    dict(type='scopevit.PackInputs'),
 ]
 loader = dict(batch_size=128, persistent_workers=True, pin_memory=True, collate_fn=dict(type='default_collate'))
-train_dataloader = dict(**loader)
+train_dataloader = dict(**loader, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(**loader, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+gpu = dict(workers='auto')  # the base's five would let a GPU wait
 
 # lr 1e-3 for 1024 images, 5 epochs of warm-up from 1e-5, cosine to 1e-6.
 param_scheduler = [

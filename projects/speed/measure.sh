@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measure what README.md beside this shows, into results/; keep the machine quiet meanwhile.
 #
-#   bash projects/speed/measure.sh [ratio] [evaluation] [training] [large] [curve] [loading]
+#   bash projects/speed/measure.sh [ratio] [evaluation] [training] [large] [curve] [loading] [pipelines]
 #
 # timm's models need: pip install --no-deps -r projects/imagenet_table/requirements.txt
 set -euo pipefail
@@ -83,6 +83,11 @@ loading() {
         train_dataloader.dataset.data_root=data/scenes_large/ade/ADEChallengeData2016 --iters 10 --warmup 2
 }
 
+# ImageNet's pipelines beside mmpretrain's own.
+pipelines() {
+    "$PYTHON" projects/speed/pipelines.py --json "$out/pipelines.json" --table "$out/pipelines.md"
+}
+
 loading_time() { # loading_time NAME CONFIG OPTION ARGS of data_time.py
     echo "==> $1"
     "$PYTHON" tools/analysis/data_time.py "$2" --cfg-options "$3" \
@@ -91,11 +96,11 @@ loading_time() { # loading_time NAME CONFIG OPTION ARGS of data_time.py
 
 for part in "$@"; do
     case $part in
-        ratio | evaluation | training | large | curve | loading) ;;
+        ratio | evaluation | training | large | curve | loading | pipelines) ;;
         *) refuse "there is no measurement called $part" ;;
     esac
 done
-[ $# -gt 0 ] || set -- ratio evaluation training large curve loading
+[ $# -gt 0 ] || set -- ratio evaluation training large curve loading pipelines
 for part in "$@"; do
     "$part"
 done

@@ -8,17 +8,17 @@ from datetime import date
 import torch
 
 from ..models.ops.attention import KERNEL
+from ..utils.cores import usable_cores
 
 
 def describe_machine(device: str) -> dict[str, object]:
     """Hardware, libraries and commit, and how busy the CPUs are now."""
     on_gpu = torch.device(device).type == 'cuda'
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return dict(
         date=date.today().isoformat(),
         device=torch.cuda.get_device_name(device) if on_gpu else 'CPU',
         cpu=_cpu_name(),
-        cores=cores,
+        cores=usable_cores(),
         threads=torch.get_num_threads(),
         memory_gib=_memory(),
         capability=torch.backends.cpu.get_cpu_capability(),

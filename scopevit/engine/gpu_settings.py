@@ -3,7 +3,9 @@
 ``--cfg-options gpu.tf32=False`` switches one off; docs/gpu.md lists them.
 """
 
+import os
 import re
+from collections.abc import Container
 from dataclasses import asdict, dataclass, fields
 
 import torch
@@ -13,6 +15,7 @@ from mmengine.runner import Runner
 
 from ..apis.model import backbone_of
 from ..utils.checkpoint import read_checkpoint
+from ..utils.cores import usable_cores
 from ..utils.errors import UserError
 from ..utils.wrappers import unwrap
 from .console import is_first_process
@@ -27,6 +30,7 @@ _ONE_SIZE = (
     'RandomResizedCropAndInterpolationWithTwoPic', 'TopdownAffine', 'BottomupRandomAffine',
 )  # fmt: skip
 _MANY_SIZES = ('ResizeEdge', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'BottomupResize')
+_MOST_WORKERS = 16  # more than feed any GPU of today; each holds two batches
 _SWITCH = (True, False)
 _CHOICES = dict(
     tf32=_SWITCH,
@@ -34,6 +38,7 @@ _CHOICES = dict(
     fused_optimizer=_SWITCH,
     cudnn_benchmark=('auto', *_SWITCH),
     cudnn_attention=('auto', *_SWITCH),
+    workers=('config', 'auto'),
 )
 
 
@@ -47,6 +52,7 @@ class GPUSettings:
         fused_optimizer: Update all parameters in one kernel.
         cudnn_benchmark: Let cuDNN try its algorithms for each new shape.
         cudnn_attention: Let attention use cuDNN, which plans for each new shape.
+        workers: Whether the data loaders have as many workers as the config says or as the cores allow.
 
     Raises:
         UserError: If a value is none of its choices.
@@ -57,6 +63,7 @@ class GPUSettings:
     fused_optimizer: bool = True
     cudnn_benchmark: bool | str = 'auto'
     cudnn_attention: bool | str = 'auto'
+    workers: str = 'config'
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -79,7 +86,7 @@ def gpu_settings(cfg: Config) -> GPUSettings:
     return GPUSettings(**given)
 
 
-def settle_gpu(cfg: Config, split: str = 'train') -> None:
+def settle_gpu(cfg: Config, split: str = 'train', given: Container[str] = ()) -> None:
     """Set what the config's ``gpu`` says, with a log line for each setting that changes something.
 
     ``gpu`` itself is completed by its defaults, with 'auto' left in it: a test with the saved
@@ -87,6 +94,7 @@ def settle_gpu(cfg: Config, split: str = 'train') -> None:
 
     Args:
         split: What is about to run, 'train' or 'test'.
+        given: Keys that the command line has set, which stay.
 
     Raises:
         UserError: If there is no such setting or value.
@@ -101,6 +109,8 @@ def settle_gpu(cfg: Config, split: str = 'train') -> None:
     one_size = has_one_size(cfg, split)
     _set_cudnn_benchmark(cfg, settings.cudnn_benchmark, one_size)
     _set_cudnn_attention(settings.cudnn_attention, one_size)
+    if settings.workers == 'auto':
+        _set_workers(cfg, given)
 
 
 def _set_tf32(wanted: bool) -> None:
@@ -188,6 +198,21 @@ def _set_cudnn_attention(wanted: bool | str, one_size: bool) -> None:
         _log('Attention leaves cuDNN out, which would plan for each size of images (gpu.cudnn_attention=True uses it)')
     elif wanted and not before:
         _log('Attention may use cuDNN')
+
+
+def _set_workers(cfg: Config, given: Container[str]) -> None:
+    """As many as this process has cores beside the one that it runs on itself."""
+    cores = usable_cores() // int(os.environ.get('LOCAL_WORLD_SIZE', 1))  # of torchrun; others give each its own cores
+    number = min(max(cores - 1, 1), _MOST_WORKERS)
+    before = set()
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(key) or {}
+        if loader.get('num_workers', 0) not in (0, number) and f'{key}.num_workers' not in given:
+            before.add(loader['num_workers'])
+            loader['num_workers'] = number
+    if before:
+        kept = ' and '.join(map(str, sorted(before)))
+        _log(f'Data loaders have {number} workers, for {cores} cores a process (gpu.workers=config: {kept})')
 
 
 def has_one_size(cfg: Config, split: str = 'train') -> bool:

@@ -71,7 +71,7 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
         end_with_launcher()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if torch.cuda.is_available():
-        settle_gpu(cfg, split)
+        settle_gpu(cfg, split, getattr(args, 'cfg_options', None) or ())
     else:
         keep_freed_memory()
         if args.launcher != 'none':

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ..utils.cores import usable_cores
 from ..utils.toolboxes import TOOLBOXES
 from .facts import (
     attention_kernel,
@@ -336,9 +337,8 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 def describe() -> dict[str, str]:
     """Machine and stack, for a report."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     facts = {
-        'system': f'{platform.system()} {platform.machine()}, {cores} cores',
+        'system': f'{platform.system()} {platform.machine()}, {usable_cores()} cores',
         'Python': f'{platform.python_version()} in {sys.prefix}',
     }
     if import_error('torch') is None:

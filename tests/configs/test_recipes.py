@@ -70,7 +70,7 @@ def build(cfg):
 
 
 def transforms(loader):
-    return {transform.type: transform for transform in loader.dataset.pipeline}
+    return {transform.type.removeprefix('scopevit.'): transform for transform in loader.dataset.pipeline}
 
 
 def test_batch_and_rates(path, cfg):

@@ -79,7 +79,12 @@ def test_saved_config_shows_the_settings():
     cfg = config(gpu__tf32=False)
     gpu.settle_gpu(cfg)
     assert cfg.gpu == dict(
-        tf32=False, amp_dtype='auto', fused_optimizer=True, cudnn_benchmark='auto', cudnn_attention='auto'
+        tf32=False,
+        amp_dtype='auto',
+        fused_optimizer=True,
+        cudnn_benchmark='auto',
+        cudnn_attention='auto',
+        workers='auto',
     )
     assert 'tf32=False' in cfg.pretty_text
 
@@ -90,9 +95,43 @@ def test_only_a_gpu_is_settled(available, monkeypatch, tmp_path, lines):
     args = Config(dict(work_dir=str(tmp_path), launcher='none', local_rank=0))
     cfg = config()
     prepare(cfg, args)
-    assert ('gpu' in cfg) == available == bool(lines)
+    assert ('tf32' in cfg.gpu) == available == bool(lines)
     with pytest.raises(UserError, match='sets gpu: tf23'):
         prepare(config(gpu__tf23=True), args)
+
+
+def workers(cfg):
+    return [cfg[f'{split}_dataloader'].num_workers for split in ('train', 'val', 'test')]
+
+
+@pytest.mark.parametrize(
+    ('cores', 'processes', 'number'), [(16, None, 15), (192, '8', 16), (64, '8', 7), (4, '8', 1), (48, '8', 5)]
+)
+def test_workers_follow_from_the_cores_of_a_process(cores, processes, number, monkeypatch, lines):
+    monkeypatch.setattr(gpu, 'usable_cores', lambda: cores)
+    if processes:
+        monkeypatch.setenv('LOCAL_WORLD_SIZE', processes)
+    cfg = config()
+    gpu.settle_gpu(cfg)
+    assert workers(cfg) == [number] * 3
+    assert said(lines, f'Data loaders have {number} workers') == (number != 5)
+    assert number == 5 or said(lines, '(gpu.workers=config: 5)')
+
+
+def test_workers_that_someone_has_chosen_stay(monkeypatch, lines, tmp_path):
+    monkeypatch.setattr(gpu, 'usable_cores', lambda: 16)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    for name, options, expected in (
+        (IMAGENET, dict(gpu__workers='config'), [5, 5, 5]),
+        (IMAGENET, dict(train_dataloader__num_workers=3), [3, 15, 15]),
+        (IMAGENET, dict(val_dataloader__num_workers=0), [15, 0, 15]),
+        (COCO, {}, [2, 2, 2]),
+        (COCO, dict(gpu__workers='auto'), [15, 15, 15]),
+    ):
+        given = {key.replace('__', '.'): value for key, value in options.items()}
+        cfg = config(name, **options)
+        prepare(cfg, Config(dict(work_dir=str(tmp_path), launcher='none', local_rank=0, cfg_options=given)))
+        assert workers(cfg) == expected
 
 
 def test_going_on_in_float16_from_bfloat16(tmp_path):

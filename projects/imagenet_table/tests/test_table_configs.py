@@ -28,7 +28,7 @@ OURS = Config.fromfile(ROOT / ROWS[-1].config)
 
 
 def steps(dataloader):
-    return {step['type']: step for step in dataloader.dataset.pipeline}
+    return {step['type'].removeprefix('scopevit.'): step for step in dataloader.dataset.pipeline}
 
 
 def test_every_row_has_a_config_and_every_config_a_row():

@@ -21,6 +21,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(**loader, batch_size=50, dataset=dict(data_root='data/scenes/imagenet', pipeline=test_pipeline))
 test_dataloader = val_dataloader
+gpu = dict(workers='config')
 
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3, fused=True),
