@@ -50,11 +50,19 @@ class FoldedBranch(nn.Module):
         self.last = last
 
     def forward(self, x: Tensor) -> Tensor:
-        body = self.body
-        is_mlp = is_plain_layer(body, layers.Mlp) and is_plain_layer(body.fc1, ActivatedLinear)
-        if is_mlp and not torch.is_grad_enabled() and fuses_mlp(x, self.norm, body.fc1.linear, GELU, self.last):
-            return mlp_branch(x, self.norm, body.fc1.linear, self.last)
-        return linear(self.last, body(layer_norm(self.norm, x)), residual=x)
+        return linear(self.last, self.body(layer_norm(self.norm, x)), residual=x)
+
+
+class FoldedMlpBranch(FoldedBranch):
+    """That of an MLP: on GPUs one kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mlp = self.body
+        if not torch.is_grad_enabled() and is_plain_layer(mlp, layers.Mlp) and is_plain_layer(mlp.fc1, ActivatedLinear):
+            first = mlp.fc1.linear
+            if fuses_mlp(x, self.norm, first, GELU, self.last):
+                return mlp_branch(x, self.norm, first, self.last)
+        return super().forward(x)
 
 
 class FoldedPositionalEncoding(nn.Module):
@@ -116,7 +124,7 @@ def _fold_block(block: layers.TransformerBlock) -> nn.Sequential:
     last = _scaled(attn.proj, block.ls1), _scaled(mlp.fc2, block.ls2)
     mlp.fc1 = ActivatedLinear(mlp.fc1, 'gelu')
     attn.proj = mlp.act = mlp.fc2 = nn.Identity()
-    branches = FoldedBranch(block.norm1, attn, last[0]), FoldedBranch(block.norm2, mlp, last[1])
+    branches = FoldedBranch(block.norm1, attn, last[0]), FoldedMlpBranch(block.norm2, mlp, last[1])
     return nn.Sequential(OrderedDict(zip(('attn', 'mlp'), branches)))
 
 

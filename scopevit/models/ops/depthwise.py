@@ -1,6 +1,7 @@
 """Depthwise convolutions of parts of a map's channels: on GPUs by one kernel, elsewhere by PyTorch, part by part."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,13 @@ def depthwise(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
 
     (B, C, H, W) -> (B, C, H', W').
     """
-    if gpu.serves(x) and all(is_plain_layer(conv, nn.Conv2d) and _is_usual(conv, layers[0].stride) for conv in layers):
-        weights, stride = [conv.weight for conv in layers], layers[0].stride[0]
+    convs = [conv for conv in layers if is_plain_layer(conv, nn.Conv2d)] if gpu.serves(x) else []
+    if len(convs) == len(layers) and all(_is_usual(conv, convs[0].stride) for conv in convs):
+        weights, stride = [conv.weight for conv in convs], convs[0].stride[0]
         if gpu.serves_depthwise(x, weights):
             # (B, C, H, W) -> (B, H, W, C) -> (B, H', W', C) -> (B, C, H', W')
             return gpu.depthwise(x.permute(0, 2, 3, 1), weights, stride).permute(0, 3, 1, 2)
-    parts = x.split([conv.in_channels for conv in layers], dim=1)
+    parts = x.split([cast(nn.Conv2d, conv).in_channels for conv in layers], dim=1)
     parts = [conv(parts[i]) for i, conv in enumerate(layers)]
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 

@@ -1,5 +1,7 @@
 """What is computed row by row, channels of one token at a time: layer norm, MLP, the closing of a residual branch."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -48,12 +50,13 @@ def fuses_mlp(x: Tensor, norm: nn.Module, fc1: nn.Module, act: nn.Module, fc2: n
 
 def mlp_branch(
     x: Tensor,
-    norm: nn.LayerNorm,
-    fc1: nn.Linear,
-    fc2: nn.Linear,
+    norm: nn.Module,
+    fc1: nn.Module,
+    fc2: nn.Module,
     gamma: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> Tensor:
     """x + fc2(GELU(fc1(norm(x)))) * gamma by one kernel; see :func:`close_branch`. (B, H, W, C) -> (B, H, W, C)."""
+    norm, fc1, fc2 = cast(nn.LayerNorm, norm), cast(nn.Linear, fc1), cast(nn.Linear, fc2)
     weights = (norm.weight, norm.bias, norm.eps), (fc1.weight, fc1.bias), (fc2.weight, fc2.bias)
     return gpu.mlp_branch(x, *weights, gamma, keep)

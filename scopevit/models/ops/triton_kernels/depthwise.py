@@ -125,7 +125,8 @@ def _weight_kernel(
 
 def _plan(weights: list[Tensor], stride: int) -> tuple[list[Tensor], dict]:
     """As many weights as the kernels take, and constants of the compilation."""
-    ends, sides = [], [weight.shape[-1] for weight in weights]
+    ends: list[int] = []
+    sides = [weight.shape[-1] for weight in weights]
     for weight in weights:
         ends.append(len(weight) + (ends[-1] if ends else 0))
     more = MOST_PARTS - len(weights)

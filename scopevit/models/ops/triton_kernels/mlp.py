@@ -197,12 +197,13 @@ def backward(
     gamma: Tensor, keep: Tensor, halves: Tensor, eps: float,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of x, in its type, and in float32 of the norm's (2, C), w1, b1, w2, b2 and gamma."""
-    grad, x, (C, K), wide = grad.contiguous(), x.contiguous(), w2.shape, dict(dtype=torch.float32)
+    grad, x, (C, K) = grad.contiguous(), x.contiguous(), w2.shape
+    wide = w2.new_empty(0, dtype=torch.float32)
     if not x.numel():
-        return torch.empty_like(x), *(w2.new_zeros(size, **wide) for size in ((2, C), (K, C), K, (C, K), C, C))
+        return torch.empty_like(x), *(wide.new_zeros(size) for size in ((2, C), (K, C), (K,), (C, K), (C,), (C,)))
     M, _, programs, constants = tiling(x)
     normed, kept = x.new_empty(2, M, C, dtype=halves.dtype)
-    of_kept, of_norm = w2.new_empty(programs, C, **wide), w2.new_empty(2, programs, C, **wide)
+    of_kept, of_norm = wide.new_empty(programs, C), wide.new_empty(2, programs, C)
     _prepare_kernel[(programs,)](
         grad, x, norm_weight, norm_bias, keep, normed, kept, of_kept, M, M // len(x), eps,
         DROPS=keep.numel() > 0, **constants,
@@ -210,14 +211,14 @@ def backward(
     first, scaled = halves[0].view(K, C), halves[2].view(C, K)
     hidden, of_hidden = normed @ first.t(), kept @ scaled
     _, _, hidden_programs, hidden_constants = tiling(hidden)
-    of_b1 = w2.new_empty(hidden_programs, K, **wide)
+    of_b1 = wide.new_empty(hidden_programs, K)
     _gelu_kernel[(hidden_programs,)](hidden, of_hidden, b1, of_b1, M, **hidden_constants)
     product, grad_w1 = _product(kept, hidden), _product(of_hidden, normed)
     of_normed = torch.mm(of_hidden, first, out=normed)
     grad_x = torch.empty_like(x)
     _norm_kernel[(programs,)](of_normed, grad, x, norm_weight, grad_x, of_norm, M, eps, **constants)
-    grad_w2, grad_norm = w2.new_empty(C, K, **wide), w2.new_empty(2, C, **wide)
-    grad_b1, grad_b2, grad_gamma = (w2.new_empty(n, **wide) for n in (K, C, C))
+    grad_w2, grad_norm = wide.new_empty(C, K), wide.new_empty(2, C)
+    grad_b1, grad_b2, grad_gamma = (wide.new_empty(n) for n in (K, C, C))
     _finish_kernel[(C,)](
         product, w2, b2, gamma, of_kept, of_b1, of_norm, programs, hidden_programs,
         grad_w2, grad_b2, grad_gamma, grad_b1, grad_norm,
