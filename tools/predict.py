@@ -50,6 +50,7 @@ from scopevit.apis.prediction_files import (
     predict_video,
     printable,
 )
+from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.utils.arguments import positive
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
@@ -83,6 +84,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--detector-config', metavar='CONFIG', help='a detector of people, for pose models')
     parser.add_argument('--detector-checkpoint', metavar='CKPT')
     parser.add_argument('--detector-category', default='person', help='its class to take (default: %(default)s)')
+    parser.add_argument('--compile', action='store_true', help='compile the backbone (a minute or more at the start)')
     add_config_options(parser)
     return parser.parse_args()
 
@@ -173,6 +175,9 @@ def main() -> None:
                 f'--out {args.out} has files in it; choose another folder, or add --overwrite to write over older '
                 'results (files of other names stay)'
             )
+        if args.compile:
+            note('compiling the backbone; the first images take a minute or more')
+            compile_backbone(predictor.model, cfg, 'test')
         failed = predict_all(predictor, inputs, args, console)
         print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {printable(args.out)}')
         if failed:

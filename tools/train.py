@@ -102,7 +102,7 @@ def train(args: argparse.Namespace) -> None:
     if isinstance(runner, Runner):
         log_summary(runner, args.config)
     if args.compile:
-        compile_backbone(runner)
+        compile_backbone(runner.model, runner.cfg, 'train', 'val')
     try:
         with failures_explained(runner, args.config), progress_shown(runner):
             runner.train()

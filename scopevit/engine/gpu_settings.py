@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from torch import nn
 
 from ..apis.model import backbone_of
 from ..utils.checkpoint import read_checkpoint
@@ -256,22 +256,21 @@ def _ends_in_one_size(pipeline: list) -> bool:
     return False
 
 
-def compile_backbone(runner: Runner, training: bool = True) -> None:
+def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> None:
     """Compile the backbone in place, so that checkpoints keep their names; call it just before the run.
 
     Args:
-        training: Whether the runner trains, and validates, or tests.
+        splits: Whose images the model will see, of 'train', 'val' and 'test'.
 
     Raises:
         UserError: If the model has no backbone.
     """
-    model = unwrap(runner.model)
     try:
-        _, backbone = backbone_of(model)
+        _, backbone = backbone_of(unwrap(model))
     except UserError as error:
         raise UserError(f'--compile compiles the backbone, but {error}: leave --compile out') from None
-    backbone.compile(dynamic=_varying_sizes(runner.cfg, ('train', 'val') if training else ('test',)))
-    runner.logger.info('Compiling the backbone; the first iterations take a minute or more')
+    backbone.compile(dynamic=_varying_sizes(cfg, splits))
+    _log('Compiling the backbone; the first images take a minute or more')
 
 
 def _varying_sizes(cfg: Config, splits: tuple[str, ...]) -> bool | None:

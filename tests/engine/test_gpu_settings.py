@@ -377,9 +377,8 @@ def test_only_the_backbone_is_compiled_also_within_a_wrapper(tmp_path, monkeypat
     monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **options: compiled.append((self, options)))
     runner = Runner(Backbone(), str(tmp_path), experiment_name=tmp_path.name)
     backbone = runner.model.backbone
-    gpu.compile_backbone(runner)
-    runner.model = torch.nn.DataParallel(runner.model)
-    gpu.compile_backbone(runner, training=False)
+    gpu.compile_backbone(runner.model, runner.cfg, 'train', 'val')
+    gpu.compile_backbone(torch.nn.DataParallel(runner.model), runner.cfg, 'test')
     assert compiled == [(backbone, dict(dynamic=True))] * 2  # without data, of unknown sizes
 
 
@@ -397,10 +396,9 @@ def test_copy_of_a_compiled_model_is_one_of_its_weights():
     assert not torch.equal(average(inputs), model(inputs))
 
 
-def test_compiling_a_model_without_a_backbone(tmp_path):
-    runner = Runner(NoBackbone(), str(tmp_path), experiment_name=tmp_path.name)
+def test_compiling_a_model_without_a_backbone():
     with pytest.raises(UserError, match='^--compile compiles the backbone, but NoBackbone has no backbone'):
-        gpu.compile_backbone(runner)
+        gpu.compile_backbone(NoBackbone(), config(), 'test')
 
 
 @pytest.mark.slow

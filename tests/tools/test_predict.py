@@ -228,6 +228,23 @@ def test_the_numbers_are_those_of_the_toolbox(models, tmp_path):
     np.testing.assert_allclose([i['score'] for i in found], expected.pred_instances.scores, atol=1e-4)
 
 
+def test_compiled_predictions_are_the_same(models, tmp_path, monkeypatch):
+    picture, compiled = write_image(tmp_path / 'x.png', size=(60, 90)), []
+    compiles = torch.nn.Module.compile
+
+    def compile_without_code(module, **options):
+        compiled.append(type(module).__name__)
+        compiles(module, backend='eager', **options)
+
+    monkeypatch.setattr(torch.nn.Module, 'compile', compile_without_code)
+    for folder, options in (('plain', ()), ('compiled', ('--compile',))):
+        result = predict(models, 'classification', picture, '--out', tmp_path / folder, *options)
+        assert result.returncode == 0, result.stderr
+    assert compiled == ['ScopeViT']
+    assert 'compiling the backbone' in result.stderr
+    assert results(tmp_path / 'compiled') == results(tmp_path / 'plain')
+
+
 @pytest.mark.slow
 def test_the_command_itself_is_quiet_and_takes_configs_of_a_toolbox(tmp_path):
     picture = write_image(tmp_path / 'x.jpg')
