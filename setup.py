@@ -135,7 +135,7 @@ setup(
     ext_modules=kernels(),
     install_requires=requirements('runtime'),
     extras_require={
-        **{task: requirements(task) for task in (*TASKS, 'export')},
+        **{task: requirements(task) for task in (*TASKS, 'export', 'timm')},
         'all': sorted(set().union(*map(requirements, TASKS))),
     },
     entry_points={'console_scripts': ['scopevit = scopevit.__main__:main']},

@@ -8,7 +8,7 @@ from helpers import ROOT
 SCRIPT = """
 import sys, scopevit
 late = ('mmengine.evaluator', 'mmengine.runner', 'mmengine.hooks', 'scopevit.engine')
-others = ('mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'mmpose', 'cv2', 'pycocotools', 'matplotlib', 'triton')
+others = ('mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'mmpose', 'cv2', 'pycocotools', 'matplotlib', 'triton', 'timm')
 print([name for name in sys.modules if name in late or name.split('.')[0] in others])
 """
 

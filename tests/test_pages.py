@@ -103,11 +103,12 @@ def test_commands_of_the_readme_name_what_exists(words):
             assert (ROOT / word).is_file()
 
 
-def test_python_of_the_readme_prints_what_its_comment_says():
-    (code,) = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
+@pytest.mark.parametrize('page', ['README.md', 'docs/timm.md'])
+def test_first_python_of_a_page_prints_what_its_comment_says(page):
+    code = re.findall(r'```python\n(.*?)```', (ROOT / page).read_text(), flags=re.DOTALL)[0]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, 'README.md', 'exec'), {})
+        exec(compile(code, page, 'exec'), {})
     assert code.rstrip().endswith(f'# {printed.getvalue().strip()}')
 
 

@@ -105,12 +105,11 @@ def load_network(name: str, options: dict[str, object] | None = None) -> tuple[n
 
 def _from_timm(name: str, options: dict[str, object]) -> tuple[nn.Module, Size]:
     try:
+        from ..timm import ScopeViTClassifier  # noqa: F401, I001  # registers ScopeViT; tells what is missing
+
         import timm
-    except ImportError:
-        raise UserError(
-            f'timm:{name} needs timm, which is not installed here; install it with --no-deps, and pyyaml, '
-            'huggingface_hub and safetensors beside it, so that it does not replace torch'
-        ) from None
+    except ImportError as error:
+        raise UserError(f'timm:{name} cannot be built: {error}') from error
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
         raise UserError(f'timm has no model {name}' + (f'; did you mean {" or ".join(close)}?' if close else ''))

@@ -1,10 +1,8 @@
 """Models as the tools name them, their usual sizes and their form for deployment."""
 
 import sys
-import types
 
 import pytest
-from torch import nn
 
 from helpers import ROOT
 from scopevit.analysis.spec import Spec, load_network, parse_size
@@ -116,26 +114,16 @@ def test_configs_that_do_not_build(tmp_path):
 
 
 def test_timm(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(UserError, match='timm:resnet18 needs timm, which is not installed'):
-        load_network('timm:resnet18')
-
-    net = nn.Conv2d(3, 4, 3)
-    net.pretrained_cfg = dict(input_size=(3, 288, 256))
-
-    def create_model(name, pretrained, classes=4):
-        assert not pretrained
-        net.out_channels = classes
-        return net
-
-    timm = types.SimpleNamespace(
-        is_model=lambda name: name == 'resnet18', list_models=lambda: ['resnet18', 'vit'], create_model=create_model
-    )
-    monkeypatch.setitem(sys.modules, 'timm', timm)
-    assert load_network('timm:resnet18') == (net, (288, 256))
-    assert load_network('timm:resnet18', dict(classes=9))[0].out_channels == 9
+    network, size = load_network('timm:resnet18', dict(num_classes=9))
+    assert (network.num_classes, size) == (9, (224, 224))
+    network, size = load_network('timm:scopevit_xtiny')
+    assert (network.num_classes, size) == (1000, (256, 256))
     for options in (dict(pretrained=True), dict(width=3)):
         with pytest.raises(UserError, match='timm:resnet18 cannot be built: TypeError'):
             load_network('timm:resnet18', options)
-    with pytest.raises(UserError, match='timm has no model resnet8; did you mean resnet18'):
+    with pytest.raises(UserError, match='timm has no model resnet8; did you mean .*resnet18'):
         load_network('timm:resnet8')
+    monkeypatch.setitem(sys.modules, 'timm.layers', None)
+    monkeypatch.delitem(sys.modules, 'scopevit.timm')
+    with pytest.raises(UserError, match='timm:resnet18 cannot be built: .*pip install "timm>='):
+        load_network('timm:resnet18')

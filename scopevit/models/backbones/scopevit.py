@@ -167,11 +167,15 @@ class ScopeViT(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image batch (B, in_channels, H, W), any H, W >= 1 -> one map (B, C_i, H_i, W_i) per out index."""
+        return self.forward_stages(x, self.out_indices)
+
+    def forward_stages(self, x: Tensor, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        """The maps of the stages ``indices``, ascending; stages after the last of them do not run."""
         x = _lay_out(x, self.in_channels, trains_deploy=self.deploy and self.training)
         features = []
-        for i, stage in enumerate(self.stages):
+        for i, stage in zip(range(indices[-1] + 1), self.stages):
             x = stage(x)
-            if i in self.out_indices:
+            if i in indices:
                 # mmcv's operators (RoIAlign, deformable convolutions) read memory as (B, C, H, W)
                 # whatever the strides say: handed channels-last maps they compute nonsense in silence.
                 features.append(x.contiguous())

@@ -10,21 +10,22 @@ import torch
 from helpers import load_tool, tool_here
 from reference.weights import formula_image, formula_weight
 from scopevit.models import ScopeViT
-from scopevit.utils.checkpoint import load_backbone
+from scopevit.utils.checkpoint import get_state_dict, load_backbone, read_checkpoint
+from scopevit.utils.weight_names import mmengine_name, released_name
 
 DATA = Path(__file__).parents[1] / 'data'
-converter = load_tool('converters/released_to_scopevit.py')
+converter = load_tool('converters/rename_weights.py')
 
 
 def released_weights(arch, num_classes=10):
     """A released checkpoint's weights, filled by the formula."""
     shapes = {key: value.shape for key, value in converter.expected_weights(arch, num_classes).items()}
-    released = {converter.released_key(key): shape for key, shape in shapes.items()}
+    released = {released_name(key): shape for key, shape in shapes.items()}
     return {key: formula_weight(key, shape) for key, shape in released.items()}
 
 
 def run(*words):
-    return tool_here('converters/released_to_scopevit.py', *words)
+    return tool_here('converters/rename_weights.py', *words)
 
 
 def test_released_names():
@@ -133,11 +134,32 @@ def test_refuses_other_checkpoints_and_names_keys(change, says, tmp_path):
     assert not (tmp_path / 'ours.pth').exists()
 
 
-def test_refuses_our_own_checkpoint(tmp_path):
-    torch.save(dict(state_dict=converter.expected_weights('tiny', 10)), tmp_path / 'ours.pth')
+@pytest.mark.parametrize('first', ['mmengine', 'timm'])
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_every_way_leads_back_bit_by_bit(first, suffix, tmp_path):
+    weights = {key: value.float() for key, value in released_weights('xtiny').items()}
+    weights['head.bias'][0] = -0.0
+    torch.save(weights, tmp_path / 'released.pth')
+    second = 'timm' if first == 'mmengine' else 'mmengine'
+    names = [tmp_path / f'{name}.{suffix}' for name in (first, second, 'again')]
+    for source, out, to in zip([tmp_path / 'released.pth', *names], names, (first, second, 'release')):
+        result = run(source, out, '--to', to)
+        assert result.returncode == 0, result.stderr
+        assert f' to {to}: {len(weights)} matched, 0 missing, 0 unexpected' in result.stdout
+    again = get_state_dict(read_checkpoint(str(names[-1])), '')
+    assert again.keys() == weights.keys()
+    for key, value in weights.items():
+        assert again[key].dtype == value.dtype
+        assert again[key].numpy().tobytes() == value.contiguous().numpy().tobytes(), key
+
+
+def test_refuses_names_that_are_those_wanted(tmp_path):
+    state = {mmengine_name(key): value for key, value in converter.expected_weights('tiny', 10).items()}
+    torch.save(dict(state_dict=state), tmp_path / 'ours.pth')
     result = run(tmp_path / 'ours.pth', tmp_path / 'again.pth')
     assert result.returncode == 1
-    assert 'backbone.stages.0.patch_embed.0.weight' in result.stderr
+    assert 'has the names of mmengine already; choose --to release or timm' in result.stderr
+    assert not (tmp_path / 'again.pth').exists()
 
 
 def test_refuses_the_wrong_arch_and_existing_output(tmp_path):
