@@ -11,6 +11,7 @@ from mmengine.dist import get_rank, is_main_process
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.visualization import Visualizer
 from torch import Generator, nn
 from torch.utils.data import DataLoader
 
@@ -18,6 +19,7 @@ from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
 from .loading import PlacedBatchSampler, PlacedItems
+from .logs import survive_unwritable_curves, survive_unwritable_logs
 from .preemption import StopHook, start_worker
 from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume
 from .saving import CheckpointHook, GoOnHook
@@ -109,10 +111,17 @@ class QuietRunner(Runner):
     def build_logger(self, *args: Any, **options: Any) -> logging.Logger:
         """MMEngine's logger, with a filter for the screen."""
         logger = super().build_logger(*args, **options)
+        survive_unwritable_logs(logger)
         self.screen = UntilTheFirstIteration()
         for handler in screen_handlers(logger):
             handler.addFilter(self.screen)
         return logger
+
+    def build_visualizer(self, *args: Any, **options: Any) -> Visualizer:
+        """MMEngine's visualizer, or one that a toolbox has."""
+        visualizer = super().build_visualizer(*args, **options)
+        survive_unwritable_curves(visualizer)
+        return visualizer
 
     # Building
 
