@@ -15,6 +15,8 @@ from mmengine.visualization import Visualizer
 from torch import Generator, nn
 from torch.utils.data import DataLoader
 
+from ..utils.checkpoint import CheckpointError
+from ..utils.errors import one_line, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
@@ -242,12 +244,23 @@ class QuietRunner(Runner):
         return checkpoint
 
     def resume(self, filename: str, *args: Any, **options: Any) -> None:
-        """MMEngine's; settings of the schedule that were changed since take effect."""
+        """MMEngine's; settings of the schedule that were changed since take effect.
+
+        Raises:
+            CheckpointError: If the content of the checkpoint does not fit the run.
+        """
         if filename != self._load_from:  # by hand; else it has been read
             self._resume, self._load_from, self._has_loaded, self._checkpoint = True, filename, False, None
         checkpoint, schedule = self.resumed_from or read_resumable(filename), ScheduleOfConfig(self)
         self._checkpoint = checkpoint
-        super().resume(filename, *args, **options)
+        try:
+            super().resume(filename, *args, **options)
+        except Exception as error:
+            raise_own(error)
+            raise CheckpointError(
+                f'no training can go on from checkpoint {filename}, which is of another run or damaged: '
+                f'{one_line(error)}'
+            ) from error
         adapt_position(self, checkpoint)
         schedule.take_effect(checkpoint['meta'])
         GoOnHook.of(self).states = checkpoint.get('random_states')
