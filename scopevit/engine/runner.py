@@ -263,7 +263,8 @@ class QuietRunner(Runner):
             ) from error
         adapt_position(self, checkpoint)
         schedule.take_effect(checkpoint['meta'])
-        GoOnHook.of(self).states = checkpoint.get('random_states')
+        go_on = GoOnHook.of(self)
+        go_on.states, go_on.validates = checkpoint.get('random_states'), checkpoint['meta'].get('validating') is True
         self._checkpoint = None
 
     def train(self) -> nn.Module:

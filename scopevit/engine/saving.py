@@ -183,12 +183,17 @@ class GoOnHook(Hook):
     """Lets checkpoints save what MMEngine's lack, and a run that goes on begin with it.
 
     Validation takes nothing from the random states, so that it makes no difference whether a run is stopped before.
+
+    Attributes:
+        states: Those of the processes, until they are set.
+        validates: Whether the run was stopped in a validation, which is to be made up for.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
         self.states: list[dict] | None = None
+        self.validates = False
         self._saved: list[dict] | None = None
         self._before_val: dict | None = None
 
@@ -213,7 +218,11 @@ class GoOnHook(Hook):
         checkpoint['meta']['run'] = describe_run(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Go on with the states of the checkpoint, if there are as many processes as then."""
+        """Go on with the states of the checkpoint."""
+        self.restore(runner)
+
+    def restore(self, runner: Runner) -> None:
+        """Set the states of the checkpoint, once, if there are as many processes as then."""
         if self.states and len(self.states) == get_world_size():
             restore_states(self.states[get_rank()], _models(runner))
         self.states = None
