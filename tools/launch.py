@@ -12,17 +12,20 @@ import tempfile
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
+from torch.distributed.run import get_args_parser, main
 
 
 def run() -> int:
     """Start the processes and wait for them; returns the exit status."""
     logging.disable(logging.ERROR)
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '120')  # seconds to save in, where torch knows of it
-    os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
+    handled = os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
+    words = sys.argv[1:]
+    if '--signals-to-handle' in get_args_parser().format_help():  # later versions do not ask the environment
+        words = ['--signals-to-handle', handled, *words]
     with tempfile.TemporaryDirectory() as os.environ['SCOPEVIT_LAUNCH']:  # see scopevit/utils/errors.py
         try:
-            main(sys.argv[1:])
+            main(words)
         except SignalException as end:
             return 128 + int(end.sigval)
         except ChildFailedError as error:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -149,3 +150,18 @@ def test_an_error_is_said_once_whichever_processes_have_it(toy_options, tmp_path
     result = tool('dist_train.sh', config, 2, *options, env=dict(PYTHONPATH=str(tmp_path)), check=False)
     assert result.returncode == 1
     assert result.stderr.count('Traceback') == result.stderr.count('ValueError: of the second alone') == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'])
+def test_the_launcher_waits_for_its_processes_at_every_signal(name, tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import os, signal, sys, time\n'
+        f'signal.signal(signal.{name}, lambda *_: print("saved") or sys.exit())\n'
+        f'os.kill(os.getppid(), signal.{name})\n'
+        'time.sleep(60)\n'
+    )
+    result = tool('launch.py', '--standalone', '--nproc-per-node', 1, script, check=False)
+    assert result.returncode == 128 + getattr(signal, name), result.stderr
+    assert result.stdout.count('saved') == 1

@@ -14,6 +14,10 @@ def test_trials_are_of_all_kinds_and_repeatable():
     assert {t['keep'] for t in trials} == {t['processes'] for t in trials} == {1, 2}
 
 
+def test_a_signal_is_not_to_end_a_training_at_once():
+    assert [faults.expected_status(kind) for kind in ('kill saving', 'launcher', 'SIGUSR1')] == [-9, -9, 138]
+
+
 def test_equal_is_to_the_bit():
     state = dict(a=[torch.ones(2), 1], b=dict(c='x'))
     assert faults.equal(state, dict(a=[torch.ones(2), 1], b=dict(c='x')))
