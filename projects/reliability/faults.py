@@ -16,7 +16,6 @@ An interrupted run of this script goes on where it was.
 import argparse
 import json
 import os
-import platform
 import random
 import shlex
 import signal
@@ -24,13 +23,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 
 import psutil
 import torch
-from mmengine.config import Config
 
+from scopevit.analysis.machine import describe_machine, machine_in_words
 from scopevit.utils.arguments import positive
 from scopevit.utils.checkpoint import read_checkpoint
 from scopevit.utils.errors import UserError, user_errors
@@ -41,6 +39,8 @@ CONFIG = Path(__file__).resolve().parent / 'configs' / 'random_classifier.py'
 SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1')
 COMPARED = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
 PATIENCE = 300
+ITERATIONS = 40
+"""Of an undisturbed training, divided by the number of processes."""
 
 
 def trials(kills: int, saving: int, signals: int) -> Iterator[dict]:
@@ -100,10 +100,9 @@ class Training:
         return self.log.read_text(errors='replace').count('Epoch(train)')
 
 
-def disturb(training: Training, trial: dict, seconds: float) -> None:
+def disturb(training: Training, trial: dict) -> None:
     """Stop a training in the way of a trial, at a moment that its seed says."""
     draw = random.Random(f'{trial["kind"]} {trial["seed"]}')
-    training.wait_until(lambda: training.iterations() > 0)
     if trial['kind'] == 'kill saving':
         epoch = draw.randrange(2, 9)
         training.wait_until(lambda: (training.folder / f'epoch_{epoch}.pth').exists())
@@ -111,8 +110,9 @@ def disturb(training: Training, trial: dict, seconds: float) -> None:
         time.sleep(draw.uniform(0, 0.02))
         training.kill()
         return
-    deadline = time.monotonic() + draw.uniform(0, seconds)
-    training.wait_until(lambda: time.monotonic() > deadline)
+    iteration = draw.randrange(1, ITERATIONS // trial['processes'])
+    training.wait_until(lambda: training.iterations() >= iteration)
+    time.sleep(draw.uniform(0, 0.1))
     if training.process.poll() is not None:
         return
     if trial['kind'] == 'kill':
@@ -134,11 +134,11 @@ def left_running(session: int) -> int:
     return count
 
 
-def run(trial: dict, folder: Path, data: Path, expected: dict, seconds: float) -> dict:
+def run(trial: dict, folder: Path, data: Path, expected: dict) -> dict:
     """One trial; returns it with what happened."""
     work_dir = folder / '-'.join(str(value).replace(' ', '_') for value in trial.values())
     training = Training(work_dir, data, trial['processes'], trial['keep'])
-    disturb(training, trial, seconds)
+    disturb(training, trial)
     status = training.wait()
     deadline = time.monotonic() + 60
     while left_running(training.process.pid) and time.monotonic() < deadline:
@@ -170,26 +170,36 @@ def equal(a: object, b: object) -> bool:
     return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, (list, tuple)) else a == b
 
 
-def expected_status(kind: str) -> tuple[int, ...]:
-    """How a training that is disturbed so ends; 0 if it was faster."""
-    number = signal.SIGKILL if kind.startswith(('kill', 'launcher')) else getattr(signal, kind)
-    return (0, 128 + number, -number)
+def expected_status(kind: str) -> int:
+    """How a training that is disturbed so ends: only SIGKILL ends it at once."""
+    return 128 + getattr(signal, kind) if kind in SIGNALS else -signal.SIGKILL
 
 
 def table(rows: list[dict]) -> str:
     """What happened by kind and number of processes, in Markdown."""
-    lines = [
-        '| Fault | Processes | Tried | Ended as it should | Resumed | Bit-equal | Most iterations lost | Left running |'
-    ]
-    lines.append('| --- |' + ' ---: |' * 7)
+    heads = (
+        'Fault',
+        'Processes',
+        'Tried',
+        'Was faster',
+        'Ended as it should',
+        'Resumed',
+        'Bit-equal',
+        'Most iterations lost',
+        'Left running',
+        'Tracebacks',
+    )
+    lines = [f'| {" | ".join(heads)} |', '| --- |' + ' ---: |' * (len(heads) - 1)]
     for kind, processes in sorted({(row['kind'], row['processes']) for row in rows}):
         some = [row for row in rows if (row['kind'], row['processes']) == (kind, processes)]
         counts = (
-            sum(row['status'] in expected_status(kind) for row in some),
+            sum(row['status'] == 0 for row in some),
+            sum(row['status'] == expected_status(kind) for row in some),
             sum(row['resumed'] for row in some),
             sum(row['equal'] for row in some),
             max(row['lost'] for row in some),
             sum(row['left_running'] for row in some),
+            sum(row['traceback'] for row in some),
         )
         lines.append(f'| {kind} | {processes} | {len(some)} | ' + ' | '.join(map(str, counts)) + ' |')
     return '\n'.join(lines)
@@ -216,7 +226,7 @@ def faults(args: argparse.Namespace) -> None:
     for number, trial in enumerate(todo, 1):
         if (trial['kind'], trial['processes'], trial['seed']) in known:
             continue
-        row = run(trial, folder, data, expected[trial['processes']], args.seconds)
+        row = run(trial, folder, data, expected[trial['processes']])
         rows.append(row)
         with open(results, 'a') as file:
             file.write(json.dumps(row) + '\n')
@@ -225,9 +235,9 @@ def faults(args: argparse.Namespace) -> None:
         command = shlex.join(['python', os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
         with whole_file(args.table) as temporary:
             Path(temporary).write_text(
-                f'# What trainings survived\n\n    {command}\n\n{date.today()}, {os.cpu_count()} CPU cores '
-                f'({platform.machine()}), Python {platform.python_version()}, torch {torch.__version__}; '
-                f'{len(Config.fromfile(CONFIG).param_scheduler)} schedules, a checkpoint every 4 iterations.\n\n'
+                f'# What trainings survived\n\n    {command}\n\n{machine_in_words(describe_machine("cpu"))} '
+                'A training of one process has 40 iterations and saves every fourth, one of two has 20 and saves every '
+                'second.\n\n'
                 f'{table(rows)}\n'
             )
 
@@ -237,7 +247,6 @@ def main() -> None:
     parser.add_argument('--kills', type=positive, default=30, help='trials of that kind (default: %(default)s)')
     parser.add_argument('--saving', type=positive, default=20, help='of kill saving (default: %(default)s)')
     parser.add_argument('--signals', type=positive, default=10, help='of each other kind (default: %(default)s)')
-    parser.add_argument('--seconds', type=float, default=8, help='of a training in which it is disturbed (default: 8)')
     parser.add_argument('--folder', default='work_dirs/faults', help='trainings and results (default: %(default)s)')
     parser.add_argument('--table', metavar='FILE', help='write a table of all results, in Markdown')
     with user_errors():

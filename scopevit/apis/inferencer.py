@@ -20,7 +20,7 @@ from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.structures import BaseDataElement
 
 from ..utils.arguments import check_device
-from ..utils.checkpoint import read_checkpoint
+from ..utils.checkpoint import get_meta, read_checkpoint
 from ..utils.config import innermost
 from ..utils.errors import UserError, one_line
 from ..utils.image import MOST_PIXELS, read_image
@@ -114,9 +114,11 @@ class Predictor:
 
     def _find_meta(self, checkpoint: str) -> dict:
         """Facts of the training data: from the checkpoint, else from the config's data set."""
-        meta = read_checkpoint(checkpoint).get('meta') or {}
+        meta = get_meta(read_checkpoint(checkpoint))
         found = meta.get('dataset_meta') or {key: meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
-        found = {str(key).lower(): value for key, value in found.items()}
+        found = {str(key).lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
+        if not isinstance(found.get('classes', ()), (list, tuple)):
+            found = {}
         if not found:
             found = self._meta_of_config()
             counts = set(count_classes(self.model).values())

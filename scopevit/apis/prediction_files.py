@@ -150,7 +150,7 @@ def boxes_from_file(path: str, inputs: Sequence[Input]) -> BoxFinder:
     try:
         with open(path) as file:
             entries = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'--boxes {path} cannot be read as JSON: {error}') from None
     if not isinstance(entries, list):
         raise UserError(f"--boxes {path} is not a list of detections in COCO's results format")

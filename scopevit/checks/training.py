@@ -4,7 +4,6 @@ They leave the random state and with it the results as they are.
 """
 
 import os
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..utils.building import wrong_setting
-from ..utils.errors import UserError, one_line, own_error
+from ..utils.errors import ExplainedError, UserError, one_line, own_error
 from ..utils.wrappers import unwrap
 from .batch import check_batch
 from .classes import check_class_count, check_labels, check_same_labels, check_softmax, classes_of, labels_of
@@ -144,8 +143,8 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
         config: Name of the config, for messages.
 
     Raises:
-        UserError: With the findings, if there are any; the traceback has been printed then. Of a
-            setting over which something could not be built, with its key.
+        ExplainedError: With the findings, if there are any.
+        UserError: Of a setting over which something could not be built, with its key.
     """
     try:
         yield
@@ -158,8 +157,7 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
         found = found_in_time(check_after_failure(runner))
         if not found:
             raise
-        traceback.print_exc()
-        raise UserError(
+        raise ExplainedError(
             f'the run failed, see above ({one_line(error, 100)}); found in its data and settings: '
             f'{listed(found)}\n{advice(config)}'
         ) from error

@@ -1,16 +1,38 @@
 """Predictions of a test run as a file."""
 
+import io
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.evaluator import DumpResults
 
 from ..registry import METRICS
+from ..utils.errors import UserError, one_line
 
 # What a test sample carries besides its prediction: the data set has the ground truth, and of a
 # segmentation's scores for every class and pixel (40 MB for one of COCO's images) the labels say enough.
 _LEFT_OUT = ('seg_logits', 'gt_instances', 'ignored_instances', 'gt_sem_seg', 'gt_panoptic_seg', 'gt_fields')
+# What such a file consists of besides plain data: modules, and names in them.
+_ALLOWED = {
+    'collections': {'OrderedDict'},
+    'copyreg': {'_reconstructor'},
+    'builtins': {'object', 'set', 'slice'},
+    '_codecs': {'encode'},
+    'torch': {'Size', 'device', *(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))},
+    'torch._utils': {'_rebuild_tensor_v2'},
+    'numpy': {'ndarray', 'dtype'},
+    'numpy.core.multiarray': {'_reconstruct', 'scalar'},
+    'numpy._core.multiarray': {'_reconstruct', 'scalar'},
+    'numpy._core.numeric': {'_frombuffer'},
+    'numpy.core.numeric': {'_frombuffer'},
+    'mmengine.structures.instance_data': {'InstanceData'},
+    'mmengine.structures.pixel_data': {'PixelData'},
+    'mmengine.structures.label_data': {'LabelData'},
+    'mmengine.structures.base_data_element': {'BaseDataElement'},
+}
 
 
 @METRICS.register_module()
@@ -46,3 +68,33 @@ def _shrink(prediction: dict) -> dict:
             kind = np.uint8 if largest < 256 else np.uint16 if largest < 65536 else np.int32
             prediction[key] = labels.cpu().numpy().astype(kind)
     return prediction
+
+
+class _Reader(pickle.Unpickler):
+    """Makes nothing but what predictions consist of, so that a file from anywhere runs no code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ('torch.storage', '_load_from_bytes'):
+            return lambda content: torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+        if name not in _ALLOWED.get(module, ()):
+            raise pickle.UnpicklingError(f'{module}.{name} is no prediction, and was not executed')
+        return super().find_class(module, name)
+
+
+def read_predictions(path: str) -> list[dict]:
+    """Read what :class:`DumpPredictions` wrote.
+
+    Returns:
+        A dict for each sample.
+
+    Raises:
+        UserError: If it is another file, or holds anything that could run code.
+    """
+    try:
+        with open(path, 'rb') as file:
+            found = _Reader(file).load()
+    except Exception as error:  # whatever damaged content ends in
+        raise UserError(f'{path} is no file of predictions ({one_line(error)}); tools/test.py writes it') from error
+    if not isinstance(found, list) or not all(isinstance(sample, dict) for sample in found):
+        raise UserError(f'{path} holds no list of predictions; tools/test.py writes it')
+    return found

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import distributed
 
 from .loading import PlacedBatchSampler
-from .saving import INTERRUPTED, CheckpointHook
+from .saving import INTERRUPTED, CheckpointHook, GoOnHook, NotSaved
 
 SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name))
 """What asks a training to stop; Slurm is told by ``--signal=USR1@60`` to send SIGUSR1 a minute before the end."""
@@ -47,11 +48,20 @@ class StopHook(Hook):
         self._before: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals."""
+        """Listen to the signals, and make up for a validation in which the run was stopped."""
         if get_world_size() > 1:
             self.group = distributed.new_group(backend='gloo')  # a GPU would have to be waited for
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        go_on, saving = GoOnHook.of(runner), _saving(runner)
+        if go_on.validates and runner.val_loop is not None:
+            go_on.validates = False
+            go_on.restore(runner)
+            runner.val_loop.run()
+            if saving is not None and saving.saved_at is None:  # else the next resume would validate again
+                name = os.path.basename(runner.message_hub.get_info('last_ckpt'))
+                with suppress(NotSaved):  # it is the same but for that
+                    saving.save_as(runner, name, dict(epoch=runner.epoch, iter=runner.iter))
 
     def stop_listening(self) -> None:
         """Leave the signals to whoever had them before."""
@@ -93,7 +103,7 @@ class StopHook(Hook):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook._swap_ema_parameters()  # the model has the averaged weights meanwhile
-            self._stop(runner, runner.epoch, runner.iter)
+            self._stop(runner, runner.epoch, runner.iter, validating=True)
 
     def _is_told(self) -> bool:
         """Whether any process has been sent a signal; of another one's it learns here."""
@@ -109,16 +119,22 @@ class StopHook(Hook):
         self.signal = int(told) or None
         return self.signal is not None
 
-    def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
-        saving = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    def _stop(self, runner: Runner, epoch: int, iteration: int, **more: bool) -> None:
+        saving = _saving(runner)
         name = signal.Signals(self.signal or 0).name
         if saving is None:
             runner.logger.warning(f'{name}: the training ends; without a CheckpointHook nothing is saved')
             raise Stopped(128 + (self.signal or 0))
-        if saving.saved_at != (epoch, iteration):
-            saving.save_as(runner, f'{INTERRUPTED}iter_{iteration}.pth', dict(epoch=epoch, iter=iteration))
+        is_saved = saving.saved_at == (epoch, iteration)
+        if more or not is_saved:
+            file = os.path.basename(saving.last_ckpt) if is_saved else f'{INTERRUPTED}iter_{iteration}.pth'
+            saving.save_as(runner, file, dict(epoch=epoch, iter=iteration, **more))
         runner.logger.warning(f'{name}: saved {saving.last_ckpt}; --resume goes on from there')
         raise Stopped(128 + (self.signal or 0))
+
+
+def _saving(runner: Runner) -> CheckpointHook | None:
+    return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
 
 
 def end_with_launcher() -> None:

@@ -106,7 +106,7 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
         cfg.load_from = found.path
     checkpoint = read_resumable(cfg.load_from)
     seed, randomness = checkpoint['meta'].get('seed'), dict(cfg.get('randomness') or {})
-    if isinstance(seed, int):
+    if seed is not None:
         if randomness.get('seed') not in (None, seed):
             _warn(f'The seed stays {seed}, that of the run, not {randomness["seed"]}')
         cfg.randomness = {**randomness, 'seed': seed}
@@ -137,12 +137,20 @@ def read_resumable(path: str) -> dict:
             raise CheckpointError(f'checkpoint {path} is damaged: its {key} is {meta.get(key)!r}')
     meta.pop('config', None)
     # Of files that others wrote, or earlier versions.
-    run = meta.get('run')
-    if not (isinstance(run, dict) and {'processes', 'epoch_length', 'settings'} <= set(run)):
+    if type(meta.get('seed')) is not int or not 0 <= meta['seed'] < 2**32:
+        meta.pop('seed', None)
+    if not _is_run(meta.get('run')):
         meta.pop('run', None)
     if not are_states(checkpoint.get('random_states')):
         checkpoint.pop('random_states', None)
     return checkpoint
+
+
+def _is_run(run: object) -> bool:
+    """Whether something looks like what :func:`describe_run` returned."""
+    if not isinstance(run, dict) or not isinstance(run.get('settings'), dict):
+        return False
+    return all(type(run.get(key)) is int and run[key] > 0 for key in ('processes', 'epoch_length'))
 
 
 def describe_run(runner: Runner) -> dict:

@@ -11,13 +11,17 @@ from mmengine.dist import get_rank, is_main_process
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.visualization import Visualizer
 from torch import Generator, nn
 from torch.utils.data import DataLoader
 
+from ..utils.checkpoint import CheckpointError
+from ..utils.errors import one_line, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
 from .loading import PlacedBatchSampler, PlacedItems
+from .logs import survive_unwritable_curves, survive_unwritable_logs
 from .preemption import StopHook, start_worker
 from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume
 from .saving import CheckpointHook, GoOnHook
@@ -109,10 +113,17 @@ class QuietRunner(Runner):
     def build_logger(self, *args: Any, **options: Any) -> logging.Logger:
         """MMEngine's logger, with a filter for the screen."""
         logger = super().build_logger(*args, **options)
+        survive_unwritable_logs(logger)
         self.screen = UntilTheFirstIteration()
         for handler in screen_handlers(logger):
             handler.addFilter(self.screen)
         return logger
+
+    def build_visualizer(self, *args: Any, **options: Any) -> Visualizer:
+        """MMEngine's visualizer, or one that a toolbox has."""
+        visualizer = super().build_visualizer(*args, **options)
+        survive_unwritable_curves(visualizer)
+        return visualizer
 
     # Building
 
@@ -233,15 +244,27 @@ class QuietRunner(Runner):
         return checkpoint
 
     def resume(self, filename: str, *args: Any, **options: Any) -> None:
-        """MMEngine's; settings of the schedule that were changed since take effect."""
+        """MMEngine's; settings of the schedule that were changed since take effect.
+
+        Raises:
+            CheckpointError: If the content of the checkpoint does not fit the run.
+        """
         if filename != self._load_from:  # by hand; else it has been read
             self._resume, self._load_from, self._has_loaded, self._checkpoint = True, filename, False, None
         checkpoint, schedule = self.resumed_from or read_resumable(filename), ScheduleOfConfig(self)
         self._checkpoint = checkpoint
-        super().resume(filename, *args, **options)
+        try:
+            super().resume(filename, *args, **options)
+        except Exception as error:
+            raise_own(error)
+            raise CheckpointError(
+                f'no training can go on from checkpoint {filename}, which is of another run or damaged: '
+                f'{one_line(error)}'
+            ) from error
         adapt_position(self, checkpoint)
         schedule.take_effect(checkpoint['meta'])
-        GoOnHook.of(self).states = checkpoint.get('random_states')
+        go_on = GoOnHook.of(self)
+        go_on.states, go_on.validates = checkpoint.get('random_states'), checkpoint['meta'].get('validating') is True
         self._checkpoint = None
 
     def train(self) -> nn.Module:

@@ -1,22 +1,31 @@
 """Saving checkpoints from which a run goes on exactly."""
 
+import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import nn
 
 from ..registry import HOOKS
+from ..utils.errors import UserError
 from ..utils.files import whole_file
 from .resume import describe_run
 from .states import gather_states, random_state, restore_states, set_random_state
 
 INTERRUPTED = 'interrupted_'
 """How names of checkpoints begin that a signal caused; the next one takes their place."""
+_OF_A_SAVE = ('saved_at', 'last_ckpt', 'keep_ckpt_ids', 'best_ckpt_path', 'best_ckpt_path_dict')
+
+
+class NotSaved(UserError):
+    """A checkpoint could not be written; all processes raise it."""
 
 
 def _models(runner: Runner) -> list[nn.Module]:
@@ -28,33 +37,64 @@ def _models(runner: Runner) -> list[nn.Module]:
 class CheckpointHook(MMEngineCheckpointHook):
     """Save checkpoints that a run can go on from exactly, and remove an old one after the new one is whole.
 
-    MMEngine's own hook removes the old file first. Its options are the same.
+    MMEngine's own hook removes the old file first. Its options are the same. If one cannot be saved, on a full disk for
+    example, the training goes on to the next one, and fails at its end if that could not be saved, either.
 
     Attributes:
         saved_at: Epochs and iterations that had been trained when the last one was saved.
+        unsaved: Why the last one could not be saved.
     """
 
     saved_at: tuple[int, int] | None = None
+    unsaved: str | None = None
     file_backend: Any
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        outdated = None
-        if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
-            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                outdated = self.keep_ckpt_ids[0]
-            self.keep_ckpt_ids.append(step)  # which drops the first, if it is full
-            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        self.save_as(runner, self.filename_tmpl.format(step), meta)
-        if outdated is not None:
-            self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated)))
+        with self._or_as_before(runner, goes_on=True):
+            outdated = None
+            if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
+                if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                    outdated = self.keep_ckpt_ids[0]
+                self.keep_ckpt_ids.append(step)  # which drops the first, if it is full
+                runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+            self._save(runner, self.filename_tmpl.format(step), meta)
+            if outdated is not None:
+                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated)))
 
     def save_as(self, runner: Runner, filename: str, meta: dict) -> None:
-        """Save a checkpoint as the last one; all processes have to call it."""
+        """Save a checkpoint as the last one; all processes have to call it.
+
+        Raises:
+            NotSaved: If it cannot be written.
+        """
+        with self._or_as_before(runner, goes_on=False):
+            self._save(runner, filename, meta)
+
+    @contextmanager
+    def _or_as_before(self, runner: Runner, goes_on: bool) -> Iterator[None]:
+        """Take back what a save has changed if it fails, and say what to do."""
+        hub = runner.message_hub.runtime_info
+        noted = {name: copy.copy(getattr(self, name)) for name in _OF_A_SAVE if hasattr(self, name)}
+        known = dict(hub)
+        try:
+            yield
+        except NotSaved as error:
+            self.__dict__.update(noted)
+            hub.clear()
+            hub.update(known)
+            last = hub.get('last_ckpt')
+            whole = f'; --resume would go on from {last}' if last else '; no earlier one was saved'
+            self.unsaved = f'{error}: make room there{whole}'
+            if not goes_on:
+                raise NotSaved(self.unsaved) from error
+            runner.logger.warning(f'{self.unsaved}. The training goes on, and saves when the next checkpoint is due')
+
+    def _save(self, runner: Runner, filename: str, meta: dict) -> None:
         before = os.path.basename(runner.message_hub.runtime_info.get('last_ckpt') or '')
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         GoOnHook.of(runner).gather(runner)
-        runner.save_checkpoint(
+        _Agreeing(runner).save_checkpoint(
             self.out_dir,
             filename,
             self.file_client_args,
@@ -65,19 +105,26 @@ class CheckpointHook(MMEngineCheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        self.saved_at = meta['epoch'], meta['iter']
+        self.saved_at, self.unsaved = (meta['epoch'], meta['iter']), None
         if is_main_process():
-            with whole_file(os.path.join(runner.work_dir, 'last_checkpoint')) as temporary:
-                Path(temporary).write_text(self.last_ckpt)
+            self._note_last(os.path.join(runner.work_dir, 'last_checkpoint'))
         if before.startswith(INTERRUPTED) and before != filename:
             self._remove(self.file_backend.join_path(self.out_dir, before))
+
+    def _note_last(self, path: str) -> None:
+        try:
+            with whole_file(path) as temporary:
+                Path(temporary).write_text(self.last_ckpt)
+        except UserError:  # without this file the newest checkpoint is taken
+            Path(path).unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         backend = self.file_backend
         removed: list[str] = []
         self.file_backend = _Postponing(backend, removed)
         try:
-            super()._save_best_checkpoint(runner, metrics)
+            with self._or_as_before(runner, goes_on=True):
+                super()._save_best_checkpoint(_Agreeing(runner), metrics)
         finally:
             self.file_backend = backend
         # MMEngine has one of the two, by the number of metrics.
@@ -86,9 +133,39 @@ class CheckpointHook(MMEngineCheckpointHook):
             if path not in kept:
                 self._remove(path)
 
+    def after_train(self, runner: Runner) -> None:
+        """Fail if what the training ends with could not be saved.
+
+        Raises:
+            NotSaved: If so.
+        """
+        super().after_train(runner)
+        if self.unsaved is not None:
+            raise NotSaved(self.unsaved)
+
     def _remove(self, path: str) -> None:
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+class _Agreeing:
+    """A runner that raises in all processes if the one that saves cannot."""
+
+    def __init__(self, runner: Any) -> None:
+        self.runner = runner
+
+    def save_checkpoint(self, *args: Any, **options: Any) -> None:
+        failure: list[str | None] = [None]
+        try:
+            self.runner.save_checkpoint(*args, **options)
+        except UserError as error:
+            failure = [str(error)]
+        broadcast_object_list(failure)
+        if failure[0] is not None:
+            raise NotSaved(failure[0])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.runner, name)
 
 
 class _Postponing:
@@ -106,12 +183,17 @@ class GoOnHook(Hook):
     """Lets checkpoints save what MMEngine's lack, and a run that goes on begin with it.
 
     Validation takes nothing from the random states, so that it makes no difference whether a run is stopped before.
+
+    Attributes:
+        states: Those of the processes, until they are set.
+        validates: Whether the run was stopped in a validation, which is to be made up for.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
         self.states: list[dict] | None = None
+        self.validates = False
         self._saved: list[dict] | None = None
         self._before_val: dict | None = None
 
@@ -136,7 +218,11 @@ class GoOnHook(Hook):
         checkpoint['meta']['run'] = describe_run(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Go on with the states of the checkpoint, if there are as many processes as then."""
+        """Go on with the states of the checkpoint."""
+        self.restore(runner)
+
+    def restore(self, runner: Runner) -> None:
+        """Set the states of the checkpoint, once, if there are as many processes as then."""
         if self.states and len(self.states) == get_world_size():
             restore_states(self.states[get_rank()], _models(runner))
         self.states = None

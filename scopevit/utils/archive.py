@@ -10,7 +10,7 @@ import zipfile
 import torch
 from torch import Tensor
 
-MOST_VALUES = 10**7
+MOST_VALUES = 2 * 10**6
 """Numbers, texts and containers besides tensors; a checkpoint of a long training has some ten thousand."""
 DEEPEST = 100
 LARGEST_VIEW = 2**26
@@ -104,6 +104,11 @@ def to_safetensors(checkpoint: dict) -> bytes:
 
     weights = {key: value.contiguous() for key, value in checkpoint['state_dict'].items()}
     return save(weights, dict(format='pt', scopevit=json.dumps(checkpoint.get('meta') or {})))
+
+
+def is_plain(weight: Tensor) -> bool:
+    """Whether a tensor's values can be used as they are."""
+    return weight.layout is torch.strided and not weight.is_quantized and not weight.is_meta
 
 
 def not_finite(weights: dict[str, Tensor]) -> list[str]:

@@ -20,7 +20,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
-from .archive import Damaged, check_extent, not_finite, read_safetensors, to_safetensors, verify
+from .archive import Damaged, check_extent, is_plain, not_finite, read_safetensors, to_safetensors, verify
 from .errors import UserError
 from .files import whole_file
 from .wrappers import unwrap
@@ -149,6 +149,12 @@ def get_state_dict(checkpoint: dict, path: str) -> StateDict:
     if not weights:
         found = ', '.join(map(str, list(checkpoint)[:8])) or 'nothing'
         raise CheckpointError(f'checkpoint {path} holds no weights; it has: {found}')
+    odd = [str(key) for key, value in weights.items() if not (isinstance(key, str) and is_plain(value))]
+    if odd:
+        raise CheckpointError(
+            f'checkpoint {path} holds weights without names, sparse, quantized or without content ({", ".join(odd[:3])}'
+            f'; {len(odd)} of {len(weights)}): save those of a model as it is trained'
+        )
     broken = not_finite(weights)
     if broken and os.environ.get(ALLOW_NON_FINITE) != '1':
         raise CheckpointError(
@@ -157,6 +163,12 @@ def get_state_dict(checkpoint: dict, path: str) -> StateDict:
             'all the same'
         )
     return {key[len('module.') :] if key.startswith('module.') else key: value for key, value in weights.items()}
+
+
+def get_meta(checkpoint: dict) -> dict:
+    """What a checkpoint says of its training; empty if it says nothing."""
+    meta = checkpoint.get('meta')
+    return meta if isinstance(meta, dict) else {}
 
 
 @dataclass
@@ -203,6 +215,8 @@ def compare_weights(target: StateDict, weights: StateDict) -> Match:
                 match.missing.append(key)
         elif weights[key].shape != value.shape:
             match.misshapen.append(f'{key} {tuple(weights[key].shape)} for {tuple(value.shape)}')
+        elif weights[key].is_complex() and not value.is_complex():
+            match.misshapen.append(f'{key} of complex numbers')
         else:
             match.matched.append(key)
     match.unexpected = [key for key in weights if key not in target]
@@ -222,12 +236,14 @@ def check_fits(model: nn.Module, path: str) -> None:
     """
     model = unwrap(model)
     weights = get_state_dict(read_checkpoint(path), path)
-    match = Match()
+    match, target = Match(), model.state_dict()
     try:
+        if any(value.is_complex() and not target.get(key, value).is_complex() for key, value in weights.items()):
+            raise RuntimeError  # torch would leave out what is imaginary
         missing, match.unexpected = model.load_state_dict(weights, strict=False)
         match.missing = [key for key in missing if not key.endswith('num_batches_tracked')]
         match.matched = [key for key in weights if key not in match.unexpected]
-    except RuntimeError:  # another shape
+    except RuntimeError:  # another shape or kind
         match = match_weights(model, weights)
     deeper = [key for key in match.unexpected if _is_of_a_further_layer(model, key)]
     if match.missing or match.misshapen or deeper:

@@ -1,8 +1,10 @@
 """Whose fault an error is: what a user can correct is told in one message, everything else keeps its traceback."""
 
 import os
+import re
 import sys
 import sysconfig
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,23 +15,55 @@ from .shipped import PACKAGE, shipped
 _LIBRARIES = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmpose', 'scopevit'}
 _FOLDERS = (*(sysconfig.get_path(name) for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')), str(PACKAGE))
 
+LAUNCH = 'SCOPEVIT_LAUNCH'
+"""Environment variable with a folder that the processes of one launch share, on one machine."""
+_OTHER_IS_GONE = re.compile(r'[Cc]onnection (closed|reset)|[Bb]roken pipe')  # as gloo and NCCL word it
+
 
 class UserError(RuntimeError):
     """Something outside the code is wrong (a path, a file, an option); the message says what to do."""
 
 
+class ExplainedError(UserError):
+    """What may be a bug and what may have led to it; the traceback of its cause is shown as well."""
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the program with ``error: ...`` and status 1 on a :class:`UserError`."""
+    """End the program with ``error: ...`` and status 1 on a :class:`UserError`.
+
+    Of several processes of one launch the first that fails says so: the others fail with it, or for its want.
+    """
     try:
         yield
     except UserError as error:
+        _leave_it_to_the_first(error)
+        if isinstance(error, ExplainedError):
+            traceback.print_exception(error.__cause__)
         # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
         message = str(error).rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]
         sys.exit(f'error: {message.strip()}')
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        _leave_it_to_the_first(error)
+        raise
+
+
+def _leave_it_to_the_first(error: Exception) -> None:
+    """End this process in silence if another one of the launch has failed before."""
+    if LAUNCH not in os.environ:
+        return
+    if _OTHER_IS_GONE.search(str(error)):
+        time.sleep(3)  # in which the launcher ends this process, unless the other one ran on another machine
+    try:
+        os.close(os.open(os.path.join(os.environ[LAUNCH], 'failed'), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        time.sleep(1)  # in which the first one says it, before the launcher ends all
+        sys.exit(1)
+    except OSError:  # rather twice than never
+        pass
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

@@ -20,8 +20,8 @@ def check_writable(folder: str, option: str = '--work-dir') -> None:
     """
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**16))  # a full disk still takes names
     except OSError as error:
         raise UserError(f'cannot write to {folder} ({error.strerror}); choose another folder with {option}') from None
 

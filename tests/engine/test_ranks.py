@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from helpers import ROOT, TOY, tool
+from helpers import ROOT, TOY, fails_cleanly, tool
 
 # Prints of each of the first batches which images it has, and by how much they are mixed with others.
 SCRIPT = """
@@ -117,3 +118,50 @@ def test_published_average_is_the_one_that_was_validated(toy_options, tmp_path):
     printed = tool('converters/publish_model.py', tmp_path / 'epoch_2.pth', tmp_path / 'published.pth').stdout
     tested = tool('test.py', TOY, printed.split()[-1], '--work-dir', tmp_path / 'test', *toy_options)
     assert re.findall(r'accuracy/top1: ([\d.]+)', tested.stdout + tested.stderr)[-1] == validated
+
+
+FAULT = """
+import os
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Fault(Hook):
+    def after_train_iter(self, runner, *args, **options):
+        if os.environ['RANK'] == '1':
+            raise ValueError('of the second alone')
+"""
+
+
+@pytest.mark.slow
+def test_an_error_is_said_once_whichever_processes_have_it(toy_options, tmp_path):
+    fails_cleanly(tool('dist_train.sh', 'nothing.py', 2, check=False), 'config nothing.py does not exist')
+    work_dir = tmp_path / 'work'
+    work_dir.mkdir()
+    (work_dir / 'epoch_1.pth').touch()  # which the first process alone looks for
+    result = tool('dist_train.sh', TOY, 2, '--work-dir', work_dir, *toy_options, check=False)
+    fails_cleanly(result, 'checkpoints of another run')
+    (tmp_path / 'fault.py').write_text(FAULT)
+    config = tmp_path / 'faulty.py'
+    config.write_text(
+        f"_base_ = {str(TOY)!r}\ncustom_imports = dict(imports=['fault'])\ncustom_hooks = [dict(type='Fault')]\n"
+    )
+    options = ['--work-dir', tmp_path / 'other', *toy_options]
+    result = tool('dist_train.sh', config, 2, *options, env=dict(PYTHONPATH=str(tmp_path)), check=False)
+    assert result.returncode == 1
+    assert result.stderr.count('Traceback') == result.stderr.count('ValueError: of the second alone') == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'])
+def test_the_launcher_waits_for_its_processes_at_every_signal(name, tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import os, signal, sys, time\n'
+        f'signal.signal(signal.{name}, lambda *_: print("saved") or sys.exit())\n'
+        f'os.kill(os.getppid(), signal.{name})\n'
+        'time.sleep(60)\n'
+    )
+    result = tool('launch.py', '--standalone', '--nproc-per-node', 1, script, check=False)
+    assert result.returncode == 128 + getattr(signal, name), result.stderr
+    assert result.stdout.count('saved') == 1

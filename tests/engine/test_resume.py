@@ -22,7 +22,7 @@ from scopevit.utils.errors import UserError
 
 RANDOM = ROOT / 'tests' / 'data' / 'random_classifier.py'
 ITERATIONS = ROOT / 'tests' / 'data' / 'random_iterations.py'
-# Sends this process a signal after an iteration, as a scheduler would.
+# Sends this process a signal after an iteration, as a scheduler would; if its number is negative, in the validation.
 STOPPER = """
 import os, signal
 from mmengine.hooks import Hook
@@ -39,6 +39,10 @@ class Stopper(Hook):
         if runner.iter + 1 == self.iteration and os.environ.get('RANK', '0') == '0':
             for _ in range(2):  # launchers often send several at once
                 os.kill(os.getpid(), getattr(signal, self.name))
+
+    def after_val_iter(self, runner, *args, **options):
+        if runner.iter == -self.iteration:
+            os.kill(os.getpid(), getattr(signal, self.name))
 """
 
 
@@ -185,15 +189,18 @@ def straight(train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('iteration', 'sent', 'status'), [(4, 'SIGTERM', 143), (6, 'SIGINT', 130)])
+@pytest.mark.parametrize(
+    ('iteration', 'sent', 'status'), [(4, 'SIGTERM', 143), (6, 'SIGINT', 130), (-12, 'SIGTERM', 143)]
+)
 def test_stopped_and_resumed_training_is_the_uninterrupted_one(train, straight, iteration, sent, status):
     name = f'stopped_{iteration}'
     work_dir, result = train(name, stop=iteration, signal=sent)
     assert result.returncode == status, result.stderr[-3000:]
     assert f'{sent}: saved' in result.stdout + result.stderr
     assert 'Traceback' not in result.stderr
-    assert last(work_dir)['meta']['iter'] == iteration
-    train(name, '--resume')
+    assert last(work_dir)['meta']['iter'] == abs(iteration)
+    resumed = train(name, '--resume')[1]
+    assert 'accuracy/top1' in resumed.stdout  # also if it was stopped in the last validation
     resumed = last(work_dir)
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
         assert equal(resumed[key], straight[key]), key

@@ -157,7 +157,9 @@ def test_killed_rank_ends_the_launcher(toy_options, tmp_path):
                 ranks[process.environ()['RANK']] = process
         assert set(ranks) == {'0', '1'}
         ranks['1'].kill()
-        assert launcher.wait(timeout=60) != 0
+        assert launcher.wait(timeout=60) == 128 + signal.SIGKILL
+        assert log.read_text().count('error: ') == log.read_text().count('process 1 was ended by SIGKILL') == 1
+        assert 'Traceback' not in log.read_text()
         assert not ranks['0'].is_running() or ranks['0'].status() == psutil.STATUS_ZOMBIE
     finally:
         if launcher.poll() is None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from scopevit.utils.errors import UserError, own_error, raise_own, user_errors
+from scopevit.utils.errors import LAUNCH, ExplainedError, UserError, own_error, raise_own, user_errors
 
 
 def caught(call):
@@ -64,3 +64,31 @@ def test_message_of_a_loaders_process_is_told_without_its_traceback():
     )
     with pytest.raises(SystemExit, match='^error: image is broken$'), user_errors():
         raise UserError(handed_over)
+
+
+def ended(error):
+    """What user_errors makes of an error."""
+    with pytest.raises((SystemExit, ValueError)) as end, user_errors():
+        raise error
+    return end.value
+
+
+def test_of_several_processes_the_first_that_fails_says_so(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr('time.sleep', waits.append)
+    for first in (UserError('no data'), ValueError('a bug')):
+        monkeypatch.setenv(LAUNCH, str(tmp_path))
+        assert str(first) in str(ended(first))
+        for later in (UserError('no data'), ValueError('a bug'), RuntimeError('gloo: Connection closed by peer')):
+            assert ended(later).code == 1
+        monkeypatch.setenv(LAUNCH, str(tmp_path / 'gone'))  # nothing can be noted there
+        assert 'no data' in str(ended(UserError('no data')))
+        (tmp_path / 'failed').unlink()
+    assert sum(waits) == 2 * (1 + 1 + 3 + 1)
+
+
+def test_the_cause_of_an_explained_error_keeps_its_traceback(capsys):
+    error = ExplainedError('found in the data')
+    error.__cause__ = caught(lambda: 1 / 0)
+    assert 'found in the data' in str(ended(error))
+    assert capsys.readouterr().err.count('ZeroDivisionError') == 1

@@ -11,7 +11,7 @@ a ``switch_to_deploy``, as ScopeViT and some of mmpretrain's have.
 import argparse
 
 from scopevit.apis.model import build_model
-from scopevit.utils.checkpoint import read_checkpoint, save_checkpoint, to_plain
+from scopevit.utils.checkpoint import get_meta, read_checkpoint, save_checkpoint, to_plain
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 
@@ -26,7 +26,7 @@ def deploy(config: str, path: str, out: str) -> None:
     if getattr(backbone, 'deploy', False):
         raise UserError(f'{config} describes the deploy form already (deploy=True); give the config of the training')
     backbone.switch_to_deploy()
-    meta = read_checkpoint(path).get('meta') or {}
+    meta = get_meta(read_checkpoint(path))
     meta = {key: to_plain(meta[key]) for key in ('epoch', 'iter', 'dataset_meta') if key in meta}
     save_checkpoint(dict(state_dict=model.state_dict(), meta=meta), out)
 

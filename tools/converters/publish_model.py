@@ -11,7 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from scopevit.utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint, to_bytes, to_plain
+from scopevit.utils.checkpoint import CheckpointError, get_meta, get_state_dict, read_checkpoint, to_bytes, to_plain
 from scopevit.utils.errors import user_errors
 from scopevit.utils.files import whole_file
 
@@ -40,7 +40,7 @@ def publish(path: str, out: str, kind: str) -> str:
     checkpoint = read_checkpoint(path)
     # Clones: a view would drag the whole storage it looks into along.
     weights = {key: value.clone() for key, value in select_weights(checkpoint, kind, path).items()}
-    meta = checkpoint.get('meta') or {}
+    meta = get_meta(checkpoint)
     slim = dict(state_dict=weights, meta={key: to_plain(meta[key]) for key in KEPT_META if key in meta})
     stem, suffix = os.path.splitext(out)
     suffix = suffix if suffix == '.safetensors' else '.pth'

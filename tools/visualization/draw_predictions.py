@@ -11,13 +11,13 @@ import os
 import random
 
 import mmcv
-import mmengine
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.registry import init_default_scope
 
 from scopevit.apis.painter import Painter, check_figure, save_grid
 from scopevit.checks.loading import build_dataset
+from scopevit.engine.evaluation import read_predictions
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
@@ -52,7 +52,7 @@ def draw(args: argparse.Namespace) -> None:
     if not os.path.isfile(args.predictions):
         raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
     check_figure(args.out)
-    results = mmengine.load(args.predictions)
+    results = read_predictions(args.predictions)
     init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, 'test', args.config)
     if len(results) != len(dataset):

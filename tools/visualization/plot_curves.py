@@ -27,15 +27,18 @@ def read_scalars(work_dir: str) -> tuple[dict[str, dict], dict[str, dict]]:
     train, val = defaultdict(dict), defaultdict(dict)
     # The folders of the runs are named by their start, so later ones win.
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
+        for line in file.read_text(errors='replace').splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a run that was killed
+            except (ValueError, RecursionError):  # the last line of a run that was killed
                 continue
+            if not isinstance(entry, dict):
+                continue
+            entry = {key: value for key, value in entry.items() if isinstance(value, (int, float))}
             step = entry.get('step', 0)
             target = train if 'loss' in entry else val
             for key, value in entry.items():
-                if isinstance(value, (int, float)) and key not in NOT_PLOTTED:
+                if key not in NOT_PLOTTED:
                     target[key][entry.get('iter', step) if target is train else step] = value
     if not train:
         raise UserError(f'{work_dir} has no training log (<time>/vis_data/scalars.json)')

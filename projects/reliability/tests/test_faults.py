@@ -14,6 +14,10 @@ def test_trials_are_of_all_kinds_and_repeatable():
     assert {t['keep'] for t in trials} == {t['processes'] for t in trials} == {1, 2}
 
 
+def test_a_signal_is_not_to_end_a_training_at_once():
+    assert [faults.expected_status(kind) for kind in ('kill saving', 'launcher', 'SIGUSR1')] == [-9, -9, 138]
+
+
 def test_equal_is_to_the_bit():
     state = dict(a=[torch.ones(2), 1], b=dict(c='x'))
     assert faults.equal(state, dict(a=[torch.ones(2), 1], b=dict(c='x')))
@@ -23,5 +27,8 @@ def test_equal_is_to_the_bit():
 
 def test_table_counts_by_kind():
     row = dict(kind='SIGTERM', processes=2, status=143, resumed=True, equal=True, lost=0, left_running=0)
-    lines = faults.table([row, dict(row, status=1, equal=False, lost=3)]).splitlines()
-    assert lines[2] == '| SIGTERM | 2 | 2 | 1 | 2 | 1 | 3 | 0 |'
+    row['traceback'] = False
+    rows = [row, dict(row, status=1, equal=False, lost=3, traceback=True), dict(row, status=0)]
+    lines = faults.table(rows).splitlines()
+    assert lines[2] == '| SIGTERM | 2 | 3 | 1 | 1 | 3 | 2 | 3 | 0 | 1 |'
+    assert lines[0].count('|') == lines[1].count('|') == lines[2].count('|')

@@ -1,0 +1,109 @@
+"""A full disk costs a training no more than what does not fit on it."""
+
+import errno
+import logging
+import os
+
+import pytest
+from mmengine.fileio import LocalBackend
+from mmengine.visualization import LocalVisBackend, Visualizer
+
+from helpers import TOY, fails_cleanly, tool_here
+from scopevit.engine.logs import survive_unwritable_curves, survive_unwritable_logs
+from scopevit.engine.resume import find_checkpoint
+from scopevit.utils.errors import UserError
+from scopevit.utils.files import check_writable
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Numbers of the checkpoints for which there is no room; they are written half."""
+    saved, numbers = [], set()
+    usual = LocalBackend.put
+
+    def put(self, content, path):
+        saved.append(path)
+        if len(saved) in numbers:
+            usual(self, content[: len(content) // 2], path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        usual(self, content, path)
+
+    monkeypatch.setattr(LocalBackend, 'put', put)
+    monkeypatch.setattr('scopevit.utils.files.raise_own', lambda error: None)  # else it is taken for this file's bug
+    return numbers
+
+
+def train(work_dir, toy_options, *words, **hook):
+    options = [f'default_hooks.checkpoint.{key}={value}' for key, value in hook.items()]
+    return tool_here('train.py', TOY, '--work-dir', work_dir, *words, *toy_options, *options)
+
+
+def test_training_goes_on_to_the_next_checkpoint(full, toy_options, tmp_path):
+    full.update((2, 3))
+    result = train(tmp_path, toy_options, max_keep_ckpts=1)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count('make room there; --resume would go on from') == 2
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_4.pth']
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_4.pth')
+
+
+def test_training_whose_end_was_not_saved_fails_and_can_go_on(full, toy_options, tmp_path):
+    full.update(range(2, 20))
+    options = dict(max_keep_ckpts=1, save_best='accuracy/top1')
+    fails_cleanly(train(tmp_path, toy_options, **options), 'epoch_4.pth', 'No space left', 'from ' + str(tmp_path))
+    assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_1.pth')
+    assert not list(tmp_path.glob('.unfinished_*'))
+    full.clear()
+    result = train(tmp_path, toy_options, '--resume', **options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    names = sorted(path.name for path in tmp_path.glob('*.pth'))
+    assert names[1:] == ['epoch_4.pth']
+    assert names[0].startswith('best_')
+
+
+def test_the_best_checkpoint_stays_until_a_better_one_is_whole(full, toy_options, tmp_path):
+    """The third is the best of the validation after two epochs, and there is no room for it."""
+    full.add(3)
+    result = train(tmp_path, toy_options, save_best='accuracy/top1', rule='greater')
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count('make room there') == 1
+    assert len(list(tmp_path.glob('best_*.pth'))) == 1  # after four epochs, since the score before was not kept
+
+
+def test_logs_that_cannot_be_written_are_said_once(tmp_path, capsys):
+    logger = logging.Logger('unwritable')
+    logger.addHandler(logging.FileHandler('/dev/full'))
+    survive_unwritable_logs(logger)
+    for _ in range(3):
+        logger.info('a line')
+    logger.info('%d', 'no number')  # a mistake in a line is still shown
+    error = capsys.readouterr().err
+    assert error.count('warning: /dev/full: lines are missing (No space left on device)') == 1
+    assert error.count('--- Logging error ---') == 1
+
+    (tmp_path / 'vis_data').mkdir()
+    for name in ('scalars.json', 'now.json'):
+        (tmp_path / 'vis_data' / name).symlink_to('/dev/full')
+    visualizer = Visualizer(name='unwritable', vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path))
+    assert isinstance(visualizer.get_backend('LocalVisBackend'), LocalVisBackend)
+    with pytest.raises(OSError, match='No space'):
+        visualizer.add_scalars(dict(loss=1.0), 1, 'now.json')
+    survive_unwritable_curves(visualizer)
+    visualizer.add_scalars(dict(loss=1.0), 1, 'now.json')
+    assert 'lines are missing' in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_from_the_start_is_refused(monkeypatch, tmp_path):
+    class Full:
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr('tempfile.TemporaryFile', lambda **options: Full())
+    with pytest.raises(UserError, match='No space left on device.*--work-dir'):
+        check_writable(str(tmp_path))

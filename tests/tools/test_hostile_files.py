@@ -1,0 +1,109 @@
+"""Files that someone made to do harm: one line each, nothing executed, whatever tool they are given to."""
+
+import pickle
+import warnings
+
+import hostile
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from helpers import TOY, fails_cleanly, tool_here, write_image
+from scopevit.apis.model import build_model
+from scopevit.engine.evaluation import read_predictions
+from scopevit.engine.resume import read_resumable
+from scopevit.utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint
+from scopevit.utils.errors import UserError
+
+TAKING_CHECKPOINTS = {
+    'resume': lambda path, out: ('train.py', TOY, '--work-dir', out, '--resume', path),
+    'load_from': lambda path, out: ('train.py', TOY, '--work-dir', out, '--cfg-options', f'load_from={path}'),
+    'pretrained': lambda path, out: ('train.py', TOY, '--work-dir', out, '--pretrained', path),
+    'test': lambda path, out: ('test.py', TOY, path, '--work-dir', out),
+    'predict': lambda path, out: ('predict.py', TOY, path, out / 'image.png', '--out', out / 'results'),
+    'publish': lambda path, out: ('converters/publish_model.py', path, out / 'p.pth'),
+    'deploy': lambda path, out: ('converters/deploy_model.py', TOY, path, out / 'd.pth'),
+    'released': lambda path, out: ('converters/released_to_scopevit.py', path, out / 'r.pth', '--arch', 'xtiny'),
+    'export': lambda path, out: ('export/onnx_export.py', TOY, path, out / 'x.onnx'),
+}
+# Weights that do not fit the model, of which copies can still be made.
+COPIED = {'other_shapes', 'complex'}
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """Folder, checkpoints that nothing can use, and those that only trainings cannot go on from."""
+    folder = tmp_path_factory.mktemp('hostile')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return folder, *hostile.write_all(folder, build_model(Config.fromfile(TOY)), folder / 'proof')
+
+
+def test_no_hostile_checkpoint_is_read(files):
+    folder, useless, _ = files
+    assert len(useless) > 40
+    get_state_dict(read_resumable(folder / 'good.pth'), 'good.pth')
+    for path in useless:
+        if path.stem not in COPIED:
+            with pytest.raises(CheckpointError) as refused:
+                get_state_dict(read_checkpoint(path), str(path))
+            assert str(path) in str(refused.value)
+    assert not (folder / 'proof').exists()
+
+
+@pytest.mark.parametrize('use', TAKING_CHECKPOINTS)
+def test_every_tool_refuses_code(use, files, toy_options, tmp_path):
+    give(use, files[0] / 'code.pth', files, toy_options, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('use', TAKING_CHECKPOINTS)
+def test_every_tool_refuses_every_hostile_checkpoint(use, files, toy_options, tmp_path):
+    folder, useless, of_training = files
+    refused = [path for path in useless if path.stem != 'nested' and (use != 'publish' or path.stem not in COPIED)]
+    refused = refused if use in ('resume', 'publish') else refused[::2]  # all of them are read in one way
+    for path in refused + (of_training if use == 'resume' else []):
+        if use != 'resume' or path.stem not in hostile.LEFT_OUT:
+            give(use, path, files, toy_options, tmp_path)
+    # Of others the weights are taken, and what is wrong is left.
+    if use in ('predict', 'publish', 'deploy', 'released'):
+        for path in of_training:
+            result = run(use, path, toy_options, tmp_path / path.stem)
+            assert (result.returncode == 0) == (use != 'released'), result.stderr[-3000:]
+
+
+def run(use, path, toy_options, out):
+    write_image(out / 'image.png', size=(32, 32))
+    words = TAKING_CHECKPOINTS[use](path, out)
+    data = toy_options[1:] if '--cfg-options' in words else toy_options
+    return tool_here(*words, *(data if words[0] in ('train.py', 'test.py') else ()))
+
+
+def give(use, path, files, toy_options, tmp_path):
+    result = run(use, path, toy_options, tmp_path / path.name)
+    fails_cleanly(result, str(path))
+    assert not (files[0] / 'proof').exists()
+
+
+def test_predictions_are_read_without_running_anything(tmp_path):
+    path, proof = tmp_path / 'predictions.pkl', tmp_path / 'proof'
+    sample = dict(scores=torch.ones(2), map=np.ones((2, 2), np.uint8), shape=(2, 2), score=np.float32(0.5))
+    path.write_bytes(pickle.dumps([sample]))
+    assert repr(read_predictions(path)) == repr([sample])
+    loaded = dict(a=pickle.dumps([dict(a=hostile.Code(proof))]), b=b'x', c=pickle.dumps(7), d=pickle.dumps([3]), e=b'')
+    storage = b'ctorch.storage\n_load_from_bytes\n(C' + bytes([len(loaded['a'])]) + loaded['a'] + b'tR.'
+    for content in (*loaded.values(), storage):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match='tools/test.py writes it'):
+            read_predictions(path)
+    assert not proof.exists()
+
+
+def test_logs_of_others_are_passed_over(tmp_path):
+    log = tmp_path / '1' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b'[' * 10**5 + b'\n[1]\n7\n\xff\n{"loss": "x", "step": [1]}\n')
+    fails_cleanly(tool_here('visualization/plot_curves.py', tmp_path), 'no training log')
+    log.write_text(log.read_text(errors='replace') + '{"loss": 1.0, "step": {}}\n')
+    assert tool_here('visualization/plot_curves.py', tmp_path).returncode == 0
