@@ -70,6 +70,7 @@ def read_checkpoint(path: str) -> dict:
         CheckpointError: If it is missing, truncated, not a checkpoint, or holds objects other
             than tensors and plain data.
     """
+    allow_mmengine_checkpoints()  # again: torch's safe_globals() around another's load takes away what was there before
     path = str(path)
     if '://' not in path and not os.path.isfile(path):
         raise CheckpointError(f'checkpoint {path} does not exist; check the path')

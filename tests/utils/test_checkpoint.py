@@ -1,5 +1,6 @@
 """Reading checkpoints, and matching them to a model."""
 
+import argparse
 import hashlib
 import os
 import pickle
@@ -255,3 +256,11 @@ def test_safetensors_are_read_and_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'safetensors', None)
     with pytest.raises(CheckpointError, match='pip install safetensors'):
         read_checkpoint(tmp_path / 'c.safetensors')
+
+
+def test_what_another_library_took_from_the_safe_objects_is_read_again(tmp_path):
+    """timm allows options for each load by itself, and for nothing else after it."""
+    torch.save(dict(state_dict=dict(a=torch.ones(2)), args=argparse.Namespace(lr=1)), tmp_path / 'x.pth')
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        pass
+    assert read_checkpoint(tmp_path / 'x.pth')['args'].lr == 1
