@@ -47,11 +47,7 @@ def train(scenes, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ('task', 'amp'),
-    # Poses with --amp are refused on CPUs, which cannot compute them in bfloat16.
-    [*((task, ()) for task in TASKS), *((task, ('--amp',)) for task in TASKS if task != 'pose')],
-)
+@pytest.mark.parametrize(('task', 'amp'), [('retinanet', ()), ('pose', ()), ('fpn', ('--amp',))])
 def test_stopped_and_resumed_is_the_uninterrupted_one(task, amp, train, tmp_path):
     straight = train(task, tmp_path / 'straight', '--seed', 3, *amp)
     stopped = train(task, tmp_path / 'stopped', '--seed', 3, *amp, stopped=True)
