@@ -85,6 +85,19 @@ def view(predictor: Predictor, image: np.ndarray, box: tuple[float, ...] | None 
     return View(to_rgb(image), data, tuple(item['inputs'].shape[-2:]), scale, offset)
 
 
+def view_of(predictor: Predictor, path: str, box: tuple[float, ...] | None = None) -> View:
+    """:func:`view` of an image file.
+
+    Raises:
+        UserError: If it cannot be read, too.
+    """
+    try:
+        image = predictor.read(path)
+    except UserError as error:
+        raise UserError(f'{path} {error}') from error
+    return view(predictor, image, box)
+
+
 def _ramps(height: int, width: int) -> np.ndarray:
     """An image whose channels grow with the row and with the column; the third is full."""
     rows, columns = np.linspace(0, 255, height), np.linspace(0, 255, width)
@@ -97,11 +110,12 @@ def _place(ramps: object, height: int, width: int) -> tuple[np.ndarray, np.ndarr
     if not isinstance(ramps, Tensor):
         raise UserError('the pipeline of the test_dataloader gives several inputs for an image')
     rows, columns, full = ramps.double().numpy()
-    inside = full >= 254.5  # else it is padding
+    inside = full > 127  # else it is padding, which takes its part in what lies beside it
     found = []
     for values, side, axis in ((rows, height, 0), (columns, width, 1)):
         place = np.nonzero(inside)[axis]
-        steps = values[inside] * (side - 1) / 255
-        is_line = len(np.unique(place)) > 1
-        found.append(np.polyfit(place, steps, 1) if is_line else (1.0, steps.mean() - place.mean()))
+        steps = values[inside] / full[inside] * (side - 1)
+        covered = np.ptp(place) + 1
+        is_line = side > 1 and covered > 1
+        found.append(np.polyfit(place, steps, 1) if is_line else (side / covered, steps.mean()))
     return np.array(found)[:, 0], np.array(found)[:, 1]
