@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ def mssa_attention(attn: MultiScaleSelfAttention, x: Tensor, queries: Tensor) ->
     k = attn.key_value(attn.embed_scopes(x).permute(0, 2, 3, 1).flatten(0, 2))[:, :C].reshape(-1, h, d).transpose(0, 1)
     weights = (q @ k.transpose(1, 2) * d**-0.5).softmax(dim=-1)
 
-    (conv, *_) = attn.scopes.values()  # all have the same centres
+    conv: Any = next(iter(attn.scopes.values()))  # all have the same centres
     kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
     sides = [(side + 2 * padding - kernel) // stride + 1 for side in (H, W)]
     centres = [torch.arange(side, device=x.device) * stride - padding + (kernel - 1) / 2 for side in sides]

@@ -189,7 +189,21 @@ def _outputs_kept(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def evidence(predictor: Predictor, view: View, choice: Choice) -> tuple[Target, dict[str, list[np.ndarray]]]:
+def target_of(predictor: Predictor, view: View, choice: Choice) -> Target:
+    """The prediction of a model of any task that is chosen, or else its surest.
+
+    Raises:
+        UserError: If there is none.
+    """
+    return TARGETS[type(predictor)](predictor, view, choice)
+
+
+def evidence(
+    predictor: Predictor,
+    view: View,
+    choice: Choice,
+    find: Callable[[Predictor, View, Choice], Target] = target_of,
+) -> tuple[Target, dict[str, list[np.ndarray]]]:
     """What speaks for a prediction: by each method one map (H, W) of each stage, from the first on.
 
     Raises:
@@ -198,7 +212,7 @@ def evidence(predictor: Predictor, view: View, choice: Choice) -> tuple[Target, 
     backbone = scopevit_of(predictor.model)
     view.inputs.requires_grad_()  # weights may be frozen
     with predictor.in_toolbox(), torch.enable_grad(), _outputs_kept(list(backbone.stages)) as maps:
-        target = TARGETS[type(predictor)](predictor, view, choice)
+        target = find(predictor, view, choice)
         maps = maps[: len(backbone.stages)]
         gradients = torch.autograd.grad(target.value, maps)
     pairs = [(m[0].detach(), g[0]) for m, g in zip(maps, gradients)]

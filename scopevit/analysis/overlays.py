@@ -100,7 +100,9 @@ def _draw_heat(axes: Axes, view: View, heat: np.ndarray, places: np.ndarray, lay
     _blend(axes, heat, (left, right, bottom, top))
 
 
-def _blend(axes: Axes, heat: np.ndarray, extent: tuple[float, ...], interpolation: str = 'nearest') -> None:
+def _blend(
+    axes: Axes, heat: np.ndarray, extent: tuple[float, float, float, float], interpolation: str = 'nearest'
+) -> None:
     share = heat / max(float(heat.max()), 1e-12)
     limits = axes.get_xlim(), axes.get_ylim()
     axes.imshow(HEAT(share), alpha=0.85 * np.sqrt(share), extent=extent, interpolation=interpolation)
