@@ -6,6 +6,7 @@ Shape legend: as in attention_maps.py.
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,8 +35,8 @@ def draw_scopes(view: View, layers: Sequence[Layer], heads: list[dict], pixel: t
     """
     last = {(layer.stage, scope): layer for layer in layers for scope in layer.scopes}
     stages = sorted({layer.stage for layer in layers})
-    high = PANEL * view.image.shape[0] / view.image.shape[1]
-    size = (LEFT + PANEL * len(COLUMNS), 0.3 + max((high + 0.2) * len(stages), 6.4))
+    high = 0.9 * PANEL * view.image.shape[0] / view.image.shape[1]
+    size = (LEFT + PANEL * len(COLUMNS), 0.3 + max((high + 0.25) * len(stages), 6.4))
     figure = Figure(figsize=size, layout='constrained')
     left, right = figure.subfigures(1, 2, width_ratios=(LEFT, PANEL * len(COLUMNS)))
     above, below = left.subplots(2, 1)
@@ -44,6 +45,7 @@ def draw_scopes(view: View, layers: Sequence[Layer], heads: list[dict], pixel: t
     above.set_title('the chosen pixel', fontsize=9)
     below.set_box_aspect(0.9)
     _plot_distances(below, heads)
+    left.legend(loc='outside lower center', ncols=3, fontsize=7)
 
     grid = right.subplots(len(stages), len(COLUMNS), squeeze=False)
     means = by_scope(heads)
@@ -51,8 +53,9 @@ def draw_scopes(view: View, layers: Sequence[Layer], heads: list[dict], pixel: t
         for axes, scope in zip(row, COLUMNS):
             layer = last.get((stage, scope))
             if layer is None:
+                _show(axes, np.full_like(view.image, 255))
                 axes.text(0.5, 0.5, 'no head', ha='center', color='0.5', fontsize=8, transform=axes.transAxes)
-                axes.set(xticks=[], yticks=[], frame_on=False)
+                axes.set_frame_on(False)
                 continue
             most = _draw_attention(axes, view, layer, scope, pixel)
             axes.set_xlabel(f'{means[stage, scope][0]:.0f} px, brightest x{most:.3g}', fontsize=8, labelpad=2)
@@ -79,7 +82,10 @@ def _draw_attention(axes: Axes, view: View, layer: Layer, scope: str, pixel: tup
         colours = HEAT(weights[is_real] / weights.max())
         axes.scatter(cols, rows, s=16, c=colours, edgecolors='white', linewidths=0.5, zorder=3)
     else:
-        _draw_heat(axes, view, weights.reshape(len(np.unique(keys[:, 0])), -1), keys * layer.stride, layer)
+        heat = weights.reshape(len(np.unique(keys[:, 0])), -1)
+        extent = keys.max(0) - keys.min(0)
+        step = np.where(extent > 0, extent / np.maximum(np.array(heat.shape) - 1, 1), 1.0)
+        _blend(axes, view, heat, keys[0] * layer.stride, step * layer.stride, smooth=False)
         # What one key is computed from.
         side = int(scope[0]) * layer.stride * view.scale
         top, left = view.in_image(keys[weights.argmax()] * layer.stride) - side / 2
@@ -89,23 +95,23 @@ def _draw_attention(axes: Axes, view: View, layer: Layer, scope: str, pixel: tup
     return float(weights.max() * seen.is_real.sum())
 
 
-def _draw_heat(axes: Axes, view: View, heat: np.ndarray, places: np.ndarray, layer: Layer) -> None:
-    """Values (H, W) over the image, the higher the less transparent, at rows and columns (H*W, 2) of the input."""
-    ends = []
-    for axis, count in enumerate(heat.shape):
-        first, last = places[:, axis].min(), places[:, axis].max()
-        step = (last - first) / (count - 1) if count > 1 else layer.x.shape[1 + axis] * layer.stride
-        ends.append((first - step / 2, last + step / 2))
-    (top, left), (bottom, right) = view.in_image(np.array(ends).T)
-    _blend(axes, heat, (left, right, bottom, top))
+def _blend(axes: Axes, view: View, heat: np.ndarray, first: np.ndarray, step: np.ndarray, smooth: bool) -> None:
+    """Values (H, W) over the image, the higher the less transparent.
 
-
-def _blend(
-    axes: Axes, heat: np.ndarray, extent: tuple[float, float, float, float], interpolation: str = 'nearest'
-) -> None:
+    Args:
+        first, step: Row and column of the input at which the first value lies, and those between two values.
+        smooth: Whether values between are interpolated; beyond the last they stay the same.
+    """
+    rows, cols = (
+        ((np.arange(side) - start) / by).clip(0, count - 1)
+        for side, start, by, count in zip(view.size, first, step, heat.shape)
+    )
+    cols, rows = np.meshgrid(cols.astype(np.float32), rows.astype(np.float32))
+    heat = cv2.remap(heat.astype(np.float32), cols, rows, cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
     share = heat / max(float(heat.max()), 1e-12)
+    (top, left), (bottom, right) = view.in_image(np.array([[-0.5, -0.5], np.array(view.size) - 0.5]))
     limits = axes.get_xlim(), axes.get_ylim()
-    axes.imshow(HEAT(share), alpha=0.85 * np.sqrt(share), extent=extent, interpolation=interpolation)
+    axes.imshow(HEAT(share), alpha=0.85 * np.sqrt(share), extent=(left, right, bottom, top), interpolation='nearest')
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
@@ -127,7 +133,6 @@ def _plot_distances(axes: Axes, heads: list[dict]) -> None:
     axes.set_ylabel('mean attention distance, px', fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
 
 
 def draw_evidence(found: Sequence[tuple[View, Target, dict[str, list[np.ndarray]]]]) -> Figure:
@@ -148,10 +153,7 @@ def draw_evidence(found: Sequence[tuple[View, Target, dict[str, list[np.ndarray]
         axes[0].set_ylabel(name, fontsize=9)
         for stage, (panel, cam) in enumerate(zip(axes[1:], cams)):
             _show(panel, _faint(view.image))
-            stride = 2 ** (stage + 2)
-            ends = np.array([[-0.5, -0.5], np.array(cam.shape) - 0.5]) * stride
-            (top, left), (bottom, right) = view.in_image(ends)
-            _blend(panel, cam, (left, right, bottom, top), 'bilinear')
+            _blend(panel, view, cam, np.zeros(2), np.full(2, 2.0 ** (stage + 2)), smooth=True)
             panel.set_title(f'stage {stage + 1}', fontsize=9)
             _draw_target(panel, view, target, faint=True)
     return figure
