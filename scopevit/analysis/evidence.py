@@ -7,7 +7,7 @@ Shape legend: B batch, C channels, K classes or joints, H W height and width of 
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..apis.inferencer import Classifier, Detector, PoseEstimator, Predictor, Segmenter
 from ..apis.model import tensor_call
@@ -111,12 +112,25 @@ def region_target(predictor: Predictor, view: View, choice: Choice) -> Target:
     return Target(value, _short(predictor, label), mask=mask)
 
 
+class _WithoutDetach(TorchFunctionMode):
+    """``Tensor.detach`` leaves gradients."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return args[0] if func is Tensor.detach else func(*args, **(kwargs or {}))
+
+
 def box_target(predictor: Predictor, view: View, choice: Choice) -> Target:
     """A box: its score. Without a choice the best one."""
-    (sample,) = predictor.model(**view.data, mode='predict')
-    if 'pred_instances' not in sample:
-        raise UserError(f'{type(predictor.model).__name__} gives no boxes')
-    found = sample.pred_instances
+    for mode in (nullcontext(), _WithoutDetach()):  # mmdet's dense heads detach what they choose boxes from
+        with mode:
+            (sample,) = predictor.model(**view.data, mode='predict')
+        if 'pred_instances' not in sample:
+            raise UserError(f'{type(predictor.model).__name__} gives no boxes')
+        found = sample.pred_instances
+        if found.scores.requires_grad:
+            break
+    if not len(found):
+        raise UserError('the model finds nothing in this image')
     boxes, labels = found.bboxes.detach().cpu().numpy(), found.labels.cpu().numpy()
     fits = np.ones(len(boxes), bool)
     if choice.name is not None:
@@ -213,7 +227,7 @@ def evidence(
     view.inputs.requires_grad_()  # weights may be frozen
     with predictor.in_toolbox(), torch.enable_grad(), _outputs_kept(list(backbone.stages)) as maps:
         target = find(predictor, view, choice)
-        maps = maps[: len(backbone.stages)]
+        maps = maps[-len(backbone.stages) :]  # of the last run, if there were several
         gradients = torch.autograd.grad(target.value, maps)
     pairs = [(m[0].detach(), g[0]) for m, g in zip(maps, gradients)]
     return target, {name: [cam(*pair).cpu().numpy() for pair in pairs] for name, cam in METHODS.items()}

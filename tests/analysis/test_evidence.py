@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import CLASS_NAMES
+from helpers import CLASS_NAMES, ROOT
 from scopevit.analysis.evidence import METHODS, Choice, evidence, grad_cam, layer_cam, number_of, peak
 from scopevit.apis.inferencer import build_predictor
 from scopevit.apis.view import view
-from scopevit.utils.config import load_config
+from scopevit.utils.config import innermost, load_config
 from scopevit.utils.errors import UserError
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
@@ -81,9 +81,19 @@ def test_grad_cam_weighs_channels_and_layer_cam_places():
 
 
 def test_the_peak_lies_where_what_counts_is(predictors):
-    """A class that is nothing but the red in one place."""
     predictor = predictors['segmentation']
     seen = view(predictor, IMAGE)
     cam = np.zeros((16, 24))
     cam[5, 7] = 1
     assert np.allclose(peak(seen, cam, 0), seen.in_image(np.array([20, 28])))
+
+
+def test_heads_that_detach_their_scores():
+    """As mmdet's dense heads do."""
+    config = str(ROOT / 'configs/detection/retinanet_scopevit-xtiny_fpn_1x_coco.py')
+    cfg = load_config(config, {'model.test_cfg.score_thr': 0.0})
+    innermost(cfg.test_dataloader.dataset).pipeline[1].scale = (96, 64)
+    torch.manual_seed(0)
+    predictor = build_predictor(cfg, None, 'cpu')
+    _, cams = evidence(predictor, view(predictor, IMAGE), Choice())
+    assert all(cam.max() > 0 for cam in cams['layer-cam'])
