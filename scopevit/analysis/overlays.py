@@ -42,10 +42,10 @@ def draw_scopes(view: View, layers: Sequence[Layer], heads: list[dict], pixel: t
     above, below = left.subplots(2, 1)
     _show(above, view.image)
     _mark(above, pixel)
-    above.set_title('the chosen pixel', fontsize=9)
+    above.set_title('the chosen pixel', fontsize=11)
     below.set_box_aspect(0.9)
     _plot_distances(below, heads)
-    left.legend(loc='outside lower center', ncols=3, fontsize=7)
+    left.legend(loc='outside lower center', ncols=3, fontsize=9)
 
     grid = right.subplots(len(stages), len(COLUMNS), squeeze=False)
     means = by_scope(heads)
@@ -54,14 +54,14 @@ def draw_scopes(view: View, layers: Sequence[Layer], heads: list[dict], pixel: t
             layer = last.get((stage, scope))
             if layer is None:
                 _show(axes, np.full_like(view.image, 255))
-                axes.text(0.5, 0.5, 'no head', ha='center', color='0.5', fontsize=8, transform=axes.transAxes)
+                axes.text(0.5, 0.5, 'no head', ha='center', color='0.5', fontsize=9.5, transform=axes.transAxes)
                 axes.set_frame_on(False)
                 continue
             most = _draw_attention(axes, view, layer, scope, pixel)
-            axes.set_xlabel(f'{means[stage, scope][0]:.0f} px, brightest x{most:.3g}', fontsize=8, labelpad=2)
-        row[0].set_ylabel(f'stage {stage}', fontsize=9)
+            axes.set_xlabel(f'{means[stage, scope][0]:.0f} px, brightest x{most:.3g}', fontsize=9.5, labelpad=2)
+        row[0].set_ylabel(f'stage {stage}', fontsize=11)
     for axes, scope in zip(grid[0], COLUMNS):
-        axes.set_title(scope, fontsize=9, color=COLOURS[scope])
+        axes.set_title(scope, fontsize=11, color=COLOURS[scope])
     return figure
 
 
@@ -129,9 +129,9 @@ def _plot_distances(axes: Axes, heads: list[dict]) -> None:
         axes.scatter(places, [means[stage, scope][1] for stage in stages], marker='_', s=50, color='0.35', zorder=3)
     axes.scatter([], [], marker='_', s=50, color='0.35', label='equal weights')
     axes.set_xticks(sorted({head['stage'] for head in heads}))
-    axes.set_xlabel('stage', fontsize=9)
-    axes.set_ylabel('mean attention distance, px', fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.set_xlabel('stage', fontsize=11)
+    axes.set_ylabel('mean attention distance, px', fontsize=11)
+    axes.tick_params(labelsize=9)
     axes.grid(alpha=0.3)
 
 
@@ -149,12 +149,12 @@ def draw_evidence(found: Sequence[tuple[View, Target, dict[str, list[np.ndarray]
     for axes, (view, target, name, cams) in zip(grid, rows):
         _show(axes[0], view.image)
         _draw_target(axes[0], view, target)
-        axes[0].set_title(target.title, fontsize=9)
-        axes[0].set_ylabel(name, fontsize=9)
+        axes[0].set_title(target.title, fontsize=11)
+        axes[0].set_ylabel(name, fontsize=11)
         for stage, (panel, cam) in enumerate(zip(axes[1:], cams)):
             _show(panel, _faint(view.image))
             _blend(panel, view, cam, np.zeros(2), np.full(2, 2.0 ** (stage + 2)), smooth=True)
-            panel.set_title(f'stage {stage + 1}', fontsize=9)
+            panel.set_title(f'stage {stage + 1}', fontsize=11)
             _draw_target(panel, view, target, faint=True)
     return figure
 
