@@ -110,9 +110,7 @@ def _blend(axes: Axes, view: View, heat: np.ndarray, first: np.ndarray, step: np
     heat = cv2.remap(heat.astype(np.float32), cols, rows, cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
     share = heat / max(float(heat.max()), 1e-12)
     (top, left), (bottom, right) = view.in_image(np.array([[-0.5, -0.5], np.array(view.size) - 0.5]))
-    limits = axes.get_xlim(), axes.get_ylim()
     axes.imshow(HEAT(share), alpha=0.85 * np.sqrt(share), extent=(left, right, bottom, top), interpolation='nearest')
-    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _plot_distances(axes: Axes, heads: list[dict]) -> None:
@@ -177,6 +175,7 @@ def _draw_target(axes: Axes, view: View, target: Target, faint: bool = False) ->
 def _show(axes: Axes, image: np.ndarray) -> None:
     axes.imshow(image)
     axes.set(xticks=[], yticks=[])
+    axes.autoscale(False)  # what is drawn over it may reach beyond
 
 
 def _faint(image: np.ndarray) -> np.ndarray:
