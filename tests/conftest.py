@@ -104,3 +104,11 @@ def toy_run(toy_options, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('toy')
     tool('train.py', TOY, '--work-dir', work_dir, *toy_options)
     return work_dir
+
+
+@pytest.fixture(scope='session')
+def models(tmp_path_factory):
+    """A config and a checkpoint of a small model for each task."""
+    from helpers import write_small_models
+
+    return write_small_models(tmp_path_factory.mktemp('models'))

@@ -33,6 +33,50 @@ TRITON_IS_POSSIBLE = importlib.util.find_spec('triton') is not None and hasattr(
 COMPILED_MMCV = bool(list(Path(mmcv.__file__).parent.glob('_ext.*')))
 """Whether mmcv is installed with operators of its own."""
 
+# Narrow models of the benchmark configs' kinds, on small inputs.
+SMALL_BACKBONE = """backbone=dict(
+        arch=dict(_delete_=True, embed_dims=(16, 32, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 4)),
+        drop_path_rate=0.0)"""
+SMALL_NECK = 'neck=dict(in_channels=[16, 32, 32, 64], out_channels=32)'
+SMALL_CONFIGS = {
+    'classification': f"""
+_base_ = '{ROOT}/configs/classification/scopevit-tiny_1xb64-30e-ft_custom-256px.py'
+model = dict({SMALL_BACKBONE}, head=dict(num_classes=3, in_channels=64))
+data_preprocessor = dict(num_classes=3)
+test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=36, edge='short'), dict(type='CenterCrop', crop_size=32), dict(type='PackInputs')]))
+""",
+    'detection': f"""
+_base_ = '{ROOT}/configs/detection/mask-rcnn_scopevit-xtiny_fpn_1x_coco.py'
+model = dict({SMALL_BACKBONE}, {SMALL_NECK}, rpn_head=dict(in_channels=32, feat_channels=32), roi_head=dict(
+    bbox_roi_extractor=dict(out_channels=32), mask_roi_extractor=dict(out_channels=32),
+    bbox_head=dict(in_channels=32, fc_out_channels=32, num_classes=2),
+    mask_head=dict(in_channels=32, conv_out_channels=32, num_classes=2)),
+    test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=4)))
+test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='Resize', scale=(96, 64), keep_ratio=True), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
+""",
+    'segmentation': f"""
+_base_ = '{ROOT}/configs/segmentation/scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py'
+model = dict({SMALL_BACKBONE}, {SMALL_NECK}, decode_head=dict(
+    in_channels=[32, 32, 32, 32], channels=32, num_classes=4, norm_cfg=dict(type='SyncBN')))
+test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(128, 64), keep_ratio=True), dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs')]))
+""",
+    'pose': f"""
+_base_ = '{ROOT}/configs/pose/td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py'
+model = dict({SMALL_BACKBONE}, head=dict(in_channels=64, deconv_out_channels=(32, 32, 32)))
+""",
+}
+CLASS_NAMES = {
+    'classification': ('cat', 'dog', 'hämster'),
+    'detection': ('person', 'kite'),
+    'segmentation': ('wall', 'sky', 'tree', 'road'),
+}
+"""Of the small models' classes."""
+
 
 def tool(name, *words, cwd=None, timeout=300, env=None, check=True):
     """Run a Python tool or shell script of tools/ to its end; returns the finished process."""
@@ -199,3 +243,23 @@ def small_config(**model):
     return Config(
         dict(default_scope='mmpretrain', model={**settings, **model}, data_preprocessor=preprocessor), cfg_text=' '
     )
+
+
+def write_small_models(folder):
+    """A config and a checkpoint with random weights for each task."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    torch.manual_seed(0)
+    found = {}
+    for task, text in SMALL_CONFIGS.items():
+        source, config = folder / f'{task}_with_bases.py', folder / f'{task}.py'
+        source.write_text(text)
+        cfg = Config.fromfile(source)
+        cfg.dump(config)
+        init_default_scope(cfg.default_scope)
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        meta = dict(dataset_meta=dict(classes=CLASS_NAMES[task])) if task in CLASS_NAMES else {}
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / f'{task}.pth')
+        found[task] = (config, folder / f'{task}.pth')
+    return found

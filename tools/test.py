@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from scopevit.checks.training import check_data, failures_explained
+from scopevit.engine.augmented_test import augment_test
 from scopevit.engine.console import progress_shown
 from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
@@ -26,6 +27,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--metrics', metavar='FILE', help='JSON file for the metrics (default: metrics.json in the work dir)'
+    )
+    parser.add_argument(
+        '--tta',
+        nargs='*',
+        type=float,
+        metavar='SCALE',
+        help='test-time augmentation: average over each image and its mirror image, at these multiples of its usual '
+        'size (default: 1), for example --tta 0.75 1 1.25',
     )
     return parser.parse_args()
 
@@ -48,6 +57,8 @@ def test(args: argparse.Namespace) -> None:
     prepare(cfg, args, split='test')
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if args.tta is not None:
+        augment_test(cfg, args.tta or [1.0])
     predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
     metrics_file = args.metrics or os.path.join(cfg.work_dir, 'metrics.json')
     if not predictions.endswith(('.pkl', '.pickle')):

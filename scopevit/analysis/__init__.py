@@ -1,4 +1,4 @@
-"""Counting what models of any toolbox compute, and measuring how fast they do it."""
+"""Counting what models of any toolbox compute, measuring how fast they do it, and seeing what a ScopeViT looks at."""
 
 from .count import CONVENTION, Count, ModuleCount, count
 from .measuring import Entry, compare

@@ -23,7 +23,7 @@ from ..utils.arguments import check_device
 from ..utils.checkpoint import get_meta, read_checkpoint
 from ..utils.config import innermost
 from ..utils.errors import UserError, one_line
-from ..utils.image import MOST_PIXELS, read_image
+from ..utils.image import MOST_PIXELS, read_image, to_rgb
 from .model import build_model, count_classes, in_scope, silence
 
 
@@ -48,7 +48,7 @@ class Predictor:
     scope: str
     visualizer_type: str | None = None
 
-    def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
+    def __init__(self, cfg: Config, checkpoint: str | None, device: str, score_thr: float) -> None:
         self.cfg = cfg
         self.score_thr = score_thr
         self.device = device
@@ -96,11 +96,14 @@ class Predictor:
 
     def run(self, image: np.ndarray, *infos: dict) -> list[BaseDataElement]:
         """The toolbox's data samples for an image, one for each of ``infos``, which the pipeline is told."""
-        size = image.shape[:2]
-        start = dict(img_shape=size, ori_shape=size, img_id=0, img_path='')
-        batch = pseudo_collate([self.pipeline(dict(start, img=image.copy(), **info)) for info in infos])
+        batch = pseudo_collate([self.prepare(image, info) for info in infos])
         with torch.no_grad():
             return [sample.cpu() for sample in self.model.test_step(batch)]
+
+    def prepare(self, image: np.ndarray, info: dict) -> dict:
+        """What the pipeline makes of an image, and of what it is told: the model's ``inputs`` and ``data_samples``."""
+        size = image.shape[:2]
+        return self.pipeline(dict(img_shape=size, ori_shape=size, img_id=0, img_path='', img=image.copy(), **info))
 
     def __call__(self, image: np.ndarray, path: str) -> Prediction:
         with self.in_toolbox():
@@ -112,9 +115,9 @@ class Predictor:
     def class_name(self, label: int) -> str:
         return str(self.classes[label]) if label < len(self.classes) else str(label)
 
-    def _find_meta(self, checkpoint: str) -> dict:
+    def _find_meta(self, checkpoint: str | None) -> dict:
         """Facts of the training data: from the checkpoint, else from the config's data set."""
-        meta = get_meta(read_checkpoint(checkpoint))
+        meta = get_meta(read_checkpoint(checkpoint)) if checkpoint else {}
         found = meta.get('dataset_meta') or {key: meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
         found = {str(key).lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
         if not isinstance(found.get('classes', ()), (list, tuple)):
@@ -154,7 +157,7 @@ class Classifier(Predictor):
         height, width = image.shape[:2]
         resize = 256 if min(height, width) < 256 and max(height, width) <= 4 * min(height, width) else None
         figure = self.visualizer.visualize_cls(
-            _rgb(image), sample, classes=self.classes or None, draw_gt=False, resize=resize
+            to_rgb(image), sample, classes=self.classes or None, draw_gt=False, resize=resize
         )
         return Prediction(data, figure[..., ::-1])
 
@@ -201,7 +204,7 @@ class Detector(Predictor):
         names = [self.class_name(label) for label in range(max(found.labels.tolist(), default=0) + 1)]
         visualizer.dataset_meta = dict(classes=names, palette=self._palette(len(names)))
         np.random.seed(0)  # mmdet varies the masks' colours at random
-        visualizer.add_datasample('', _rgb(image), sample, draw_gt=False, pred_score_thr=0)
+        visualizer.add_datasample('', to_rgb(image), sample, draw_gt=False, pred_score_thr=0)
         return Prediction(dict(instances=instances), visualizer.get_image()[..., ::-1])
 
     def _palette(self, count: int) -> object:
@@ -232,7 +235,7 @@ class Segmenter(Predictor):
 
         mmseg's own drawing takes seconds for a photograph: it sorts all pixels to place the names.
         """
-        figure = _rgb(image)
+        figure = to_rgb(image)
         palette = self.meta.get('palette') or []
         if len(palette) <= max(labels):
             palette = np.random.default_rng(0).integers(0, 256, (max(labels) + 1, 3))
@@ -303,19 +306,22 @@ class PoseEstimator(Predictor):
                 raise UserError('this pose model finds the joints of one person in a box; set find_boxes')
             boxes, scores = self.find_boxes(image, path)
             if not len(boxes):
-                return Prediction(dict(instances=[]), _rgb(image)[..., ::-1])
+                return Prediction(dict(instances=[]), to_rgb(image)[..., ::-1])
             corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1).astype(np.float32)
-            one = np.ones(1, np.float32)
-            results = self.run(image, *(dict(self.meta, bbox=box[None], bbox_score=one) for box in corners))
+            results = self.run(image, *map(self.info, corners))
             for sample, score in zip(results, scores):
                 sample.pred_instances.bbox_scores = np.full(1, score, np.float32)
         else:
             results = self.run(image, self.meta)
         sample = merge_data_samples(results)
         self.visualizer.add_datasample(
-            '', _rgb(image), sample, draw_gt=False, draw_bbox=self.needs_boxes, kpt_thr=self.score_thr
+            '', to_rgb(image), sample, draw_gt=False, draw_bbox=self.needs_boxes, kpt_thr=self.score_thr
         )
         return Prediction(dict(instances=self._describe(sample.pred_instances)), self.visualizer.get_image()[..., ::-1])
+
+    def info(self, box: np.ndarray) -> dict:
+        """What the pipeline has to know of a person whose box has these corners, (4,)."""
+        return dict(self.meta, bbox=box[None], bbox_score=np.ones(1, np.float32))
 
     def _describe(self, found: Any) -> list[dict]:
         names: dict[int, str] = self.meta.get('keypoint_id2name') or {}
@@ -332,7 +338,7 @@ class PoseEstimator(Predictor):
             instances.append(instance)
         return instances
 
-    def _find_meta(self, checkpoint: str) -> dict:
+    def _find_meta(self, checkpoint: str | None) -> dict:
         meta = super()._find_meta(checkpoint)
         # A published checkpoint holds plain data: the numbers of joints have become strings, arrays lists.
         plain = {key: _with_numbers_as_keys(value) for key, value in meta.items()}
@@ -348,12 +354,14 @@ class PoseEstimator(Predictor):
 PREDICTORS = {kind.scope: kind for kind in (Classifier, Detector, Segmenter, PoseEstimator)}
 
 
-def build_predictor(cfg: Config, checkpoint: str, device: str | None = None, score_thr: float = 0.3) -> Predictor:
+def build_predictor(
+    cfg: Config, checkpoint: str | None, device: str | None = None, score_thr: float = 0.3
+) -> Predictor:
     """The predictor for a config, by its ``default_scope``.
 
     Args:
         cfg: Config of any of the four toolboxes.
-        checkpoint: Checkpoint of the config's model.
+        checkpoint: Checkpoint of the config's model; None leaves it with random weights.
         device: Where to run (default: the GPU if there is one).
         score_thr: Instances below this score are left out, joints below it are not drawn.
 
@@ -369,15 +377,6 @@ def build_predictor(cfg: Config, checkpoint: str, device: str | None = None, sco
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     check_device(device)
     return PREDICTORS[scope](cfg, checkpoint, device, score_thr)
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """An image to draw on, in 8 bits: what there is beyond three channels is left out."""
-    if image.dtype != np.uint8:
-        image = (image * (255 / max(float(image.max()), 1e-9))).clip(0, 255).astype(np.uint8)
-    if image.ndim == 3 and image.shape[2] != 3:
-        image = np.ascontiguousarray(image[..., :3]) if image.shape[2] > 3 else image[..., 0]
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
 
 
 def _xywh(boxes: np.ndarray) -> np.ndarray:

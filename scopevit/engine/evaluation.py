@@ -51,6 +51,8 @@ class DumpPredictions(DumpResults):
             for key in ('pred_instances', 'pred_panoptic_seg', 'pred_sem_seg'):
                 if key in sample:
                     sample[key] = _shrink(dict(sample[key].items()))
+            if {'pred_score', 'pred_label'} <= set(sample) and sample['pred_label'].numel() == 1:
+                sample['pred_label'] = sample['pred_score'].argmax(keepdim=True)  # merged scores have another one
             slim.append(sample)
         super().process(data_batch, slim)
 

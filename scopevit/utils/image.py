@@ -178,6 +178,15 @@ def lost_depth(image: np.ndarray) -> str | None:
     return f'has values up to {highest} of 16 bits, of which the upper 8 are read: {highest} becomes {highest >> 8}'
 
 
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """An image (H, W) or (H, W, C), BGR, to draw on: RGB in 8 bits; channels beyond three are left out."""
+    if image.dtype != np.uint8:
+        image = (image * (255 / max(float(image.max()), 1e-9))).clip(0, 255).astype(np.uint8)
+    if image.ndim == 3 and image.shape[2] != 3:
+        image = np.ascontiguousarray(image[..., :3]) if image.shape[2] > 3 else image[..., 0]
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+
 def write_image(path: str, image: np.ndarray) -> None:
     """Write an image (H, W) or (H, W, 3), BGR, all or nothing, in the format that the name ends in.
 

@@ -13,73 +13,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
-from helpers import ROOT, fails_cleanly, tool, tool_here, write_image
+from helpers import CLASS_NAMES, ROOT, SMALL_CONFIGS, fails_cleanly, tool, tool_here, write_image
 from scopevit.utils.checkpoint import to_plain
 from scopevit.utils.image import read_image
 
 TASKS = ('classification', 'detection', 'segmentation', 'pose')
-# Narrow models of the benchmark configs' kinds, on small inputs.
-BACKBONE = """backbone=dict(
-        arch=dict(_delete_=True, embed_dims=(16, 32, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 4)),
-        drop_path_rate=0.0)"""
-NECK = 'neck=dict(in_channels=[16, 32, 32, 64], out_channels=32)'
-CONFIGS = {
-    'classification': f"""
-_base_ = '{ROOT}/configs/classification/scopevit-tiny_1xb64-30e-ft_custom-256px.py'
-model = dict({BACKBONE}, head=dict(num_classes=3, in_channels=64))
-data_preprocessor = dict(num_classes=3)
-test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=36, edge='short'), dict(type='CenterCrop', crop_size=32), dict(type='PackInputs')]))
-""",
-    'detection': f"""
-_base_ = '{ROOT}/configs/detection/mask-rcnn_scopevit-xtiny_fpn_1x_coco.py'
-model = dict({BACKBONE}, {NECK}, rpn_head=dict(in_channels=32, feat_channels=32), roi_head=dict(
-    bbox_roi_extractor=dict(out_channels=32), mask_roi_extractor=dict(out_channels=32),
-    bbox_head=dict(in_channels=32, fc_out_channels=32, num_classes=2),
-    mask_head=dict(in_channels=32, conv_out_channels=32, num_classes=2)),
-    test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=4)))
-test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='Resize', scale=(96, 64), keep_ratio=True), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
-""",
-    'segmentation': f"""
-_base_ = '{ROOT}/configs/segmentation/scopevit-xtiny_fpn_8xb4-80k_ade20k-512x512.py'
-model = dict({BACKBONE}, {NECK}, decode_head=dict(
-    in_channels=[32, 32, 32, 32], channels=32, num_classes=4, norm_cfg=dict(type='SyncBN')))
-test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(128, 64), keep_ratio=True), dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='PackSegInputs')]))
-""",
-    'pose': f"""
-_base_ = '{ROOT}/configs/pose/td-hm_scopevit-xtiny_8xb32-210e_coco-256x192.py'
-model = dict({BACKBONE}, head=dict(in_channels=64, deconv_out_channels=(32, 32, 32)))
-""",
-}
-NAMES = {
-    'classification': ('cat', 'dog', 'hämster'),
-    'detection': ('person', 'kite'),
-    'segmentation': ('wall', 'sky', 'tree', 'road'),
-}
-
-
-@pytest.fixture(scope='session')
-def models(tmp_path_factory):
-    """A config and a checkpoint with random weights for each task."""
-    folder = tmp_path_factory.mktemp('models')
-    torch.manual_seed(0)
-    found = {}
-    for task, text in CONFIGS.items():
-        source, config = folder / f'{task}_with_bases.py', folder / f'{task}.py'
-        source.write_text(text)
-        cfg = Config.fromfile(source)
-        cfg.dump(config)
-        init_default_scope(cfg.default_scope)
-        model = MODELS.build(cfg.model)
-        model.init_weights()
-        meta = dict(dataset_meta=dict(classes=NAMES[task])) if task in NAMES else {}
-        torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / f'{task}.pth')
-        found[task] = (config, folder / f'{task}.pth')
-    return found
 
 
 def predict(models, task, *words, cwd=None):
@@ -167,14 +105,14 @@ def check_classification(record, path):
     assert len(record['top']) == 3
     assert record['predicted'] == record['top'][:1]
     assert sum(entry['score'] for entry in record['top']) == pytest.approx(1, abs=1e-4)
-    assert all(entry['class'] == NAMES['classification'][entry['label']] for entry in record['top'])
+    assert all(entry['class'] == CLASS_NAMES['classification'][entry['label']] for entry in record['top'])
 
 
 def check_detection(record, path):
     from pycocotools import mask
 
     for instance in record['instances']:
-        assert instance['class'] == NAMES['detection'][instance['label']]
+        assert instance['class'] == CLASS_NAMES['detection'][instance['label']]
         x, y, width, height = instance['bbox']
         assert x + width <= record['width'] + 0.1
         assert min(x, y, width, height) >= 0
@@ -185,7 +123,7 @@ def check_segmentation(record, path):
     labels = cv2.imread(str(path.parent / record['class_map']), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (record['height'], record['width'])
     for entry in record['classes']:
-        assert entry['class'] == NAMES['segmentation'][entry['label']]
+        assert entry['class'] == CLASS_NAMES['segmentation'][entry['label']]
         assert entry['share'] == pytest.approx((labels == entry['label']).mean(), abs=1e-5)
     assert sum(entry['share'] for entry in record['classes']) == pytest.approx(1, abs=1e-5)
 
@@ -293,7 +231,7 @@ def test_names_survive_publishing(task, models, tmp_path):
     if task == 'pose':
         assert instance['keypoints'][16]['name'] == 'joint 16'
     else:
-        assert instance['class'] in NAMES['detection']
+        assert instance['class'] in CLASS_NAMES['detection']
     assert to_plain(instance) == instance
 
 
@@ -565,7 +503,7 @@ def test_models_of_four_channels(tmp_path):
     """From images that are stored so; others are refused."""
     source = tmp_path / 'source.py'
     source.write_text(
-        CONFIGS['classification'].replace('arch=dict', 'in_channels=4, arch=dict')
+        SMALL_CONFIGS['classification'].replace('arch=dict', 'in_channels=4, arch=dict')
         + """
 data_preprocessor.update(mean=[0] * 4, std=[255] * 4, to_rgb=False)
 """

@@ -71,6 +71,20 @@ def test_test_writes_predictions_and_metrics(toy_run, toy_options, tmp_path):
     assert [int(p['gt_label']) for p in distributed] == [int(p['gt_label']) for p in predictions]
 
 
+def test_test_time_augmentation_in_one_process_and_two(toy_run, toy_options, tmp_path):
+    words = (TOY, toy_run / 'epoch_4.pth')
+    tool('test.py', *words, '--work-dir', tmp_path / 'one', '--tta', *toy_options)
+    tool('dist_test.sh', *words, 2, '--work-dir', tmp_path / 'two', '--tta', *toy_options)
+    one, two = (pickle.loads((tmp_path / name / 'predictions.pkl').read_bytes()) for name in ('one', 'two'))
+    assert len(one) == len(two) == 30
+    for ours, theirs in zip(one, two):
+        assert torch.allclose(ours['pred_score'], theirs['pred_score'], atol=1e-5)
+        assert int(ours['pred_label']) == int(ours['pred_score'].argmax())
+    metrics = json.loads((tmp_path / 'one' / 'metrics.json').read_text())
+    right = sum(int(p['pred_label']) == int(p['gt_label']) for p in one)
+    assert metrics['accuracy/top1'] == pytest.approx(100 * right / 30, abs=1e-3)
+
+
 def test_two_processes_train_as_one(toy_options, tmp_path):
     """Four epochs of four steps: the same global batches give the same weights."""
     backbone = Config.fromfile(TOY).model.backbone

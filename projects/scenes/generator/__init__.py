@@ -9,7 +9,7 @@ made. Categories are those of ImageNet, COCO and ADE20K, of which a subset occur
     layouts.py      files as ImageNet, COCO and ADE20K have them
 """
 
-from .compose import Scene, Thing, make_object_image, make_scene
+from .compose import Scene, Thing, make_object, make_scene
 from .layouts import write_ade20k, write_coco, write_imagenet
 
-__all__ = ['Scene', 'Thing', 'make_object_image', 'make_scene', 'write_ade20k', 'write_coco', 'write_imagenet']
+__all__ = ['Scene', 'Thing', 'make_object', 'make_scene', 'write_ade20k', 'write_coco', 'write_imagenet']

@@ -206,8 +206,8 @@ def make_scene(rng: np.random.Generator, crowd: bool | None = None) -> Scene:
     return canvas.finish()
 
 
-def make_object_image(rng: np.random.Generator, category: str) -> np.ndarray:
-    """An image (H, W, 3) in BGR of one object, with clutter behind and before it."""
+def make_object(rng: np.random.Generator, category: str) -> Scene:
+    """One object, with clutter behind and before it."""
     height, width = (int(side) for side in rng.uniform(72, 128, 2))
     canvas = Canvas(rng, height, width)
     for _ in range(int(rng.integers(0, 3))):
@@ -216,4 +216,4 @@ def make_object_image(rng: np.random.Generator, category: str) -> np.ndarray:
         pass
     if rng.random() < 0.25:
         canvas.add_clutter(rng.uniform(15, 35))
-    return canvas.finish().image
+    return canvas.finish()

@@ -14,7 +14,7 @@ import numpy as np
 
 from scopevit.utils.errors import UserError
 
-from .compose import Scene, Thing, enlarged, make_object_image, make_scene
+from .compose import Scene, Thing, enlarged, make_object, make_scene
 from .shapes import JOINTS, OBJECTS, SKELETON
 
 # Indices of ImageNet-1K: figures stand for ball players, boats for yawls, balls for soccer balls.
@@ -121,7 +121,7 @@ def write_imagenet(root: str, seed: int, train: int, val: int, enlarge: int = 1)
 
 def _write_object_image(folder: str, seed: int, split: str, enlarge: int, index: int) -> str:
     category = list(OBJECTS)[index % len(OBJECTS)]
-    image = enlarged(make_object_image(generator(seed, 'imagenet', split, index), category), enlarge)
+    image = enlarged(make_object(generator(seed, 'imagenet', split, index), category).image, enlarge)
     wnid = f'n{IMAGENET_INDEX[category]:08d}'
     name = f'{wnid}/{wnid}_{index}.JPEG'
     _write(os.path.join(folder, split, name), image, QUALITY)

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from helpers import ROOT, fails_cleanly, load_tool, tool_here
-from projects.scenes.generator import make_object_image, make_scene
+from projects.scenes.generator import make_object, make_scene
 from projects.scenes.generator.compose import Canvas
 from projects.scenes.generator.layouts import IMAGENET_INDEX, annotate, generator, label_map, polygons, run_lengths
 from projects.scenes.generator.shapes import OBJECTS
@@ -241,7 +241,7 @@ def test_colours_do_not_give_the_class_away():
     controls, names = load_tool(PROJECT / 'controls.py'), list(OBJECTS)
 
     def histograms(split, count):
-        images = (make_object_image(generator(0, 'imagenet', split, i), names[i % 10]) for i in range(count))
+        images = (make_object(generator(0, 'imagenet', split, i), names[i % 10]).image for i in range(count))
         return torch.from_numpy(np.stack([*map(controls.histogram, images)])), torch.arange(count) % 10
 
     best = controls.accuracy_by_colour(histograms('train', 1200), histograms('val', 400))

@@ -1,0 +1,75 @@
+"""Draw where in images a model with ScopeViT finds the evidence of what it predicts, stage by stage, in all four tasks.
+
+    python tools/visualization/cam.py CONFIG CKPT photos/*.jpg --out cam.png
+    python tools/visualization/cam.py CONFIG CKPT street.jpg --class bus --pixel 210 95
+
+By Grad-CAM and LayerCAM a row for each image and method. By the task of the config it is the evidence of
+
+  classification  the class predicted, or --class
+  detection       the best box, or the best of --class or around --pixel
+  segmentation    the class that covers most, or --class; with --pixel the connected region there
+  pose            the joint of the highest score, or --joint; of the person in --box, else in the whole image
+
+Classes and joints are given by name or number. Bright is most in each panel: panels do not compare by their brightness.
+"""
+
+import argparse
+import warnings
+
+from mmengine.logging import MMLogger
+
+from scopevit.analysis.evidence import METHODS, Choice, evidence
+from scopevit.analysis.overlays import draw_evidence
+from scopevit.apis.inferencer import PoseEstimator, build_predictor
+from scopevit.apis.painter import check_figure
+from scopevit.apis.view import view_of
+from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import whole_file
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser.add_argument('checkpoint', help='checkpoint of the model that the config describes')
+    parser.add_argument('images', nargs='+', metavar='IMAGE')
+    parser.add_argument('--class', dest='name', metavar='NAME', help='a class')
+    parser.add_argument('--joint', metavar='NAME', help='a joint, of pose models')
+    parser.add_argument('--pixel', nargs=2, type=float, metavar=('X', 'Y'), help='which region or box')
+    parser.add_argument('--box', nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses')
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='(default: both)')
+    parser.add_argument('--out', default='cam.png', help='figure to write (default: %(default)s)')
+    parser.add_argument('--device', help='for example cpu or cuda:1 (default: the GPU if there is one)')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def draw(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    check_figure(args.out)
+    predictor = build_predictor(cfg, args.checkpoint, args.device)
+    is_pose = isinstance(predictor, PoseEstimator)
+    if (args.name is not None and is_pose) or (args.joint is not None and not is_pose):
+        raise UserError('--joint is for pose models, --class for the others')
+    choice = Choice(args.joint if is_pose else args.name, args.pixel)
+    found = []
+    for path in args.images:
+        seen = view_of(predictor, path, args.box)
+        target, cams = evidence(predictor, seen, choice)
+        print(f'{path}: {target.title}')
+        found.append((seen, target, {name: cams[name] for name in args.methods}))
+    with whole_file(args.out) as temporary:
+        draw_evidence(found).savefig(temporary, dpi=110)
+    print(f'wrote {args.out}')
+
+
+def main() -> None:
+    args = parse_args()
+    warnings.filterwarnings('ignore')  # of the toolboxes about their own settings
+    MMLogger.get_instance('cam', log_level='ERROR')
+    with user_errors():
+        draw(args)
+
+
+if __name__ == '__main__':
+    main()

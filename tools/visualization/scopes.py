@@ -1,0 +1,86 @@
+"""Draw which head of a ScopeViT looks how far, and what a pixel attends to, in any image and for any task.
+
+    python tools/visualization/scopes.py CONFIG IMAGE --checkpoint CKPT --pixel 120 80 --out scopes.png
+
+A row for each stage: what the token at the pixel attends to by the heads of the 7x7, 5x5 and 3x3 scope,
+from few (dark, transparent) to most (bright) over the image, the window that the strongest key is computed
+from dashed; and the tokens of the pixel's group in GSDA. Beside them each head's mean attention distance in
+pixels of the image. With several images distances are the mean over all; the first is drawn.
+Without --checkpoint weights are random, as a training begins.
+"""
+
+import argparse
+import warnings
+
+import torch
+from mmengine.logging import MMLogger
+
+from scopevit.analysis.attention_maps import attention_layers, by_scope, head_distances, mean_over_images, scopevit_of
+from scopevit.analysis.overlays import draw_scopes
+from scopevit.apis.inferencer import build_predictor
+from scopevit.apis.painter import check_figure
+from scopevit.apis.view import view_of
+from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import check_file, whole_file, write_json
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser.add_argument('images', nargs='+', metavar='IMAGE')
+    parser.add_argument('--checkpoint', metavar='CKPT', help="the model's checkpoint")
+    parser.add_argument(
+        '--pixel', nargs=2, type=float, metavar=('X', 'Y'), help='of the first image (default: its middle)'
+    )
+    parser.add_argument('--stages', nargs='+', type=int, metavar='N', help='stages to draw (default: all)')
+    parser.add_argument('--box', nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses')
+    parser.add_argument('--out', default='scopes.png', help='figure to write (default: %(default)s)')
+    parser.add_argument('--json', metavar='FILE', help='write the distances of all heads, too')
+    parser.add_argument('--device', help='for example cpu or cuda:1 (default: the GPU if there is one)')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def draw(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    check_figure(args.out)
+    if args.json:
+        check_file(args.json, '--json')
+    torch.manual_seed(0)  # random weights are the same each time
+    predictor = build_predictor(cfg, args.checkpoint, args.device)
+    backbone = scopevit_of(predictor.model)
+    built = range(1, len(backbone.stages) + 1)
+    stages = args.stages or list(built)
+    if not set(stages) <= set(built):
+        raise UserError(f'--stages takes numbers from 1 to {len(built)}, the stages of this backbone')
+    views = [view_of(predictor, path, args.box) for path in args.images]
+    height, width = views[0].image.shape[:2]
+    pixel = tuple(args.pixel or (width // 2, height // 2))
+    views[0].in_input(*pixel)  # before the work
+    found = []
+    for seen in views[::-1]:  # the first one last: it is drawn
+        layers = attention_layers(backbone, seen.inputs)
+        found.append(head_distances(layers, seen))
+    heads = mean_over_images(found)
+    figure = draw_scopes(views[0], [layer for layer in layers if layer.stage in stages], heads, pixel)
+    with whole_file(args.out) as temporary:
+        figure.savefig(temporary, dpi=110)
+    for (stage, scope), (distance, equal) in by_scope(heads).items():
+        print(f'stage {stage}  {scope:5} {distance:7.1f} px  (equal weights: {equal:.1f})')
+    print(f'wrote {args.out}')
+    if args.json:
+        write_json(args.json, dict(config=args.config, checkpoint=args.checkpoint, images=args.images, heads=heads))
+        print(f'wrote {args.json}')
+
+
+def main() -> None:
+    args = parse_args()
+    warnings.filterwarnings('ignore')  # of the toolboxes about their own settings
+    MMLogger.get_instance('scopes', log_level='ERROR')
+    with user_errors():
+        draw(args)
+
+
+if __name__ == '__main__':
+    main()
