@@ -120,10 +120,10 @@ def train(args: argparse.Namespace) -> None:
     check_start(cfg, runner)
     check_channels(runner.model)
     check_data(runner, args.config)
-    if args.log_to is not None:
-        draw_in_each_validation(runner)
     if isinstance(runner, Runner):
         log_summary(runner, args.config)
+        if args.log_to is not None:
+            draw_in_each_validation(runner)
     if args.compile:
         compile_backbone(runner)
     try:

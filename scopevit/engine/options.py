@@ -127,7 +127,8 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
     hooks = cfg.setdefault('default_hooks', {})
     drawing = _DRAWING.get(cfg.get('default_scope'))
     if drawing is not None:
-        hooks.visualization = {**(hooks.get('visualization') or {}), **drawing}
+        said = hooks.get('visualization') or {}
+        hooks.visualization = {**drawing, **{key: said[key] for key in said if key not in ('enable', 'draw')}}
 
 
 def draw_in_each_validation(runner: Runner) -> None:
