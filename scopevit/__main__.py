@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'test': ('test.py', 'test a checkpoint'),
     'predict': ('predict.py', 'predict for images, folders and videos'),
     'swap': ('swap_backbone.py', 'put ScopeViT into another config of the toolboxes'),
+    'list': ('analysis/list_configs.py', 'list configs with their parameters, MACs and results'),
+    'print-config': ('analysis/print_config.py', 'print a config with all that it inherits, and from where'),
     'check': ('data/check_dataset.py', "check a config's data before a training"),
     'flops': ('analysis/get_flops.py', 'count parameters and multiply-accumulates'),
     'benchmark': ('analysis/benchmark.py', 'measure speed and memory of models side by side'),

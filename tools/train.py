@@ -10,10 +10,12 @@ from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.console import log_summary, progress_shown
 from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
+from scopevit.engine.options import LOGGERS, accumulate, average_weights, draw_in_each_validation, log_to, use_amp
 from scopevit.engine.preemption import Stopped
 from scopevit.engine.resume import settle_resume
 from scopevit.engine.work_dir import claim_work_dir
 from scopevit.swap import load_and_swap
+from scopevit.utils.arguments import positive
 from scopevit.utils.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
@@ -35,12 +37,28 @@ def parse_args() -> argparse.Namespace:
         help='go on from this checkpoint; without one, from the latest in the work dir if there is any',
     )
     parser.add_argument(
-        '--amp',
-        action='store_true',
-        help='mixed precision: bfloat16 or float16 on GPUs (--cfg-options gpu.amp_dtype=... chooses), bfloat16 on CPUs',
+        '--amp', action='store_true', help='mixed precision: bfloat16 or float16 on GPUs, bfloat16 on CPUs'
+    )
+    parser.add_argument(
+        '--amp-dtype', choices=('bfloat16', 'float16'), help='mixed precision in this number format; implies --amp'
+    )
+    parser.add_argument(
+        '--accumulate',
+        type=positive,
+        default=1,
+        metavar='N',
+        help='run each batch in N parts, for less memory, with one step of the optimizer; lengths in iterations grow',
     )
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size that is used'
+    )
+    parser.add_argument('--ema', action='store_true', help='validate and save a moving average of the weights')
+    parser.add_argument(
+        '--log-to',
+        nargs='+',
+        choices=LOGGERS,
+        metavar='LOGGER',
+        help=f'log also to {", ".join(LOGGERS)}, with figures of predictions',
     )
     parser.add_argument('--seed', type=int, help="random seed (default: the config's, else a random one)")
     parser.add_argument('--deterministic', action='store_true', help='use deterministic algorithms only')
@@ -49,11 +67,14 @@ def parse_args() -> argparse.Namespace:
 
 def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Write the command line's wishes into the config, which is saved beside the results."""
-    if args.amp:
-        if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise UserError(f'--amp cannot replace the optim_wrapper {cfg.optim_wrapper.type} of this config')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.amp or args.amp_dtype is not None:
+        use_amp(cfg, args.amp_dtype)
+    if args.ema:
+        average_weights(cfg)
+    if args.accumulate > 1:
+        accumulate(cfg, args.accumulate)
+    if args.log_to is not None:
+        log_to(cfg, args.log_to)
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
@@ -101,6 +122,8 @@ def train(args: argparse.Namespace) -> None:
     check_data(runner, args.config)
     if isinstance(runner, Runner):
         log_summary(runner, args.config)
+        if args.log_to is not None:
+            draw_in_each_validation(runner)
     if args.compile:
         compile_backbone(runner.model, runner.cfg, 'train', 'val')
     try:

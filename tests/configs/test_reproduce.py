@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import DictAction
 
 from helpers import ROOT
+from scopevit.engine.options import accumulate
 from scopevit.utils.config import load_config
 
 PAGE = (ROOT / 'docs' / 'reproduce.md').read_text()
@@ -24,9 +25,10 @@ TABLE = [
 def parsed(line):
     parser = argparse.ArgumentParser()
     parser.add_argument('--pretrained')
+    parser.add_argument('--accumulate', type=int)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     words = shlex.split(line)
-    return words[2], parser.parse_args([word for word in words[3:] if word != '8'])
+    return words[2], parser.parse_args(words[4 if words[0] == 'bash' else 3 :])  # after the number of GPUs
 
 
 def lengths(cfg):
@@ -61,7 +63,9 @@ def test_every_family_has_both_commands():
 def test_accumulation_keeps_the_recipe(line):
     config, args = parsed(line)
     eight, one = load_config(str(ROOT / config)), load_config(str(ROOT / config), args.cfg_options)
+    accumulate(one, args.accumulate)
     assert one.optim_wrapper.accumulative_counts == 8
+    assert one.train_dataloader.batch_size == eight.train_dataloader.batch_size  # on each GPU
     by_iter, by_epoch = lengths(eight)
     assert lengths(one) == ([8 * length for length in by_iter], by_epoch)
     for before, after in zip(eight.get('custom_hooks', []), one.get('custom_hooks', [])):

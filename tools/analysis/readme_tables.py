@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.metafiles import result
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (*(f'configs/{task}' for task in ('classification', 'detection', 'segmentation', 'pose')), 'projects/scenes')
@@ -32,16 +33,6 @@ def table(header: str, rows: list[list[str]]) -> str:
 
 def size_and_macs(metadata: dict) -> list[str]:
     return [metadata['Image Size'], f'{metadata["FLOPs"] / 1e9:.4g}']
-
-
-def result(entry: dict) -> str:
-    """What was measured, and on what; else what the paper reports; else nothing."""
-    measured = [
-        ', '.join(f'{metric} {value}' for metric, value in found['Metrics'].items()) + f' ({found["Dataset"]})'
-        for found in entry.get('Results', [])
-    ]
-    paper = entry['Metadata'].get('Paper Top-1')
-    return '; '.join(measured) or (f"Top 1 Accuracy {paper} (the paper's)" if paper else '')
 
 
 def folder_table(folder: str) -> str:

@@ -1,0 +1,79 @@
+"""Print a config with all that it inherits, or one part of it and where each setting comes from.
+
+    scopevit print-config CONFIG
+    scopevit print-config CONFIG optim_wrapper
+    scopevit print-config CONFIG model.backbone.arch param_scheduler.0.end
+
+A place is a file, of the config itself or of one that it inherits, and the line in it.
+"""
+
+import argparse
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.origins import origin
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser.add_argument('keys', nargs='*', metavar='KEY', help='parts to print, with their places (default: all)')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def part(cfg: Any, key: str) -> Any:
+    """The part of a config that a key names."""
+    node, before = cfg, ''
+    for name in key.split('.'):
+        parts = dict(_items(node))
+        if name not in parts:
+            close = difflib.get_close_matches(name, parts, n=1)
+            hint = f'did you mean {before}{close[0]}?' if close else f'there are {", ".join(parts) or "none"}'
+            raise UserError(f'the config has no {before}{name}; {hint}')
+        node, before = parts[name], f'{before}{name}.'
+    return node
+
+
+def _items(node: Any) -> list[tuple[str, Any]]:
+    if isinstance(node, (list, tuple)):
+        return [(str(number), item) for number, item in enumerate(node)]
+    return list(node.items()) if hasattr(node, 'items') else []
+
+
+def leaves(keys: tuple[str, ...], node: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The settings in a part; lists of plain values stay whole, and MMEngine's own labels are left out."""
+    items = [(name, item) for name, item in _items(node) if name != '_scope_']
+    if not items or not (isinstance(node, dict) or any(_items(item) for _, item in items)):
+        yield keys, node
+        return
+    for name, item in items:
+        yield from leaves((*keys, name), item)
+
+
+def place(config: str, keys: tuple[str, ...], options: dict) -> str:
+    key = '.'.join(keys)
+    if any(f'{key}.'.startswith(f'{given}.') or given.startswith(f'{key}.') for given in options):
+        return '--cfg-options'
+    return str(origin(config, keys) or 'computed, or from a config with imports')
+
+
+def print_config(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config, args.cfg_options)
+    if not args.keys:
+        print(cfg.pretty_text)
+    for wanted in args.keys:
+        for keys, value in leaves(tuple(wanted.split('.')), part(cfg, wanted)):
+            print(f'{".".join(keys)} = {value!r}  # {place(args.config, keys, args.cfg_options or {})}')
+
+
+def main() -> None:
+    with user_errors():
+        print_config(parse_args())
+
+
+if __name__ == '__main__':
+    main()
