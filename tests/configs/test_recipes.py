@@ -1,4 +1,4 @@
-"""Every benchmark config holds what it says, resolved and built: rates, decay, schedule; images as in the paper's release."""
+"""Every benchmark config holds what its recipe says, the paper's release's or a toolbox's, resolved and built."""
 
 import re
 
@@ -168,7 +168,8 @@ def test_decay_groups_of_the_built_model(path, cfg):
             is_free = id(parameter) in norms and own
         expected = decay if '_fpn_8xb4' in path.stem or not is_free else 0
         assert of_parameter[id(parameter)] == expected, name
-        assert rates[id(parameter)] == pytest.approx(cfg.optim_wrapper.optimizer.lr * (slow if in_backbone else 1)), name
+        expected_rate = cfg.optim_wrapper.optimizer.lr * (slow if in_backbone else 1)
+        assert rates[id(parameter)] == pytest.approx(expected_rate), name
         assert 'td-hm' not in path.stem or 'weight_decay' not in cfg.optim_wrapper.optimizer
         counted['free' if is_free else 'decayed'] += 1
     assert min(counted.values()) > 30
