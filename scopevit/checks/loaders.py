@@ -88,12 +88,12 @@ def check_sizes(
         return
     with random_state_kept():
         try:
-            items = [dataset[i] for i in chosen]
-            preprocessor(collate([items[0], items[0]]), False)
+            alike, others = ([dataset[i] for i in numbers] for numbers in ([chosen[0]] * 2, chosen))
+            preprocessor(collate(alike), False)  # which may write into the items
         except Exception:  # which has another reason, and is told when it is loaded
             return
         try:
-            preprocessor(collate(items), False)
+            preprocessor(collate(others), False)
         except Exception as error:
             names = [dataset.get_data_info(i)['img_path'] for i in chosen]
             key = f'{split}_dataloader.batch_size'

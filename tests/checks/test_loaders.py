@@ -84,6 +84,20 @@ def test_images_of_several_sizes_in_one_batch(tmp_path):
         assert list(check_sizes(config(batch_size=1), 'val', several, collate, model)) == []
 
 
+def test_a_preprocessor_that_writes_into_items_is_no_fault(tmp_path):
+    """mmpretrain's does so for mixup: a class becomes a score for each class."""
+    from mmpretrain.models import ClsDataPreprocessor
+    from mmpretrain.structures import DataSample
+
+    class Labelled(Images):
+        def __getitem__(self, i):
+            return dict(inputs=torch.zeros(3, 32, 32), data_samples=DataSample().set_gt_label(i))
+
+    model = SimpleNamespace(data_preprocessor=ClsDataPreprocessor(num_classes=2, to_onehot=True))
+    data = Labelled(tmp_path, [(40, 40), (50, 40)])
+    assert list(check_sizes(config(batch_size=2), 'val', data, default_collate, model)) == []
+
+
 def test_batches_are_made_as_the_config_says():
     assert collate_of(config(collate_fn=dict(type='default_collate')), 'val').func is default_collate
     assert collate_of(config(), 'val').func is pseudo_collate

@@ -1,5 +1,6 @@
 """Detection, segmentation and pose configs: channels, strides, and what their metafiles count."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_builds_and_channels_and_strides_agree(path):
     if cfg.model.get('neck'):
         assert cfg.model.neck.in_channels == channels
     else:
-        head = cfg.model.get('decode_head') or cfg.model.head
+        head = cfg.model.get('decode_head') or cfg.model.get('panoptic_head') or cfg.model.head
         assert head.in_channels == (channels if isinstance(head.in_channels, list) else channels[-1])
     if cfg.model.get('auxiliary_head'):
         assert cfg.model.auxiliary_head.in_channels == channels[cfg.model.auxiliary_head.in_index]
@@ -52,6 +53,8 @@ def test_builds_and_channels_and_strides_agree(path):
     elif 'mask-rcnn' in path.stem:
         assert cfg.model.rpn_head.anchor_generator.strides[: len(strides)] == strides
         assert cfg.model.roi_head.mask_roi_extractor.featmap_strides == strides
+    elif 'mask2former' in path.stem:
+        assert head.strides == strides
     elif '_fpn_' in path.stem:
         assert cfg.model.decode_head.feature_strides == strides
     assert PARAMETERS[str(path.relative_to(ROOT))] == sum(p.numel() for p in model.parameters())
@@ -75,11 +78,11 @@ def test_metafiles_name_every_config():
     assert sorted(PARAMETERS) == sorted(str(path.relative_to(ROOT)) for path in CONFIGS)
 
 
-# Mask R-CNN's second stage depends on values, so it runs for real: seconds for each.
+# Mask R-CNN's second stage depends on values, so it runs for real, as do DINO and Mask2Former: seconds for each.
 @pytest.mark.parametrize(
     'name',
     [
-        pytest.param(name, marks=pytest.mark.slow) if 'mask-rcnn' in name else name
+        pytest.param(name, marks=pytest.mark.slow) if re.search('mask-rcnn|dino|mask2former', name) else name
         for name in ENTRIES
         if '_ms-3x_' not in name
     ],

@@ -1,4 +1,4 @@
-"""Every benchmark config holds what the paper's release does, resolved and built: rates, decay, schedule, images."""
+"""Every benchmark config holds what its recipe says, the paper's release's or a toolbox's, resolved and built."""
 
 import re
 
@@ -13,6 +13,10 @@ from scopevit.engine import SyncBuffersHook
 
 BENCHMARKS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if re.search('_(in1k|coco|ade20k)-?', path.stem))
 RECIPES = {  # images of an iteration, optimizer, learning rate, weight decay
+    '384px': (512, 'AdamW', 2e-5, 1e-8),
+    'dino': (16, 'AdamW', 1e-4, 1e-4),
+    'mask2former': (16, 'AdamW', 1e-4, 0.05),
+    'rtmpose': (1024, 'AdamW', 1e-3, 0.05),
     'classification': (1024, 'AdamW', 1e-3, 0.05),
     'mask-rcnn': (16, 'AdamW', 2e-4, 0.05),
     'retinanet': (16, 'AdamW', 1e-4, 0.05),
@@ -21,6 +25,11 @@ RECIPES = {  # images of an iteration, optimizer, learning rate, weight decay
     'td-hm': (256, 'Adam', 1e-3, 0),
 }
 LENGTHS = {  # what a training's epochs or iterations are, and where its rate falls or how
+    '384px': ('epochs', 30, 'CosineAnnealingLR', 1e-6),
+    'dino': ('epochs', 12, 'MultiStepLR', [11]),
+    'mask2former_8xb2-160k': ('iters', 160000, 'PolyLR', 0.9),
+    'mask2former': ('iters', 368750, 'MultiStepLR', [327778, 355092]),
+    'rtmpose': ('epochs', 420, 'CosineAnnealingLR', 5e-5),
     'classification': ('epochs', 300, 'CosineAnnealingLR', 1e-6),
     '_1x': ('epochs', 12, 'MultiStepLR', [8, 11]),
     '_ms-3x_': ('epochs', 36, 'MultiStepLR', [27, 33]),
@@ -30,6 +39,9 @@ LENGTHS = {  # what a training's epochs or iterations are, and where its rate fa
 }
 WARM_UPS = {  # first share of the rate, and for how many iterations or epochs
     'classification': (1e-2, 5),
+    'dino': None,
+    'mask2former': None,
+    'rtmpose': (1e-5, 1000),
     'mask-rcnn': (1e-3, 500),
     'retinanet': (1e-3, 500),
     '_fpn_8xb4': None,
@@ -44,6 +56,13 @@ DROP_PATHS = {  # of xtiny, tiny and small
     'segmentation': (0.05, 0.1, 0.1),
     'pose': (0.1, 0.15, 0.2),
 }
+
+
+of_the_release = pytest.mark.parametrize(
+    'path',
+    [path for path in BENCHMARKS if not re.search('384px|cascade|dino|mask2former|rtmpose', path.stem)],
+    ids=lambda path: path.stem,
+)
 
 
 def of(path, facts):
@@ -79,7 +98,8 @@ def test_batch_and_rates(path, cfg):
     assert gpus * batch == gpus * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == images
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.get('weight_decay', 0)) == (kind, rate, decay)
-    assert cfg.optim_wrapper.get('clip_grad') is None
+    clip = of(path, {'dino': 0.1, 'mask2former': 0.01, '': None})
+    assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == clip
 
 
 def test_stochastic_depth(path, cfg):
@@ -91,7 +111,7 @@ def test_batch_norms_over_processes(path, cfg):
     """Segmentation and pose synchronise them, as the release writes; its code does so in segmentation's heads alone."""
     written = path.parent.name in ('segmentation', 'pose')
     assert (cfg.get('sync_bn') == 'torch') == (written and '-as-run' not in path.stem)
-    if path.parent.name == 'segmentation':
+    if path.parent.name == 'segmentation' and 'mask2former' not in path.stem:
         assert cfg.model.decode_head.norm_cfg.type == 'SyncBN'
     # Where they are not synchronised in training, they are averaged before validation and saving.
     hooks = [hook.type for hook in cfg.get('custom_hooks') or ()]
@@ -107,11 +127,13 @@ def test_length_and_schedule(path, cfg):
     warm_ups = [(part.start_factor, part.end) for part in cfg.param_scheduler if part.type == 'LinearLR']
     assert warm_ups == [warm_up for warm_up in [of(path, WARM_UPS)] if warm_up]
     if kind != 'MultiStepLR':  # steps count from the beginning
-        assert main.begin == (warm_ups[0][1] if warm_ups else 0)
+        assert main.begin == of(path, {'rtmpose': 210, '': warm_ups[0][1] if warm_ups else 0})
 
 
 def test_decay_groups_of_the_built_model(path, cfg):
-    """None on norms and layer scale, where the release writes so; Semantic FPN decays everything, pose nothing.
+    """None on norms and layer scale, where the release writes so; Semantic FPN decays everything, heatmaps nothing.
+
+    Under DINO and Mask2Former the backbone learns ten times more slowly, and norms of DINO itself decay.
 
     As the release's code runs, names with 'norm' alone are spared.
     """
@@ -121,6 +143,8 @@ def test_decay_groups_of_the_built_model(path, cfg):
     settings = {key: value for key, value in settings.items() if key not in ('dtype', 'loss_scale')}
     groups = build_optim_wrapper(model, Config(settings)._cfg_dict).param_groups
     of_parameter = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    rates = {id(p): group['lr'] for group in groups for p in group['params']}
+    slow = of(path, {'dino': 0.1, 'mask2former': 0.1, '': 1})
     norms = {
         id(p)
         for module in model.modules()
@@ -132,12 +156,21 @@ def test_decay_groups_of_the_built_model(path, cfg):
         is_free = id(parameter) in norms or name.endswith('.gamma')
         if path.parent.name == 'classification':  # no bias either
             is_free = is_free or parameter.ndim == 1
+        elif 'rtmpose' in path.stem:
+            is_free = is_free or name.endswith('.bias')
+        in_backbone = name.startswith('backbone.')
+        if 'dino' in path.stem:
+            is_free = is_free and in_backbone
+        elif 'mask2former' in path.stem:
+            is_free = is_free or any(part in name for part in ('query_embed', 'query_feat', 'level_embed'))
         if '-as-run' in path.stem:  # what its names hold: stem, positional encoding and heads have no 'norm' in theirs
             own = not any(part in name for part in ('stages.0.patch_embed', '.cpe.')) and name.startswith('backbone.')
             is_free = id(parameter) in norms and own
         expected = decay if '_fpn_8xb4' in path.stem or not is_free else 0
         assert of_parameter[id(parameter)] == expected, name
-        assert path.parent.name != 'pose' or 'weight_decay' not in cfg.optim_wrapper.optimizer
+        expected_rate = cfg.optim_wrapper.optimizer.lr * (slow if in_backbone else 1)
+        assert rates[id(parameter)] == pytest.approx(expected_rate), name
+        assert 'td-hm' not in path.stem or 'weight_decay' not in cfg.optim_wrapper.optimizer
         counted['free' if is_free else 'decayed'] += 1
     assert min(counted.values()) > 30
 
@@ -151,6 +184,7 @@ def test_images_of_one_size_let_cudnn_choose(path, cfg):
     assert cfg.env_cfg.cudnn_benchmark == (path.parent.name != 'detection')
 
 
+@of_the_release
 def test_images_that_are_tested(path, cfg):
     test = transforms(cfg.test_dataloader)
     assert test == transforms(cfg.val_dataloader)
@@ -168,6 +202,7 @@ def test_images_that_are_tested(path, cfg):
     assert cfg.val_dataloader.batch_size == dict(classification=128, pose=32).get(path.parent.name, 1)
 
 
+@of_the_release
 def test_images_that_are_trained_with(path, cfg):
     train = transforms(cfg.train_dataloader)
     if path.parent.name == 'classification':
@@ -190,6 +225,7 @@ def test_images_that_are_trained_with(path, cfg):
             assert codec.heatmap_size == (width // 4, height // 4)
 
 
+@of_the_release
 def test_heads(path, cfg):
     stages = cfg.model.backbone.get('out_indices', (3,))
     assert stages == ((1, 2, 3) if 'retinanet' in path.stem else (0, 1, 2, 3) if 'fpn' in path.stem else stages)
@@ -213,3 +249,18 @@ def test_the_average_keeps_its_statistics():
     sync, ema = cfg.custom_hooks
     assert sync.type == f'scopevit.{SyncBuffersHook.__name__}'
     assert (ema.type, ema.momentum, ema.update_buffers) == ('EMAHook', 1e-4, True)
+
+
+def test_fine_tuning_goes_on_with_larger_images():
+    cfg = Config.fromfile(next(path for path in BENCHMARKS if '384px' in path.stem))
+    train, test = transforms(cfg.train_dataloader), transforms(cfg.test_dataloader)
+    assert (train['RandomResizedCrop'].scale, test['ResizeEdge'].scale, test['CenterCrop'].crop_size) == (384, 384, 384)
+
+
+def test_rtmpose_needs_no_albumentations():
+    cfg = Config.fromfile(next(path for path in BENCHMARKS if 'rtmpose' in path.stem))
+    first, second = transforms(cfg.train_dataloader), cfg.custom_hooks[1].switch_pipeline
+    cut_out = first['mmdet.CutOut']
+    assert [(step.prob, step.transforms[0]) for step in second if step.type == 'RandomApply'] == [(0.5, cut_out)]
+    assert 'Albumentation' not in [*first, *(step.type for step in second)]
+    assert cfg.test_dataloader.dataset.bbox_file.endswith('AP_H_56_person.json')

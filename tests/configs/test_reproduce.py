@@ -40,9 +40,10 @@ def lengths(cfg):
     )
     for scheduler in cfg.param_scheduler:
         place = by_epoch if scheduler.get('by_epoch', True) else by_iter
-        place.extend([scheduler.get('begin', 0), scheduler.end])
+        place.extend([scheduler.get('begin', 0), scheduler.end, *scheduler.get('milestones', [])])
     checkpoint = cfg.default_hooks.checkpoint
     (by_epoch if checkpoint.get('by_epoch', True) else by_iter).append(checkpoint.interval)
+    by_iter.extend(number for pair in loop.get('dynamic_intervals', []) for number in pair)
     return by_iter, by_epoch
 
 
@@ -76,12 +77,16 @@ def test_accumulation_keeps_the_recipe(line):
 def test_lengths_are_the_configs(row):
     images, batch, per_epoch, epochs, total = (float(re.sub('[^0-9.]', '', cell)) for cell in row[1:])
     key = {
-        'ImageNet': '_in1k',
+        'ImageNet': '_in1k-256px',
+        '384 px': '_in1k-384px',
         'RetinaNet': '_1x_',
+        'DINO': 'dino-',
+        'instances': 'lsj',
         'ms-3x': '_ms-3x_',
         '80k': '_fpn_8xb4',
-        '160k': 'upernet_8',
-        'pose': '_coco-',
+        '160k': '-160k_',
+        'RTMPose': 'rtmpose',
+        'pose': 'td-hm',
     }
     name = next(value for words, value in key.items() if words in row[0])
     configs = [config for config, _ in map(parsed, EIGHT_GPUS) if name in config]
@@ -102,4 +107,4 @@ def test_lengths_are_the_configs(row):
 
 
 def test_the_table_has_all_families():
-    assert len(TABLE) == 6
+    assert len(TABLE) == 10

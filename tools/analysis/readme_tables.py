@@ -49,7 +49,7 @@ def root_table() -> str:
     rows = []
     for entry in entries('configs/classification'):
         metadata, (model, recipe, *_) = entry['Metadata'], entry['Name'].split('_')
-        if metadata['Training Data'] != 'ImageNet-1k' or recipe.endswith('-ema'):
+        if metadata['Training Data'] != 'ImageNet-1k' or recipe.endswith(('-ema', '-ft')):
             continue
         parameters = [f'{metadata[key] / 1e6:.2f}' for key in ('Parameters', 'Backbone Parameters')]
         name = f'[{model.replace("scopevit", "ScopeViT")}]({entry["Config"]})'
