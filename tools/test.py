@@ -54,11 +54,11 @@ def dump_predictions(cfg: Config, path: str) -> None:
 
 def test(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
+    if args.tta is not None:
+        augment_test(cfg, args.tta or [1.0])
     prepare(cfg, args, split='test')
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.tta is not None:
-        augment_test(cfg, args.tta or [1.0])
     predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
     metrics_file = args.metrics or os.path.join(cfg.work_dir, 'metrics.json')
     if not predictions.endswith(('.pkl', '.pickle')):

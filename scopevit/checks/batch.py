@@ -26,7 +26,7 @@ def check_batch(runner: Runner, model: nn.Module) -> Iterator[Finding]:
             dtype = str(getattr(wrapper, 'cast_dtype', None) or torch.bfloat16).removeprefix('torch.')
             text = (
                 f'a part of this model cannot compute in {dtype}, which mixed precision is here ({one_line(error)}): '
-                'leave --amp out, or train in float16 on a GPU with --cfg-options gpu.amp_dtype=float16'
+                'leave --amp out, or train on a GPU with --amp-dtype float16'
             )
             yield Finding('error', 'optim_wrapper', text)
     if 1 in sizes and len(loader.dataset) > 1:

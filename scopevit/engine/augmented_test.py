@@ -1,5 +1,6 @@
 """Test-time augmentation: each image as it is and flipped, at several sizes; predictions are merged by the toolbox."""
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -64,6 +65,8 @@ def _resized(step: dict, scale: float) -> dict:
     """A step whose sizes are multiplied."""
 
     def times(size: Any) -> Any:
-        return tuple(map(times, size)) if isinstance(size, (list, tuple)) else round(size * scale)
+        if isinstance(size, (list, tuple)):
+            return tuple(map(times, size))
+        return round(size * scale) if 0 < size < math.inf else size  # -1 and inf set no limit
 
     return {key: times(value) if key in ('scale', 'crop_size') else value for key, value in step.items()}

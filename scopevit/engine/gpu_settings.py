@@ -144,7 +144,7 @@ def _amp_dtype_for(cfg: Config) -> tuple[str, str]:
         return 'float16', 'this GPU has no bfloat16'
     if scope not in _IN_BFLOAT16:
         return 'float16', f'models of {scope} need it; gpu.amp_dtype=bfloat16 to try the other'
-    return 'bfloat16', 'gpu.amp_dtype=float16 for the other'
+    return 'bfloat16', '--amp-dtype float16 for the other'
 
 
 def check_loss_scale(cfg: Config, checkpoint: str) -> None:
@@ -251,6 +251,9 @@ def _ends_in_one_size(pipeline: list) -> bool:
             return True
         if kind == 'Resize':
             return 'scale' in transform and not transform.get('keep_ratio')
+        if kind == 'TestTimeAug':  # the last step of each way is a flip
+            ways = [way.get('transforms', []) for way in transform['transforms'][0]]
+            return all(map(_ends_in_one_size, ways)) and len({repr(way[:-1]) for way in ways}) == 1
         if kind in _MANY_SIZES:
             return False
     return False

@@ -55,6 +55,8 @@ def use_amp(cfg: Config, dtype: str | None = None) -> None:
     if dtype == 'float16' and not torch.cuda.is_available():
         raise UserError('--amp-dtype float16 needs a GPU; on CPUs mixed precision is --amp-dtype bfloat16')
     cfg.optim_wrapper.pop('dtype', None)
+    if dtype == 'float16' and cfg.optim_wrapper.loss_scale == dict(enabled=False):  # as a run in bfloat16 has saved it
+        cfg.optim_wrapper.loss_scale = 'dynamic'
     cfg.merge_from_dict({'gpu.amp_dtype': dtype})
 
 
@@ -82,7 +84,7 @@ def accumulate(cfg: Config, parts: int) -> None:
     for scheduler in walk(cfg.get('param_scheduler')):
         if not scheduler.get('by_epoch', True):
             _lengthen(scheduler, _OF_SCHEDULERS, parts)
-            if scheduler['type'] == 'ExponentialLR':
+            if _kind(scheduler) == 'ExponentialLR':
                 scheduler['gamma'] **= 1 / parts
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if not saving.get('by_epoch', True):
@@ -101,7 +103,7 @@ def average_weights(cfg: Config) -> None:
         return
     hooks = as_list(cfg.get('custom_hooks'))
     for hook in hooks:
-        if hook.get('type') == 'SyncBuffersHook':
+        if _kind(hook) == 'SyncBuffersHook':
             hook['type'] = 'scopevit.SyncBuffersHook'  # also those of the average
     average = dict(ema_type='MomentumAnnealingEMA', momentum=1e-4, gamma=10, update_buffers=True)
     cfg.custom_hooks = [*hooks, dict(type='EMAHook', **average, priority='ABOVE_NORMAL')]
@@ -121,10 +123,11 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
         raise UserError(f'--log-to needs what is not installed: pip install {" ".join(missing)}')
     cfg.setdefault('visualizer', dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]))
     backends = as_list(cfg.visualizer.get('vis_backends'))
-    known = [backend['type'] for backend in backends]
+    known = [_kind(backend) for backend in backends]
     wanted = [LOGGERS[name][0] for name in dict.fromkeys(names)]
     cfg.visualizer.vis_backends = backends + [dict(type=kind) for kind in wanted if kind not in known]
-    hooks = cfg.setdefault('default_hooks', {})
+    cfg.setdefault('default_hooks', {})
+    hooks = cfg.default_hooks
     drawing = _DRAWING.get(cfg.get('default_scope'))
     if drawing is not None:
         said = hooks.get('visualization') or {}
@@ -148,7 +151,13 @@ def draw_in_each_validation(runner: Runner) -> None:
 
 
 def _averaging(cfg: Config) -> list[dict]:
-    return [hook for hook in as_list(cfg.get('custom_hooks')) if hook.get('type') == 'EMAHook']
+    return [hook for hook in as_list(cfg.get('custom_hooks')) if _kind(hook) == 'EMAHook']
+
+
+def _kind(settings: dict) -> str:
+    """The type's name without a scope or module before it."""
+    kind = settings.get('type')
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
 
 
 def _lengthen(settings: dict, keys: Sequence[str], factor: int) -> None:

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..registry import HOOKS
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.files import whole_file
 from .resume import describe_run
 from .states import gather_states, random_state, restore_states, set_random_state
@@ -156,11 +156,16 @@ class _Agreeing:
 
     def save_checkpoint(self, *args: Any, **options: Any) -> None:
         failure: list[str | None] = [None]
+        bug: Exception | None = None
         try:
             self.runner.save_checkpoint(*args, **options)
         except UserError as error:
             failure = [str(error)]
+        except Exception as error:  # the others wait to hear of it
+            failure, bug = [one_line(error)], error
         broadcast_object_list(failure)
+        if bug is not None:
+            raise bug
         if failure[0] is not None:
             raise NotSaved(failure[0])
 

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from scopevit.apis.inferencer import build_predictor
 from scopevit.apis.model import build_model, in_scope
 from scopevit.engine.augmented_test import augment_test, augmented
+from scopevit.engine.gpu_settings import has_one_size
 from scopevit.utils.config import innermost, load_config
 from scopevit.utils.errors import UserError
 from scopevit.utils.wrappers import unwrap
@@ -103,3 +104,13 @@ def test_sizes_are_multiplied():
 def test_other_toolboxes_are_an_error():
     with pytest.raises(UserError, match='mmagic merges no predictions'):
         augment_test(Config(dict(default_scope='mmagic', model=dict(type='X'))), [1.0])
+
+
+def test_sides_without_a_limit_stay_so_and_one_scale_keeps_one_size():
+    pipeline = [dict(type='Load'), dict(type='Resize', scale=(2048, -1), keep_ratio=True), dict(type='Pack')]
+    first = augmented(pipeline, [1.75])[-1]['transforms'][0][0]
+    assert first['transforms'][0]['scale'] == (3584, -1)
+    fixed = [dict(type='Load'), dict(type='Resize', scale=(64, 64)), dict(type='Pack')]
+    sizes = [has_one_size(Config(dict(test_dataloader=dict(dataset=dict(pipeline=augmented(fixed, scales))))), 'test')
+        for scales in ([1.0], [1.0, 2.0])]  # fmt: skip
+    assert sizes == [True, False]

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from helpers import TOY, fails_cleanly, tool_here
@@ -126,3 +127,24 @@ def test_averaging_is_added_once_and_includes_batch_norms():
     options.average_weights(cfg)
     options.average_weights(cfg)
     assert [hook.type for hook in cfg.custom_hooks] == ['scopevit.SyncBuffersHook', 'EMAHook']
+
+
+def test_float16_after_a_run_in_bfloat16_scales_its_loss_again(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=dict(enabled=False))))
+    options.use_amp(cfg, 'float16')
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert cfg.gpu.amp_dtype == 'float16'
+
+
+def test_names_with_a_scope_are_known():
+    cfg = Config(dict(custom_hooks=[dict(type='mmpretrain.EMAHook')]))
+    options.average_weights(cfg)
+    assert len(cfg.custom_hooks) == 1
+
+
+def test_a_logger_for_a_config_without_hooks(monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: True)
+    cfg = Config(dict(default_scope='mmdet'))
+    options.log_to(cfg, ['tensorboard'])
+    assert cfg.default_hooks.visualization.draw

@@ -18,7 +18,7 @@ def depthwise(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     convs = [conv for conv in layers if is_plain_layer(conv, nn.Conv2d)] if gpu.serves(x) else []
     if len(convs) == len(layers) and all(_is_usual(conv, convs[0].stride) for conv in convs):
         weights, stride = [conv.weight for conv in convs], convs[0].stride[0]
-        if gpu.serves_depthwise(x, weights):
+        if sum(map(len, weights)) == x.shape[1] and gpu.serves_depthwise(x, weights):
             # (B, C, H, W) -> (B, H, W, C) -> (B, H', W', C) -> (B, C, H', W')
             return gpu.depthwise(x.permute(0, 2, 3, 1), weights, stride).permute(0, 3, 1, 2)
     parts = x.split([cast(nn.Conv2d, conv).in_channels for conv in layers], dim=1)

@@ -32,6 +32,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 SWITCH = os.environ.get('SCOPEVIT_TRITON', '1')
+if SWITCH not in ('0', '1', 'all'):
+    raise ValueError(f'SCOPEVIT_TRITON is 0, 1 or all, but is {SWITCH!r} in the environment')
 IS_ON = (
     SWITCH != '0'
     and hasattr(torch.compiler, 'is_exporting')  # PyTorch 2.7
@@ -134,11 +136,12 @@ def mlp_branch(
         keep: (B,), a further factor of each image; None: 1.
 
     Returns:
-        (B, ..., C) of the wider type of ``x`` and the weights.
+        (B, ..., C) of the wider type of ``x`` and ``gamma``; without gamma of ``x`` and the products.
     """
-    gamma, keep = (x.new_empty(0) if factor is None else factor for factor in (gamma, keep))
+    gamma, keep = (x.new_empty(0, dtype=_product_type(x)) if factor is None else factor for factor in (gamma, keep))
     weights = (*norm[:2], *fc1, *fc2, gamma, keep)
-    return torch.ops.scopevit.mlp_branch(x, *weights, norm[2], _product_type(x), torch.is_grad_enabled())[0]
+    trains = torch.is_grad_enabled() and any(value.requires_grad for value in (x, *weights))
+    return torch.ops.scopevit.mlp_branch(x, *weights, norm[2], _product_type(x), trains)[0]
 
 
 def depthwise(x: Tensor, weights: Sequence[Tensor], stride: int) -> Tensor:
@@ -195,9 +198,9 @@ def _mlp_forward(x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fake_mlp(x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
-    *_, w1, _, _, b2, _, _, _, dtype, trains = inputs
+    *_, w1, _, _, _, gamma, _, _, dtype, trains = inputs
     shape = (3, w1.numel()) if trains or w1.dtype != dtype else (0,)
-    return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, b2.dtype)), w1.new_empty(shape, dtype=dtype)
+    return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, gamma.dtype)), w1.new_empty(shape, dtype=dtype)
 
 
 def _mlp_gradients(ctx, grad: Tensor, _: Tensor | None) -> tuple:

@@ -11,7 +11,7 @@ from .calls import is_plain_layer
 
 def layer_norm(layer: nn.Module, x: Tensor) -> Tensor:
     """Call an nn.LayerNorm, or what a tool has put in its place; on GPUs by a kernel for narrow rows."""
-    if gpu.serves_rows(x) and is_plain_layer(layer, nn.LayerNorm):
+    if gpu.serves_rows(x) and is_plain_layer(layer, nn.LayerNorm) and _is_usual(layer, x):
         return gpu.layer_norm(x, layer.weight, layer.bias, layer.eps)
     return layer(x)
 
@@ -42,10 +42,21 @@ def fuses_mlp(x: Tensor, norm: nn.Module, fc1: nn.Module, act: nn.Module, fc2: n
         and is_plain_layer(fc1, nn.Linear)
         and is_plain_layer(act, nn.GELU)
         and is_plain_layer(fc2, nn.Linear)
-        and all(weight is not None for layer in (norm, fc1, fc2) for weight in layer._parameters.values())
         and act.approximate == 'none'
+        and _is_usual(norm, x)
+        and fc1.in_features == fc2.out_features == x.shape[-1]
+        and fc1.out_features == fc2.in_features
+        and fc1.bias is not None
+        and fc2.bias is not None
+        and fc1.weight.is_contiguous()
+        and fc2.weight.is_contiguous()
         and gpu.serves_mlp(x, fc1.out_features)
     )
+
+
+def _is_usual(norm: nn.LayerNorm, x: Tensor) -> bool:
+    """Whether a layer norm is of the last dimension and has both parameters."""
+    return norm.normalized_shape == (x.shape[-1],) and norm.weight is not None and norm.bias is not None
 
 
 def mlp_branch(

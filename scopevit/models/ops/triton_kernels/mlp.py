@@ -180,7 +180,7 @@ def forward(
 ) -> Tensor:  # fmt: skip
     """(B, ..., C) -> (B, ..., C), products of ``w1``'s type; ``gamma`` and ``keep`` may be empty: 1."""
     x, (K, C) = x.contiguous(), w1.shape
-    output = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, b2.dtype))
+    output = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, gamma.dtype))
     M = x.numel() // C
     if M:
         constants = dict(C=C, K=K, ROWS=ROWS, STEP=STEP, SCALES=gamma.numel() > 0, DROPS=keep.numel() > 0)
