@@ -4,8 +4,8 @@
 #   bash projects/speed/gpu_report.sh OUT [STEP...]     no network; its length on a GPU was not measured yet
 #
 # Steps, all by default and in this order: tests training compiled inference inference_compiled detection float32 tools.
-# OUT/report.md grows with each. The folder has each step's log, tables and measurements. The models of timm need
-# timm, 'tools' the toolboxes; without them these rows and steps say so.
+# OUT/report.md grows with each. The folder has each step's log, tables and measurements. Models of timm stand
+# beside where timm is installed; 'tools' needs the toolboxes.
 #
 # PEERS     models of timm to stand beside (default: nine)
 # DEVICE    cuda (default), or cpu with small images: to see that every step runs
@@ -37,6 +37,7 @@ else
     peers=(resnet18)
 fi
 [ -z "${PEERS:-}" ] || read -ra peers <<<"$PEERS"
+"$PYTHON" -c 'import timm' 2>/dev/null || { echo 'timm is not installed: no other models' && peers=(); }
 config() { echo "configs/classification/scopevit-$1_8xb128-300e_in1k-256px.py$size"; }
 tiny=$(config tiny)
 three=("ScopeViT-tiny=$tiny" "ScopeViT-xtiny=$(config xtiny)" "ScopeViT-small=$(config small)")
