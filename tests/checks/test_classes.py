@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from scopevit.checks.classes import check_class_count, check_labels, check_softmax, classes_of
@@ -59,7 +60,8 @@ def test_softmax_over_one_class_is_refused(settings, is_named):
     from mmseg.models.decode_heads import FCNHead
 
     model = nn.Module()
-    model.decode_head = FCNHead(in_channels=8, channels=8, in_index=0, norm_cfg=dict(type='BN'), **settings)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model.decode_head = FCNHead(in_channels=8, channels=8, in_index=0, norm_cfg=dict(type='BN'), **settings)
     findings = list(check_softmax(model))
     assert len(findings) == is_named
     assert all('over which softmax is always 1 and the loss 0' in finding.text for finding in findings)

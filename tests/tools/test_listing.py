@@ -23,7 +23,12 @@ def test_all_recipes_are_listed_by_names_that_load(tmp_path):
 def test_filters_and_order():
     result = tool_here('analysis/list_configs.py', 'Mask', 'tiny', 'coco', '1x')
     assert names(result) == [
-        f'configs/detection/mask-rcnn_scopevit-tiny_fpn_{way}_coco.py' for way in ('1x-as-run', '1x')
+        f'configs/detection/{name}_coco.py'
+        for name in (
+            'cascade-mask-rcnn_scopevit-tiny_fpn_1x',
+            'mask-rcnn_scopevit-tiny_fpn_1x-as-run',
+            'mask-rcnn_scopevit-tiny_fpn_1x',
+        )
     ]
     assert '| 27.78 M | 266.6 G |' in ' '.join(result.stdout.split())
     measured = tool_here('analysis/list_configs.py', '--measured', '--sort', 'params').stdout
