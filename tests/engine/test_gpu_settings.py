@@ -422,7 +422,7 @@ def test_compiled_training_is_the_same_and_so_are_its_checkpoints(toy_options, t
     for words in ([], ['--compile']):
         folder = tmp_path / f'run{len(words)}'
         result = tool('train.py', config, '--work-dir', folder, *words, *options)
-        assert ('Compiling the backbone; the first iterations' in result.stdout + result.stderr) == bool(words)
+        assert ('Compiling the backbone; the first images' in result.stdout + result.stderr) == bool(words)
         scalars = next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()
         rows = list(map(json.loads, scalars))
         losses.append([row['loss'] for row in rows if 'loss' in row])

@@ -112,6 +112,8 @@ def test_results_are_written_after_each_round(nets, tmp_path, monkeypatch):
 
 def test_bad_input(nets, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
+    monkeypatch.setitem(sys.modules, 'timm.data', None)
+    monkeypatch.delitem(sys.modules, 'scopevit.timm', raising=False)
     (tmp_path / 'file').write_text('')
     for words, *says in (
         (['configs/missing.py'], 'does not exist'),
@@ -119,7 +121,7 @@ def test_bad_input(nets, tmp_path, monkeypatch):
         ([f'{nets}@huge'], 'neither a number of pixels'),
         ([nets, '--size', '12x'], 'neither a number of pixels'),
         ([f'{nets}@2'], 'net does not run at 2x2'),
-        (['timm:resnet18'], 'not installed'),
+        (['timm:resnet18'], 'timm:resnet18 cannot be built: ', 'pip install "timm>='),
         ([f'{nets}@32', '--device', 'nowhere'], '--device nowhere cannot be used here'),
         ([f'{nets}@32', '--device', 'meta'], '--device meta cannot be used here: only cpu, cuda'),
         ([f'{nets}@32', '--dynamic'], '--dynamic says how to --compile'),
