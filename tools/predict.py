@@ -176,8 +176,7 @@ def main() -> None:
                 'results (files of other names stay)'
             )
         if args.compile:
-            note('compiling the backbone; the first images take a minute or more')
-            compile_backbone(predictor.model, cfg, 'test')
+            note(compile_backbone(predictor.model, cfg, 'test'))
         failed = predict_all(predictor, inputs, args, console)
         print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {printable(args.out)}')
         if failed:

@@ -259,11 +259,14 @@ def _ends_in_one_size(pipeline: list) -> bool:
     return False
 
 
-def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> None:
+def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> str:
     """Compile the backbone in place, so that checkpoints keep their names; call it just before the run.
 
     Args:
         splits: Whose images the model will see, of 'train', 'val' and 'test'.
+
+    Returns:
+        What to tell the user.
 
     Raises:
         UserError: If the model has no backbone.
@@ -273,7 +276,7 @@ def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> None:
     except UserError as error:
         raise UserError(f'--compile compiles the backbone, but {error}: leave --compile out') from None
     backbone.compile(dynamic=_varying_sizes(cfg, splits))
-    _log('Compiling the backbone; the first images take a minute or more')
+    return 'Compiling the backbone; the first images take a minute or more'
 
 
 def _varying_sizes(cfg: Config, splits: tuple[str, ...]) -> bool | None:

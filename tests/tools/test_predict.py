@@ -179,7 +179,7 @@ def test_compiled_predictions_are_the_same(models, tmp_path, monkeypatch):
         result = predict(models, 'classification', picture, '--out', tmp_path / folder, *options)
         assert result.returncode == 0, result.stderr
     assert compiled == ['ScopeViT']
-    assert 'compiling the backbone' in result.stderr
+    assert 'Compiling the backbone' in result.stderr
     assert results(tmp_path / 'compiled') == results(tmp_path / 'plain')
 
 
