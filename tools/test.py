@@ -71,7 +71,7 @@ def test(args: argparse.Namespace) -> None:
     check_fits(runner.model, args.checkpoint)
     check_data(runner, args.config, splits=('test',))
     if args.compile:
-        runner.logger.info(compile_backbone(runner.model, runner.cfg, 'test'))
+        compile_backbone(runner.model, runner.cfg, 'test')
     with failures_explained(runner, args.config), progress_shown(runner):
         metrics = runner.test()
     end_loaders(runner)

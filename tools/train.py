@@ -125,7 +125,7 @@ def train(args: argparse.Namespace) -> None:
         if args.log_to is not None:
             draw_in_each_validation(runner)
     if args.compile:
-        runner.logger.info(compile_backbone(runner.model, runner.cfg, 'train', 'val'))
+        compile_backbone(runner.model, runner.cfg, 'train', 'val')
     try:
         with failures_explained(runner, args.config), progress_shown(runner):
             runner.train()

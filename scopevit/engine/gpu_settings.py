@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from torch import nn
 
 from ..apis.model import backbone_of
@@ -266,7 +266,7 @@ def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> str:
         splits: Whose images the model will see, of 'train', 'val' and 'test'.
 
     Returns:
-        What to tell the user.
+        What the log says of it.
 
     Raises:
         UserError: If the model has no backbone.
@@ -276,7 +276,9 @@ def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> str:
     except UserError as error:
         raise UserError(f'--compile compiles the backbone, but {error}: leave --compile out') from None
     backbone.compile(dynamic=_varying_sizes(cfg, splits))
-    return 'Compiling the backbone; the first images take a minute or more'
+    message = 'Compiling the backbone; the first images take a minute or more'
+    MMLogger.get_current_instance().info(message)
+    return message
 
 
 def _varying_sizes(cfg: Config, splits: tuple[str, ...]) -> bool | None:
