@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .narrow import _normalise, _tile, tiling
+from .narrow import _normalise, _tile, norm_backward_kernel, tiling
 
 ROWS, STEP, WARPS, STAGES = 64, 32, 4, 2
 """Of a forward program: rows and hidden channels that it has at a time, warps, and stages of its loads; for each C
@@ -109,30 +109,6 @@ def _gelu_kernel(h, grad, b1, partial, M, C: tl.constexpr, ROWS: tl.constexpr, W
 
 
 @triton.jit
-def _norm_kernel(
-    grad, residual, x, norm_weight, grad_x, partial, M, eps, C: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
-):
-    """Gradient of the layer norm's input, with the residual's added, and sums for its weight and bias."""
-    channels = tl.arange(0, WIDTH)
-    w = tl.load(norm_weight + channels, mask=channels < C, other=0.0).to(tl.float32)
-    of_weight = tl.zeros((ROWS, WIDTH), tl.float32)
-    of_bias = tl.zeros((ROWS, WIDTH), tl.float32)
-    for start in range(tl.program_id(0), tl.cdiv(M, ROWS), tl.num_programs(0)):
-        _, _, place, exists = _tile(start, M, C, ROWS, WIDTH)
-        y, rdeviation = _normalise(tl.load(x + place, mask=exists, other=0.0).to(tl.float32), exists, C, eps)
-        g = tl.load(grad + place, mask=exists, other=0.0).to(tl.float32)
-        of_weight += g * y
-        of_bias += g
-        g *= w[None, :]
-        g = (g - (tl.sum(g, 1) / C)[:, None] - y * (tl.sum(g * y, 1) / C)[:, None]) * rdeviation[:, None]
-        g += tl.load(residual + place, mask=exists, other=0.0).to(tl.float32)
-        tl.store(grad_x + place, g.to(grad_x.dtype.element_ty), mask=exists)
-    target = partial + tl.program_id(0) * C + channels
-    tl.store(target, tl.sum(of_weight, 0), mask=channels < C)
-    tl.store(target + tl.num_programs(0) * C, tl.sum(of_bias, 0), mask=channels < C)
-
-
-@triton.jit
 def _sum_partial(partial, programs, column, STRIDE: tl.constexpr, WIDTH: tl.constexpr):
     """Sum over the programs of their columns ``column``, (WIDTH,)."""
     total = tl.zeros((64, WIDTH), tl.float32)
@@ -216,7 +192,7 @@ def backward(
     product, grad_w1 = _product(kept, hidden), _product(of_hidden, normed)
     of_normed = torch.mm(of_hidden, first, out=normed)
     grad_x = torch.empty_like(x)
-    _norm_kernel[(programs,)](of_normed, grad, x, norm_weight, grad_x, of_norm, M, eps, **constants)
+    norm_backward_kernel[(programs,)](of_normed, grad, x, norm_weight, grad_x, of_norm, M, eps, ADDS=True, **constants)
     grad_w2, grad_norm = wide.new_empty(C, K), wide.new_empty(2, C)
     grad_b1, grad_b2, grad_gamma = (wide.new_empty(n) for n in (K, C, C))
     _finish_kernel[(C,)](

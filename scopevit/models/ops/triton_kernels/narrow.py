@@ -44,9 +44,11 @@ def _norm_kernel(x, weight, bias, output, M, eps, C: tl.constexpr, ROWS: tl.cons
 
 
 @triton.jit
-def _norm_backward_kernel(
-    grad, x, weight, grad_x, partial, M, eps, C: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
-):
+def norm_backward_kernel(
+    grad, residual, x, weight, grad_x, partial, M, eps,
+    ADDS: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Gradient of a layer norm's input, with that of a residual if it ADDS one; sums for its weight and bias."""
     w = tl.load(weight + tl.arange(0, WIDTH), mask=tl.arange(0, WIDTH) < C, other=0.0).to(tl.float32)
     of_weight = tl.zeros((ROWS, WIDTH), tl.float32)
     of_bias = tl.zeros((ROWS, WIDTH), tl.float32)
@@ -58,7 +60,10 @@ def _norm_backward_kernel(
         of_bias += g
         g *= w[None, :]
         g -= (tl.sum(g, 1) / C)[:, None] + y * (tl.sum(g * y, 1) / C)[:, None]
-        tl.store(grad_x + place, (g * rdeviation[:, None]).to(grad_x.dtype.element_ty), mask=exists)
+        g *= rdeviation[:, None]
+        if ADDS:
+            g += tl.load(residual + place, mask=exists, other=0.0).to(tl.float32)
+        tl.store(grad_x + place, g.to(grad_x.dtype.element_ty), mask=exists)
     channel = tl.arange(0, WIDTH)
     target = partial + tl.program_id(0) * C + channel
     tl.store(target, tl.sum(of_weight, 0), mask=channel < C)
@@ -135,7 +140,7 @@ def layer_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> 
         return grad_x, *(weight.new_zeros(len(weight), dtype=torch.float32) for _ in range(2))
     M, _, programs, constants = tiling(x)
     partial = weight.new_empty(2, programs, len(weight), dtype=torch.float32)
-    _norm_backward_kernel[(programs,)](grad, x, weight, grad_x, partial, M, eps, **constants)
+    norm_backward_kernel[(programs,)](grad, grad, x, weight, grad_x, partial, M, eps, ADDS=False, **constants)
     of_weight, of_bias = partial.sum(dim=1)
     return grad_x, of_weight, of_bias
 
