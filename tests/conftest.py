@@ -82,10 +82,10 @@ def root():
 @pytest.fixture(scope='session')
 def fashion_mnist(tmp_path_factory):
     """The repository's subset of Fashion-MNIST, unpacked."""
-    from helpers import tool
+    from helpers import tool_here
 
     out = tmp_path_factory.mktemp('data') / 'fashion_mnist_subset'
-    tool('data/fashion_mnist.py', 'unpack', '--out', out)
+    tool_here('data/fashion_mnist.py', 'unpack', '--out', out, check=True)
     return out
 
 

@@ -92,10 +92,13 @@ def tool(name, *words, cwd=None, timeout=300, env=None, check=True):
         timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
-    if check and result.returncode:
-        raise AssertionError(
-            f'{name} ended with {result.returncode}:\n{result.stdout[-3000:]}\n{result.stderr[-5000:]}'
-        )
+    return _checked(result, name) if check else result
+
+
+def _checked(result, name):
+    assert not result.returncode, (
+        f'{name} ended with {result.returncode}:\n{result.stdout[-3000:]}\n{result.stderr[-5000:]}'
+    )
     return result
 
 
@@ -135,8 +138,8 @@ def load_tool(name):
     return module
 
 
-def tool_here(name, *words, cwd=None):
-    """Run a Python tool in this process, which has imported the toolboxes already; like ``tool``, but never raises."""
+def tool_here(name, *words, cwd=None, check=False):
+    """Run a Python tool in this process, which has imported the toolboxes already: seconds faster than ``tool``."""
     stdout, stderr, before = io.StringIO(), io.StringIO(), (sys.argv, os.getcwd())
     status = 0
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), quiet_toolboxes():
@@ -153,7 +156,8 @@ def tool_here(name, *words, cwd=None):
         finally:
             sys.argv = before[0]
             os.chdir(before[1])
-    return subprocess.CompletedProcess([name, *words], status, stdout.getvalue(), stderr.getvalue())
+    result = subprocess.CompletedProcess([name, *words], status, stdout.getvalue(), stderr.getvalue())
+    return _checked(result, name) if check else result
 
 
 def fails_cleanly(result, *says):

@@ -1,4 +1,5 @@
-# Mask R-CNN with FPN on COCO: mmdet's 1x schedule, AdamW as in the paper's release.
+# Mask R-CNN with FPN on COCO, AdamW as in the paper's release. Inherited is mmdet's 1x schedule: 8 GPUs x 2 images, 12
+# epochs, the rate divided by 10 after 8 and 11, 500 iterations of warm-up, 1333x800, flipped with probability 0.5.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 model = dict(

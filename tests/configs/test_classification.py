@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers import CONFIGS, ROOT, imagenet_folders, tool
+from helpers import CONFIGS, ROOT, imagenet_folders, tool_here
 
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
 IMAGENET = [name for name in NAMES if '_in1k-' in name]
@@ -128,6 +128,8 @@ def test_imagenet_config_runs_unchanged(name, imagenet, tmp_path):
     """Training and validation on ImageNet's layout; only the place and the lengths are changed."""
     options = [f'{loader}_dataloader.dataset.data_root={imagenet}' for loader in ('train', 'val', 'test')]
     options += ['train_dataloader.dataset.indices=4', 'val_dataloader.dataset.indices=2', 'train_cfg.max_epochs=1']
-    result = tool('train.py', CONFIGS / f'{name}.py', '--work-dir', tmp_path, '--cfg-options', *options)
+    result = tool_here(
+        'train.py', CONFIGS / f'{name}.py', '--work-dir', tmp_path, '--cfg-options', *options, check=True
+    )
     assert (tmp_path / 'epoch_1.pth').is_file()
     assert 'accuracy/top5' in result.stdout + result.stderr

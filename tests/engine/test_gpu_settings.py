@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from helpers import ROOT, TOY, fails_cleanly, tool
+from helpers import ROOT, TOY, fails_cleanly, tool, tool_here
 from scopevit.engine import gpu_settings as gpu
 from scopevit.engine.launch import prepare
 from scopevit.utils.checkpoint import read_checkpoint
@@ -403,7 +403,7 @@ def test_compiling_a_model_without_a_backbone():
 
 @pytest.mark.slow
 def test_unknown_setting_ends_with_one_message(toy_options, tmp_path):
-    result = tool('train.py', TOY, '--work-dir', tmp_path, *toy_options, 'gpu.tf23=True', check=False)
+    result = tool_here('train.py', TOY, '--work-dir', tmp_path, *toy_options, 'gpu.tf23=True')
     fails_cleanly(result, 'sets gpu: tf23; the settings of gpu are tf32')
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from helpers import ROOT, TOY, fails_cleanly, tool
+from helpers import ROOT, TOY, fails_cleanly, tool, tool_here
 
 # Prints of each of the first batches which images it has, and by how much they are mixed with others.
 SCRIPT = """
@@ -115,8 +115,10 @@ def test_published_average_is_the_one_that_was_validated(toy_options, tmp_path):
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
         assert torch.equal(first[name], saved['state_dict'][name])
         assert not torch.equal(first[name], saved['ema_state_dict'][f'module.{name}'])
-    printed = tool('converters/publish_model.py', tmp_path / 'epoch_2.pth', tmp_path / 'published.pth').stdout
-    tested = tool('test.py', TOY, printed.split()[-1], '--work-dir', tmp_path / 'test', *toy_options)
+    printed = tool_here(
+        'converters/publish_model.py', tmp_path / 'epoch_2.pth', tmp_path / 'published.pth', check=True
+    ).stdout
+    tested = tool_here('test.py', TOY, printed.split()[-1], '--work-dir', tmp_path / 'test', *toy_options, check=True)
     assert re.findall(r'accuracy/top1: ([\d.]+)', tested.stdout + tested.stderr)[-1] == validated
 
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner import set_random_seed
 
-from helpers import ROOT, fails_cleanly, tool
+from helpers import ROOT, fails_cleanly, tool, tool_here
 from scopevit.engine.loading import Place, PlacedBatchSampler, PlacedItems
 from scopevit.engine.resume import find_checkpoint, read_resumable, settle_resume
 from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
@@ -255,12 +255,12 @@ def test_a_folder_is_one_runs(train, tmp_path):
     assert sorted(path.name for path in work_dir.glob('epoch_*.pth')) == ['epoch_2.pth']
     assert len(list(work_dir.glob('best_*.pth'))) == 2
     assert not list(work_dir.glob('.unfinished_*'))
-    other = tool('train.py', RANDOM, '--work-dir', work_dir, check=False)
+    other = tool_here('train.py', RANDOM, '--work-dir', work_dir)
     fails_cleanly(other, 'checkpoints of another run', '--resume', '--work-dir')
     with open(work_dir / '.training') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         fails_cleanly(
-            tool('train.py', RANDOM, '--work-dir', work_dir, '--resume', check=False),
+            tool_here('train.py', RANDOM, '--work-dir', work_dir, '--resume'),
             'another training runs',
             'process',
         )

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from helpers import TOY, fails_cleanly, tool, tool_here
+from helpers import TOY, fails_cleanly, tool_here
 from scopevit.utils.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -20,11 +20,13 @@ def published(result):
 
 
 def test_published_file_is_slim_and_plain(toy_run, toy_options, tmp_path):
-    out = published(tool('converters/publish_model.py', toy_run / 'epoch_4.pth', tmp_path / 'toy.pth'))
+    out = published(tool_here('converters/publish_model.py', toy_run / 'epoch_4.pth', tmp_path / 'toy.pth', check=True))
     with open(out, 'rb') as file:
         digest = hashlib.sha256(file.read()).hexdigest()
     assert out == str(tmp_path / f'toy-{digest[:8]}.pth')
-    again = tool('converters/publish_model.py', toy_run / 'epoch_4.pth', tmp_path / 'again' / 'toy.pth')
+    again = tool_here(
+        'converters/publish_model.py', toy_run / 'epoch_4.pth', tmp_path / 'again' / 'toy.pth', check=True
+    )
     assert digest[:8] in published(again)  # the same weights, the same hash
     # A Python without our package: nothing but torch's own rules.
     result = subprocess.run([sys.executable, '-c', PLAIN_LOAD, out], capture_output=True, text=True)
@@ -36,29 +38,31 @@ def test_published_file_is_slim_and_plain(toy_run, toy_options, tmp_path):
     size = sum(v.numel() * v.element_size() for v in slim['state_dict'].values())
     assert slim['state_dict'].keys() == full['state_dict'].keys()
     assert (tmp_path / out).stat().st_size < size + 200 * len(slim['state_dict']) + 100_000
-    tool('test.py', TOY, out, '--work-dir', tmp_path / 'test', *toy_options)  # and it still is that model
+    tool_here(
+        'test.py', TOY, out, '--work-dir', tmp_path / 'test', *toy_options, check=True
+    )  # and it still is that model
 
 
 def test_averaged_and_raw_weights(toy_options, tmp_path):
     config = tmp_path / 'ema.py'
     hook = dict(type='EMAHook', momentum=0.5, priority='ABOVE_NORMAL')
     config.write_text(f'_base_ = {str(TOY)!r}\ncustom_hooks = [{hook}]\n')
-    tool('train.py', config, '--work-dir', tmp_path, *toy_options, 'train_cfg.max_epochs=1')
+    tool_here('train.py', config, '--work-dir', tmp_path, *toy_options, 'train_cfg.max_epochs=1', check=True)
     trained = read_checkpoint(tmp_path / 'epoch_1.pth')
     key = 'head.fc.weight'
     averaged, raw = trained['state_dict'][key], trained['ema_state_dict'][f'module.{key}']
     assert not torch.equal(averaged, raw)
     for kind, expected in (('auto', averaged), ('ema', averaged), ('raw', raw)):
         words = (tmp_path / 'epoch_1.pth', tmp_path / f'{kind}.pth', '--weights', kind)
-        slim = torch.load(published(tool('converters/publish_model.py', *words)))
+        slim = torch.load(published(tool_here('converters/publish_model.py', *words, check=True)))
         assert torch.equal(slim['state_dict'][key], expected)
         assert slim['state_dict'].keys() == trained['state_dict'].keys()
 
 
 def test_names_what_is_wrong(toy_run, tmp_path):
     words = (toy_run / 'epoch_4.pth', tmp_path / 'x.pth', '--weights', 'ema')
-    fails_cleanly(tool('converters/publish_model.py', *words, check=False), 'has no averaged weights')
-    fails_cleanly(tool('converters/publish_model.py', 'no.pth', tmp_path / 'x.pth', check=False), 'does not exist')
+    fails_cleanly(tool_here('converters/publish_model.py', *words), 'has no averaged weights')
+    fails_cleanly(tool_here('converters/publish_model.py', 'no.pth', tmp_path / 'x.pth'), 'does not exist')
     assert not list(tmp_path.iterdir())
 
 

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from helpers import fails_cleanly, tool
+from helpers import fails_cleanly, tool_here
 from scopevit.swap.trial import try_model
 from scopevit.utils.checkpoint import read_checkpoint
 
@@ -12,12 +12,12 @@ pytestmark = pytest.mark.slow
 
 
 def test_prints_changes_or_a_diff_and_writes_nothing(tmp_path):
-    result = tool('swap_backbone.py', RESNET, '--arch', 'xtiny', cwd=tmp_path)
+    result = tool_here('swap_backbone.py', RESNET, '--arch', 'xtiny', cwd=tmp_path, check=True)
     assert 'model.head.in_channels: 512 -> 256' in result.stdout
     assert "'type': 'scopevit.ScopeViT', 'arch': 'xtiny'" in result.stdout
     assert result.stdout.count('\n') <= 4  # what changed, and no more
     assert 'note: data_preprocessor: mean [125.307' in result.stderr  # of CIFAR, which stays
-    result = tool('swap_backbone.py', RESNET, '--show-diff', cwd=tmp_path)
+    result = tool_here('swap_backbone.py', RESNET, '--show-diff', cwd=tmp_path, check=True)
     lines = result.stdout.splitlines()
     assert any(line[0] == '+' and "type='scopevit.ScopeViT'" in line for line in lines)
     assert any(line[0] == '-' and 'in_channels=512' in line for line in lines)
@@ -26,7 +26,7 @@ def test_prints_changes_or_a_diff_and_writes_nothing(tmp_path):
 
 def test_written_config_stands_alone(tmp_path):
     out = tmp_path / 'swapped.py'
-    tool('swap_backbone.py', 'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py', '--out', out)
+    tool_here('swap_backbone.py', 'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py', '--out', out, check=True)
     cfg = Config.fromfile(out)
     assert '_base_' not in out.read_text()
     assert cfg.model.neck.in_channels == [32, 64, 128, 256]
@@ -37,16 +37,16 @@ def test_written_config_stands_alone(tmp_path):
 def test_refuses_and_writes_nothing(tmp_path):
     out = tmp_path / 'out.py'
     lifter = 'mmpose::body_3d_keypoint/image_pose_lift/h36m/image-pose-lift_tcn_8xb64-200e_h36m.py'
-    fails_cleanly(tool('swap_backbone.py', lifter, '--out', out, check=False), 'model.backbone: it cannot be run here')
-    fails_cleanly(tool('swap_backbone.py', RESNET, '--arch', 'huge', '--out', out, check=False), "unknown 'huge'")
-    fails_cleanly(tool('swap_backbone.py', 'no.py', '--out', out, check=False), 'config no.py does not exist')
+    fails_cleanly(tool_here('swap_backbone.py', lifter, '--out', out), 'model.backbone: it cannot be run here')
+    fails_cleanly(tool_here('swap_backbone.py', RESNET, '--arch', 'huge', '--out', out), "unknown 'huge'")
+    fails_cleanly(tool_here('swap_backbone.py', 'no.py', '--out', out), 'config no.py does not exist')
     assert not out.exists()
     out.write_text('precious')
-    fails_cleanly(tool('swap_backbone.py', RESNET, '--out', out, check=False), 'exists and is not overwritten')
+    fails_cleanly(tool_here('swap_backbone.py', RESNET, '--out', out), 'exists and is not overwritten')
     assert out.read_text() == 'precious'
-    fails_cleanly(tool('swap_backbone.py', RESNET, '--out', tmp_path / 'a.txt', check=False), 'must end with .py')
+    fails_cleanly(tool_here('swap_backbone.py', RESNET, '--out', tmp_path / 'a.txt'), 'must end with .py')
     away = out / 'a.py'
-    fails_cleanly(tool('swap_backbone.py', RESNET, '--out', away, check=False), 'cannot write to')
+    fails_cleanly(tool_here('swap_backbone.py', RESNET, '--out', away), 'cannot write to')
 
 
 def test_training_with_a_swapped_backbone_and_testing_from_the_work_dir(fashion_mnist, tmp_path):
@@ -62,14 +62,18 @@ def test_training_with_a_swapped_backbone_and_testing_from_the_work_dir(fashion_
         "             head=dict(_delete_=True, type='LinearClsHead', num_classes=10, in_channels=512))\n"
     )
     work_dir = tmp_path / 'run'
-    tool('train.py', resnet, '--swap-backbone', 'xtiny', '--work-dir', work_dir, '--cfg-options', *options)
+    tool_here(
+        'train.py', resnet, '--swap-backbone', 'xtiny', '--work-dir', work_dir, '--cfg-options', *options, check=True
+    )
     cfg = Config.fromfile(work_dir / 'resnet_mnist.py')
     assert cfg.model.backbone.type == 'scopevit.ScopeViT'
     assert cfg.model.backbone.drop_path_rate == 0.1
     weights = read_checkpoint(str(work_dir / 'epoch_1.pth'))['state_dict']
     assert weights['backbone.stages.0.patch_embed.0.weight'].shape[1] == 1
     # The saved config is the swapped one.
-    tool('test.py', work_dir / 'resnet_mnist.py', work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test')
+    tool_here(
+        'test.py', work_dir / 'resnet_mnist.py', work_dir / 'epoch_1.pth', '--work-dir', tmp_path / 'test', check=True
+    )
     assert (tmp_path / 'test' / 'metrics.json').is_file()
-    result = tool('train.py', resnet, '--swap-backbone', 'huge', '--work-dir', tmp_path / 'no', check=False)
+    result = tool_here('train.py', resnet, '--swap-backbone', 'huge', '--work-dir', tmp_path / 'no')
     fails_cleanly(result, "unknown 'huge'")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from helpers import ROOT, TOY, fails_cleanly, image_folders, tool
+from helpers import ROOT, TOY, fails_cleanly, image_folders, tool, tool_here
 from reference.weights import fill
 from scopevit.models import ScopeViT
 from scopevit.utils.checkpoint import read_checkpoint
@@ -55,7 +55,7 @@ def test_training_writes_checkpoints_and_logs(toy_run):
 
 
 def test_test_writes_predictions_and_metrics(toy_run, toy_options, tmp_path):
-    tool('test.py', TOY, toy_run / 'epoch_4.pth', '--work-dir', tmp_path, *toy_options)
+    tool_here('test.py', TOY, toy_run / 'epoch_4.pth', '--work-dir', tmp_path, *toy_options, check=True)
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     predictions = pickle.loads((tmp_path / 'predictions.pkl').read_bytes())
     assert len(predictions) == 30
@@ -73,7 +73,7 @@ def test_test_writes_predictions_and_metrics(toy_run, toy_options, tmp_path):
 
 def test_test_time_augmentation_in_one_process_and_two(toy_run, toy_options, tmp_path):
     words = (TOY, toy_run / 'epoch_4.pth')
-    tool('test.py', *words, '--work-dir', tmp_path / 'one', '--tta', *toy_options)
+    tool_here('test.py', *words, '--work-dir', tmp_path / 'one', '--tta', *toy_options, check=True)
     tool('dist_test.sh', *words, 2, '--work-dir', tmp_path / 'two', '--tta', *toy_options)
     one, two = (pickle.loads((tmp_path / name / 'predictions.pkl').read_bytes()) for name in ('one', 'two'))
     assert len(one) == len(two) == 30
@@ -91,7 +91,7 @@ def test_two_processes_train_as_one(toy_options, tmp_path):
     model = fill(ScopeViT(backbone.arch, in_channels=1))  # gammas near 0.5, so that attention matters
     torch.save(dict(state_dict={f'backbone.{k}': v for k, v in model.state_dict().items()}), tmp_path / 'start.pth')
     options = ['--pretrained', tmp_path / 'start.pth', *toy_options]
-    tool('train.py', TOY, '--work-dir', tmp_path / 'one', *options, 'train_dataloader.batch_size=16')
+    tool_here('train.py', TOY, '--work-dir', tmp_path / 'one', *options, 'train_dataloader.batch_size=16', check=True)
     result = tool('dist_train.sh', TOY, 2, '--work-dir', tmp_path / 'two', *options, 'train_dataloader.batch_size=8')
     assert '16 = 8 images x 2 processes' in result.stdout
     one, two = weights(tmp_path / 'one' / 'epoch_4.pth'), weights(tmp_path / 'two' / 'epoch_4.pth')
@@ -154,7 +154,7 @@ def test_validation_in_two_processes_is_that_of_the_checkpoint(toy_options, fash
     tool('dist_train.sh', TOY, 2, '--work-dir', tmp_path, *options)
     scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
     validated = [json.loads(line)['accuracy/top1'] for line in scalars if 'accuracy/top1' in line][-1]
-    tool('test.py', TOY, tmp_path / 'epoch_4.pth', '--work-dir', tmp_path / 'test', *options)
+    tool_here('test.py', TOY, tmp_path / 'epoch_4.pth', '--work-dir', tmp_path / 'test', *options, check=True)
     assert json.loads((tmp_path / 'test' / 'metrics.json').read_text())['accuracy/top1'] == pytest.approx(validated)
 
 
@@ -192,7 +192,7 @@ def test_interrupted_run_resumes_to_the_same_weights(toy_run, toy_options, tmp_p
     for later in tmp_path.glob('epoch_[34].pth*'):  # the kill may come a little late
         later.unlink()
     last.write_text(str(tmp_path / 'epoch_2.pth'))
-    result = tool('train.py', TOY, '--resume', *options)
+    result = tool_here('train.py', TOY, '--resume', *options, check=True)
     assert 'goes on from epoch 2' in result.stdout
     assert largest_difference(weights(tmp_path / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')) == 0
     # --resume with a path, in two processes
@@ -221,13 +221,13 @@ def test_pretrained_amp_seed_and_learning_rate_options(toy_run, toy_options, tmp
 def test_load_from_of_another_model_is_refused(toy_options, tmp_path):
     torch.save({'encoder.weight': torch.ones(3)}, tmp_path / 'other.pth')
     words = ('--work-dir', tmp_path / 'run', *toy_options, f'load_from={tmp_path / "other.pth"}')
-    result = tool('train.py', TOY, *words, check=False)
+    result = tool_here('train.py', TOY, *words)
     fails_cleanly(result, 'matches nothing of the backbone')
 
 
 def test_resume_does_not_pass_over_checkpoints(toy_options, tmp_path):
     (tmp_path / 'epoch_3.pth').write_text('precious')
-    result = tool('train.py', TOY, '--work-dir', tmp_path, '--resume', *toy_options, check=False)
+    result = tool_here('train.py', TOY, '--work-dir', tmp_path, '--resume', *toy_options)
     fails_cleanly(result, 'no training can go on from any checkpoint', '--work-dir')
     assert 'epoch_3.pth is truncated or not a PyTorch file' in result.stdout + result.stderr
     assert (tmp_path / 'epoch_3.pth').read_text() == 'precious'
@@ -237,7 +237,9 @@ def test_config_of_a_toolbox_trains_unchanged(fashion_mnist, tmp_path):
     """mmpretrain's LeNet for MNIST, whose files have the same names and form."""
     options = [f'{loader}_dataloader.dataset.data_prefix={fashion_mnist}' for loader in ('train', 'val', 'test')]
     options += ['train_dataloader.dataset.indices=256', 'train_cfg.max_epochs=1']
-    tool('train.py', 'mmpretrain::lenet/lenet5_mnist.py', '--work-dir', tmp_path, '--cfg-options', *options)
+    tool_here(
+        'train.py', 'mmpretrain::lenet/lenet5_mnist.py', '--work-dir', tmp_path, '--cfg-options', *options, check=True
+    )
     assert (tmp_path / 'epoch_1.pth').is_file()
     assert (tmp_path / 'lenet5_mnist.py').is_file()  # saved under its own name
 
@@ -293,14 +295,14 @@ def test_scripts_say_how_they_are_used(script):
 
 
 def test_train_names_what_is_wrong(toy_run, toy_options, tmp_path):
-    fails_cleanly(tool('train.py', 'configs/no.py', check=False), 'config configs/no.py does not exist')
-    result = tool('train.py', TOY, '--work-dir', TOY / 'below_a_file', *toy_options, check=False)
+    fails_cleanly(tool_here('train.py', 'configs/no.py'), 'config configs/no.py does not exist')
+    result = tool_here('train.py', TOY, '--work-dir', TOY / 'below_a_file', *toy_options)
     fails_cleanly(result, 'cannot write to', '--work-dir')
     work_dir = ['--work-dir', tmp_path]
-    result = tool('train.py', TOY, *work_dir, '--pretrained', 'no.pth', *toy_options, check=False)
+    result = tool_here('train.py', TOY, *work_dir, '--pretrained', 'no.pth', *toy_options)
     fails_cleanly(result, 'checkpoint no.pth does not exist')
     torch.save(ScopeViT('xtiny').state_dict(), tmp_path / 'other.pth')
-    result = tool('train.py', TOY, *work_dir, '--pretrained', tmp_path / 'other.pth', *toy_options, check=False)
+    result = tool_here('train.py', TOY, *work_dir, '--pretrained', tmp_path / 'other.pth', *toy_options)
     fails_cleanly(result, 'does not fit the backbone ScopeViT', 'of another shape')
 
 
@@ -308,7 +310,7 @@ def test_truncated_checkpoint_in_the_work_dir_is_named_and_kept(toy_run, toy_opt
     whole = (toy_run / 'epoch_4.pth').read_bytes()
     (tmp_path / 'epoch_3.pth').write_bytes(whole[: len(whole) // 2])
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
-    result = tool('train.py', TOY, '--work-dir', tmp_path, '--resume', *toy_options, check=False)
+    result = tool_here('train.py', TOY, '--work-dir', tmp_path, '--resume', *toy_options)
     fails_cleanly(result, 'no training can go on from any checkpoint')
     assert 'epoch_3.pth is truncated' in result.stdout + result.stderr
     assert (tmp_path / 'epoch_3.pth').stat().st_size == len(whole) // 2
@@ -316,10 +318,10 @@ def test_truncated_checkpoint_in_the_work_dir_is_named_and_kept(toy_run, toy_opt
 
 def test_test_refuses_a_checkpoint_of_another_model(toy_run, toy_options, tmp_path):
     options = ['--work-dir', tmp_path, *toy_options, 'model.head.num_classes=7']
-    result = tool('test.py', TOY, toy_run / 'epoch_4.pth', *options, check=False)
+    result = tool_here('test.py', TOY, toy_run / 'epoch_4.pth', *options)
     fails_cleanly(result, 'of another model than the config describes', 'head.fc.weight (10, 64) for (7, 64)')
     words = (TOY, toy_run / 'epoch_4.pth', '--work-dir', tmp_path, '--out', 'p.json', *toy_options)
-    fails_cleanly(tool('test.py', *words, check=False), 'its name must end with .pkl')
+    fails_cleanly(tool_here('test.py', *words), 'its name must end with .pkl')
 
 
 @pytest.mark.parametrize(('content', 'workers'), [(b'not an image', 1), (b'', 0)], ids=['text', 'empty'])
@@ -341,9 +343,9 @@ def test_broken_training_image_is_named_and_checkpoints_stay(content, workers, t
     text = '\n'.join(f'{key} = {value!r}' for key, value in settings.items())
     config.write_text(f'_base_ = {str(TOY)!r}\n{text}\n')
     work_dir = ['--work-dir', tmp_path / 'run']
-    tool('train.py', config, *work_dir)
+    tool_here('train.py', config, *work_dir, check=True)
     broken = images / 'train' / 'class_1' / '2.jpg'
     broken.write_bytes(content)
-    result = tool('train.py', config, *work_dir, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', check=False)
+    result = tool_here('train.py', config, *work_dir, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
     fails_cleanly(result, f'image {broken} cannot be decoded', '--resume')
     read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from helpers import ROOT, load_tool, tool, tool_here
+from helpers import ROOT, load_tool, tool_here
 from scopevit.engine.preemption import StopHook
 from scopevit.utils.checkpoint import read_checkpoint
 
@@ -20,7 +20,9 @@ STOPPED_AFTER = 5
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp('scenes')
-    tool(ROOT / 'projects' / 'scenes' / 'make_scenes.py', '--out', root / 'data' / 'scenes', '--count', 12, 2)
+    tool_here(
+        ROOT / 'projects' / 'scenes' / 'make_scenes.py', '--out', root / 'data' / 'scenes', '--count', 12, 2, check=True
+    )
     return root
 
 

@@ -74,7 +74,7 @@ def test_layers_near_the_image_learn_more_slowly(name):
 def scenes(tmp_path_factory):
     """A folder whose data/scenes has a few images of each layout, an odd number of them to validate."""
     root = tmp_path_factory.mktemp('run')
-    tool(PROJECT / 'make_scenes.py', '--out', root / 'data' / 'scenes', '--count', 12, 5)
+    tool_here(PROJECT / 'make_scenes.py', '--out', root / 'data' / 'scenes', '--count', 12, 5, check=True)
     return root
 
 
@@ -84,7 +84,7 @@ def published(scenes):
     work_dir = scenes / 'pretraining'
     options = ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=6')
     tool('dist_train.sh', CONFIGS[PRETRAINING], 2, '--work-dir', work_dir, '--cfg-options', *options, cwd=scenes)
-    tool('converters/publish_model.py', work_dir / 'epoch_1.pth', scenes / 'published.pth')
+    tool_here('converters/publish_model.py', work_dir / 'epoch_1.pth', scenes / 'published.pth', check=True)
     (path,) = scenes.glob('published-*.pth')
     return path
 
