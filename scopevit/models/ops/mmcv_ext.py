@@ -9,7 +9,7 @@ Shape legend: N images or boxes, C channels or classes, K regions, P points of a
 """
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -61,19 +61,14 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def softnms(
-    boxes: Tensor,
-    scores: Tensor,
-    dets: Tensor,
-    iou_threshold: float,
-    sigma: float,
-    min_score: float,
-    method: int,
-    offset: int,
+    boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float, **how: int
 ) -> Tensor:
     """Lower the scores of boxes that overlap better ones; boxes and scores go into ``dets`` (N, 5), indices come back.
 
-    ``method`` is 0 to remove them, 1 to lower scores by the overlap, 2 to do so by a Gaussian of it.
+    ``method`` is 0 to remove them, 1 to lower scores by the overlap, 2 to do so by a Gaussian of it; ``offset`` as
+    for :func:`nms`.
     """
+    method, offset = how['method'], how['offset']
     left = torch.arange(len(boxes))
     boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     scores = scores.clone()
@@ -110,50 +105,31 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 # Regions (K, 5): image, left, top, right, bottom; of maps (N, C, H, W)
 
 
+def _roi_align(maps: Tensor, rois: Tensor, sizes: dict[str, Any]) -> Tensor:
+    size = (sizes['aligned_height'], sizes['aligned_width'])
+    return torchvision.ops.roi_align(
+        maps, rois, size, sizes['spatial_scale'], sizes['sampling_ratio'], sizes['aligned']
+    )
+
+
 def roi_align_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, **sizes: Any
 ) -> None:
     """Regions of maps, averaged over a grid of bilinear samples, into ``output`` (K, C, height, width)."""
-    if pool_mode == 0:
+    if sizes['pool_mode'] == 0:
         raise MissingOperator("roi_align with pool_mode='max'")
-    size = (aligned_height, aligned_width)
-    maps, rois = _at_least_float32(input), _at_least_float32(rois)
-    output.copy_(torchvision.ops.roi_align(maps, rois, size, spatial_scale, sampling_ratio, aligned))
+    output.copy_(_roi_align(_at_least_float32(input), _at_least_float32(rois), sizes))
 
 
 def roi_align_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    grad_input: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, **sizes: Any
 ) -> None:
     """Add the gradient of :func:`roi_align_forward` to ``grad_input``."""
-    size = (aligned_height, aligned_width)
     rois = _at_least_float32(rois)
     # The gradient does not depend on the maps' values. torchvision's function, unlike the operator
     # below it, knows a deterministic way for GPUs.
     maps = _at_least_float32(torch.zeros_like(grad_input))
-    grad = _at_least_float32(grad_output)
-    (grad,) = _gradients(
-        lambda x: torchvision.ops.roi_align(x, rois, size, spatial_scale, sampling_ratio, aligned), [maps], grad
-    )
+    (grad,) = _gradients(lambda x: _roi_align(x, rois, sizes), [maps], _at_least_float32(grad_output))
     grad_input += grad.to(grad_input.dtype)
 
 
@@ -215,25 +191,15 @@ def softmax_focal_loss_backward(
 # Convolution at chosen pixels alone, of one image
 
 
-def masked_im2col_forward(
-    im: Tensor,
-    mask_h_idx: Tensor,
-    mask_w_idx: Tensor,
-    col: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    pad_h: int,
-    pad_w: int,
-) -> None:
+def masked_im2col_forward(im: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, col: Tensor, **sizes: int) -> None:
     """What the kernel sees at each chosen pixel, into ``col`` (C * P, pixels)."""
-    columns = F.unfold(im, (kernel_h, kernel_w), padding=(pad_h, pad_w))[0]
-    width = im.shape[3] + 2 * pad_w - kernel_w + 1
+    kernel, padding = (sizes['kernel_h'], sizes['kernel_w']), (sizes['pad_h'], sizes['pad_w'])
+    columns = F.unfold(im, kernel, padding=padding)[0]
+    width = im.shape[3] + 2 * padding[1] - kernel[1] + 1
     col.copy_(columns[:, mask_h_idx * width + mask_w_idx])
 
 
-def masked_col2im_forward(
-    col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, height: int, width: int, channels: int
-) -> None:
+def masked_col2im_forward(col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, **_: int) -> None:
     """Put values (channels, pixels) at the chosen pixels of ``im``."""
     im[0, :, mask_h_idx, mask_w_idx] = col
 
@@ -241,51 +207,27 @@ def masked_col2im_forward(
 # PSANet's attention: each pixel of a map (H, W) has a mask of weights, laid over the map around it
 
 
-def _places_in_mask(
-    h_feature: int, w_feature: int, h_mask: int, w_mask: int, half_h_mask: int, half_w_mask: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _places_in_mask(sizes: dict[str, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Where in the mask of each pixel (rows) each pixel (columns) lies, (H * W, H * W), and whether it does."""
-    y, x = torch.arange(h_feature, device=device), torch.arange(w_feature, device=device)
-    rows = (y[None, :] - y[:, None] + half_h_mask)[:, None, :, None]  # (H, 1, H, 1)
-    columns = (x[None, :] - x[:, None] + half_w_mask)[None, :, None, :]  # (1, W, 1, W)
-    inside = (rows >= 0) & (rows < h_mask) & (columns >= 0) & (columns < w_mask)
-    places = torch.where(inside, rows * w_mask + columns, 0)
+    y, x = (torch.arange(sizes[f'{side}_feature'], device=device) for side in 'hw')
+    rows = (y[None, :] - y[:, None] + sizes['half_h_mask'])[:, None, :, None]  # (H, 1, H, 1)
+    columns = (x[None, :] - x[:, None] + sizes['half_w_mask'])[None, :, None, :]  # (1, W, 1, W)
+    inside = (rows >= 0) & (rows < sizes['h_mask']) & (columns >= 0) & (columns < sizes['w_mask'])
+    places = torch.where(inside, rows * sizes['w_mask'] + columns, 0)
     return places.flatten(2).flatten(0, 1), inside.flatten(2).flatten(0, 1)
 
 
-def psamask_forward(
-    input: Tensor,
-    output: Tensor,
-    psa_type: int,
-    num_: int,
-    h_feature: int,
-    w_feature: int,
-    h_mask: int,
-    w_mask: int,
-    half_h_mask: int,
-    half_w_mask: int,
-) -> None:
+def psamask_forward(input: Tensor, output: Tensor, psa_type: int, num_: int, **sizes: int) -> None:
     """Masks (N, mask, H, W) laid over the map, into ``output`` (N, H * W, H, W): 1 distributes, 0 collects."""
-    places, inside = _places_in_mask(h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask, input.device)
+    places, inside = _places_in_mask(sizes, input.device)
     masks = input.flatten(2).transpose(1, 2)  # (N, H * W, mask)
     weights = masks.gather(2, places.expand(num_, -1, -1)) * inside
     output.copy_((weights if psa_type == 1 else weights.transpose(1, 2)).view_as(output))
 
 
-def psamask_backward(
-    grad_output: Tensor,
-    grad_input: Tensor,
-    psa_type: int,
-    num_: int,
-    h_feature: int,
-    w_feature: int,
-    h_mask: int,
-    w_mask: int,
-    half_h_mask: int,
-    half_w_mask: int,
-) -> None:
+def psamask_backward(grad_output: Tensor, grad_input: Tensor, psa_type: int, num_: int, **sizes: int) -> None:
     """Gradient of :func:`psamask_forward`."""
-    places, inside = _places_in_mask(h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask, grad_output.device)
+    places, inside = _places_in_mask(sizes, grad_output.device)
     weights = grad_output.flatten(2)
     weights = (weights if psa_type == 1 else weights.transpose(1, 2)) * inside
     masks = torch.zeros_like(grad_input).flatten(2).transpose(1, 2).contiguous()
