@@ -1,6 +1,7 @@
 """Fast tests first; in CI nothing may skip but what needs a GPU or a compiled mmcv."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # for tests/reference
 # Without a GPU kernels in Triton are interpreted, which Triton has to know when it is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')
+
+# What is started in the background ignores these, as would trainings that tests send them to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Beside other workers each process has a core to itself, and so has what its tests start.
 if 'PYTEST_XDIST_WORKER' in os.environ:

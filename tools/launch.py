@@ -14,12 +14,15 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, main
 
+SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1')
+
 
 def run() -> int:
     """Start the processes and wait for them; returns the exit status."""
     logging.disable(logging.ERROR)
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '120')  # seconds to save in, where torch knows of it
-    handled = os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
+    heard = [name for name in SIGNALS if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]  # nohup
+    handled = os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', ','.join(heard))
     words = sys.argv[1:]
     if '--signals-to-handle' in get_args_parser().format_help():  # later versions do not ask the environment
         words = ['--signals-to-handle', handled, *words]

@@ -222,6 +222,9 @@ def faults(args: argparse.Namespace) -> None:
     results = folder / 'results.jsonl'
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     known = {(row['kind'], row['processes'], row['seed']) for row in rows}
+    # What is started in the background ignores these, as would the trainings.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     todo = list(trials(args.kills, args.saving, args.signals))
     for number, trial in enumerate(todo, 1):
         if (trial['kind'], trial['processes'], trial['seed']) in known:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import DumpResults
+from mmengine.logging import print_log
 
 from ..registry import METRICS
 from ..utils.errors import UserError, one_line
+from ..utils.files import whole_file
 
 # What a test sample carries besides its prediction: the data set has the ground truth, and of a
 # segmentation's scores for every class and pixel (40 MB for one of COCO's images) the labels say enough.
@@ -55,6 +57,17 @@ class DumpPredictions(DumpResults):
                 sample['pred_label'] = sample['pred_score'].argmax(keepdim=True)  # merged scores have another one
             slim.append(sample)
         super().process(data_batch, slim)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Write the file, all or nothing.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        with whole_file(self.out_file_path) as temporary, open(temporary, 'wb') as file:
+            pickle.dump(results, file)
+        print_log(f'Predictions: {self.out_file_path}', logger='current')
+        return {}
 
 
 def _shrink(prediction: dict) -> dict:

@@ -50,8 +50,8 @@ class PlacedBatchSampler(Sampler):
         batch_size: Indices in a batch.
         drop_last: Whether to leave out a last batch that is not full.
         batches: Config of a batch sampler that forms the batches, such as mmdet's AspectRatioBatchSampler.
-        done: Of a run that goes on the batches that were trained, ``iter``, and, if it counts epochs, the whole ones
-            among them, ``epoch``, and the batches of each, ``epoch_length``.
+        done: Progress of a resumed run: the batches that were trained, ``iter``, and, if it counts epochs, the
+            complete ones, ``epoch``, and the batches of each, ``epoch_length``.
 
     Attributes:
         first: Batches that the next iteration leaves out.
@@ -75,7 +75,7 @@ class PlacedBatchSampler(Sampler):
             )
         done = done or dict(iter=0)
         self.first = done['iter'] - done.get('epoch', 0) * len(self)
-        if 'epoch' in done and (done['epoch_length'] != len(self) or not 0 <= self.first < len(self)):
+        if 'epoch' in done and (done['epoch_length'] != len(self) or not 0 <= self.first <= len(self)):
             self.first = 0  # other data, or another batch: the epoch begins again
         self.left_out = self.first
 

@@ -16,6 +16,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import distributed
 
+from . import work_dir
 from .loading import PlacedBatchSampler
 from .saving import INTERRUPTED, CheckpointHook, GoOnHook, NotSaved
 
@@ -36,6 +37,7 @@ class StopHook(Hook):
     """Save and end after the iteration in which a process is sent one of ``SIGNALS``.
 
     A second one ends it at once, if it comes later: schedulers and launchers often send several within a moment.
+    What is ignored already, as SIGHUP under nohup, stays so.
     """
 
     priority = 'LOWEST'  # after checkpoints that are due anyway
@@ -48,11 +50,12 @@ class StopHook(Hook):
         self._before: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals, and make up for a validation in which the run was stopped."""
+        """Listen to the signals, and make up for a validation in which or before which the run was stopped."""
         if get_world_size() > 1:
             self.group = distributed.new_group(backend='gloo')  # a GPU would have to be waited for
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         go_on, saving = GoOnHook.of(runner), _saving(runner)
         if go_on.validates and runner.val_loop is not None:
             go_on.validates = False
@@ -61,7 +64,7 @@ class StopHook(Hook):
             if saving is not None and saving.saved_at is None:  # else the next resume would validate again
                 name = os.path.basename(runner.message_hub.get_info('last_ckpt'))
                 with suppress(NotSaved):  # it is the same but for that
-                    saving.save_as(runner, name, dict(epoch=runner.epoch, iter=runner.iter))
+                    saving.save_as(runner, name, dict(epoch=runner.epoch, iter=runner.iter, validating=False))
 
     def stop_listening(self) -> None:
         """Leave the signals to whoever had them before."""
@@ -103,7 +106,7 @@ class StopHook(Hook):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook._swap_ema_parameters()  # the model has the averaged weights meanwhile
-            self._stop(runner, runner.epoch, runner.iter, validating=True)
+            self._stop(runner, runner.epoch, runner.iter)
 
     def _is_told(self) -> bool:
         """Whether any process has been sent a signal; of another one's it learns here."""
@@ -119,16 +122,14 @@ class StopHook(Hook):
         self.signal = int(told) or None
         return self.signal is not None
 
-    def _stop(self, runner: Runner, epoch: int, iteration: int, **more: bool) -> None:
+    def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
         saving = _saving(runner)
         name = signal.Signals(self.signal or 0).name
         if saving is None:
             runner.logger.warning(f'{name}: the training ends; without a CheckpointHook nothing is saved')
             raise Stopped(128 + (self.signal or 0))
-        is_saved = saving.saved_at == (epoch, iteration)
-        if more or not is_saved:
-            file = os.path.basename(saving.last_ckpt) if is_saved else f'{INTERRUPTED}iter_{iteration}.pth'
-            saving.save_as(runner, file, dict(epoch=epoch, iter=iteration, **more))
+        if saving.saved_at != (epoch, iteration):
+            saving.save_as(runner, f'{INTERRUPTED}iter_{iteration}.pth', dict(epoch=epoch, iter=iteration))
         runner.logger.warning(f'{name}: saved {saving.last_ckpt}; --resume goes on from there')
         raise Stopped(128 + (self.signal or 0))
 
@@ -144,12 +145,13 @@ def end_with_launcher() -> None:
 
 
 def start_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
-    """Begin a data loader's process: signals to all of a training are left to the training itself.
+    """Begin a data loader's process: signals to all of a training, and its work dir, are left to the training itself.
 
     Args:
         initialise: What the data loader's own ``worker_init_fn`` is.
         worker: Number of the process.
     """
+    work_dir.let_go()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, 'alarm'):  # the training sends SIGTERM, too, to one that does not end by itself

@@ -4,6 +4,7 @@ import copy
 import glob
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ OF_SCHEDULE = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr')
 FORMS = ('fused', 'foreach', 'capturable', 'differentiable')
 """How an optimizer computes, without a difference in what."""
 MOST_NAMED = 8
+_NUMBERED = re.compile(r'(epoch|iter|interrupted_iter)_(\d+)\.pth')
 
 
 @dataclass
@@ -45,8 +47,9 @@ class Found:
 def find_checkpoint(work_dir: str) -> Found:
     """The last whole checkpoint of a run.
 
-    It is the one that ``last_checkpoint`` names, wherever the folder has been moved since, or, if that file is
-    missing or empty or the checkpoint is not whole, the newest other one.
+    It is the one that ``last_checkpoint`` names, wherever the folder has been moved or copied since, or a later one
+    of the same kind, if the run was killed before it could name it. If that file is missing or empty or the
+    checkpoint is not whole, it is the newest other one.
     """
     found = Found()
     for path in _candidates(work_dir):
@@ -61,19 +64,32 @@ def find_checkpoint(work_dir: str) -> Found:
 
 
 def _candidates(work_dir: str) -> Iterator[str]:
-    saved = glob.glob(os.path.join(glob.escape(work_dir), '*.pth'))
+    saved = [path for path in glob.glob(os.path.join(glob.escape(work_dir), '*.pth')) if os.path.isfile(path)]
     saved.sort(key=os.path.getmtime, reverse=True)
     try:
         with open(os.path.join(work_dir, 'last_checkpoint')) as file:
             named = file.read().strip()
     except (OSError, UnicodeDecodeError):
         named = ''
-    for path in (named, os.path.join(work_dir, os.path.basename(named))):
+    for path in (os.path.join(work_dir, os.path.basename(named)), named):
         if '://' in path or (named and os.path.isfile(path)):
-            yield path
-            saved = [other for other in saved if '://' in path or not os.path.samefile(other, path)]
+            first = [other for other in saved if _is_later(other, path)] + [path]
+            yield from first
+            saved = [other for other in saved if other not in first and not _is_same(other, path)]
             break
     yield from saved
+
+
+def _is_later(path: str, named: str) -> bool:
+    """Whether a checkpoint has a higher number than one of the same kind, and was not there before it."""
+    number, of_named = (_NUMBERED.fullmatch(os.path.basename(name)) for name in (path, named))
+    if '://' in named or number is None or of_named is None or number[1] != of_named[1]:
+        return False
+    return int(number[2]) > int(of_named[2]) and os.path.getmtime(path) >= os.path.getmtime(named)
+
+
+def _is_same(path: str, other: str) -> bool:
+    return '://' not in other and os.path.samefile(path, other)
 
 
 def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
@@ -104,7 +120,7 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
         if found.path is None:
             return None
         cfg.load_from = found.path
-    checkpoint = read_resumable(cfg.load_from)
+    checkpoint = read_resumable(cfg.load_from, is_read_again='runner_type' in cfg)
     seed, randomness = checkpoint['meta'].get('seed'), dict(cfg.get('randomness') or {})
     if seed is not None:
         if randomness.get('seed') not in (None, seed):
@@ -118,11 +134,14 @@ def _warn(text: str) -> None:
         print_log(text, logger='current', level=logging.WARNING)
 
 
-def read_resumable(path: str) -> dict:
+def read_resumable(path: str, is_read_again: bool = False) -> dict:
     """Read a checkpoint to go on from, without the config of its run, which MMEngine would execute.
 
+    Args:
+        is_read_again: Whether a runner of MMEngine's reads the file once more, by itself.
+
     Raises:
-        CheckpointError: If it cannot be read, or has not all that a training goes on from.
+        CheckpointError: If it cannot be read, has not all that a training goes on from, or would be executed.
     """
     checkpoint = read_checkpoint(path)
     meta = checkpoint.get('meta')
@@ -132,9 +151,16 @@ def read_resumable(path: str) -> dict:
             f'checkpoint {path} has weights alone (no {missing[0] if missing else "meta"}), so no training can go on '
             'from it; --pretrained starts a new one from its backbone, --cfg-options load_from= from all of it'
         )
-    for key in ('epoch', 'iter'):
-        if type(meta.get(key)) is not int or not 0 <= meta[key] < LARGEST:
-            raise CheckpointError(f'checkpoint {path} is damaged: its {key} is {meta.get(key)!r}')
+    for key in ('iter', 'epoch'):
+        most = LARGEST if key == 'iter' else meta['iter']
+        if type(meta.get(key)) is not int or not 0 <= meta[key] <= most:
+            at = f' at iteration {most}' if key == 'epoch' else ''
+            raise CheckpointError(f'checkpoint {path} is damaged: its {key} is {meta.get(key)!r}{at}')
+    if 'config' in meta and is_read_again:
+        raise CheckpointError(
+            f"checkpoint {path} holds a config, which the config's runner_type would execute: take runner_type out, "
+            "or meta['config'] of the checkpoint"
+        )
     meta.pop('config', None)
     # Of files that others wrote, or earlier versions.
     if type(meta.get('seed')) is not int or not 0 <= meta['seed'] < 2**32:
@@ -181,12 +207,22 @@ def adapt_position(runner: Runner, checkpoint: dict) -> None:
             f'{now["processes"]} processes go on with what {before["processes"]} began: data and random numbers are '
             'dealt out in another way, so the results are not those of an uninterrupted run'
         )
+    if _is_complete(runner):
+        runner.logger.warning(
+            'The training is complete; --cfg-options train_cfg.max_epochs or max_iters make it longer'
+        )
     changed = sorted(changed_settings(before['settings'], now['settings']))
     if changed:
         more = f' and {len(changed) - MOST_NAMED} more' if len(changed) > MOST_NAMED else ''
         runner.logger.warning(
             f'Changed since the checkpoint, and in effect from here on: {", ".join(changed[:MOST_NAMED])}{more}'
         )
+
+
+def _is_complete(runner: Runner) -> bool:
+    if isinstance(runner.train_loop, IterBasedTrainLoop):
+        return runner.iter >= runner.max_iters
+    return runner.epoch >= runner.max_epochs
 
 
 def changed_settings(before: object, now: object, key: str = '') -> Iterator[str]:

@@ -223,6 +223,13 @@ class QuietRunner(Runner):
             auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / accumulated}
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
+    def dump_config(self) -> None:
+        """MMEngine's, written all or nothing."""
+        if is_main_process():
+            name = os.path.basename(self.cfg.filename or f'{self.timestamp}.py')
+            with whole_file(os.path.join(self.work_dir, name)) as temporary:
+                self.cfg.dump(temporary)
+
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **options: Any) -> None:
         """MMEngine's, written all or nothing where the folder is one of this machine."""
         if not is_main_process():

@@ -1,5 +1,6 @@
 """Saving checkpoints from which a run goes on exactly."""
 
+import bisect
 import copy
 import os
 from collections.abc import Iterator
@@ -7,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
 from ..registry import HOOKS
@@ -31,6 +32,19 @@ class NotSaved(UserError):
 def _models(runner: Runner) -> list[nn.Module]:
     """The model that is trained, and the averages of it."""
     return [runner.model, *(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))]
+
+
+def _validates_after(runner: Runner, epoch: int, iteration: int) -> bool:
+    """Whether a validation follows this place in a training, which comes after the saving."""
+    loop = runner.train_loop
+    if isinstance(loop, IterBasedTrainLoop):
+        done, most = iteration, loop.max_iters
+    elif isinstance(loop, EpochBasedTrainLoop) and epoch and iteration == epoch * len(loop.dataloader):
+        done, most = epoch, loop.max_epochs
+    else:
+        return False
+    interval = loop.dynamic_intervals[bisect.bisect(loop.dynamic_milestones, done + 1) - 1]
+    return runner.val_loop is not None and done >= loop.val_begin and (done % interval == 0 or done == most)
 
 
 @HOOKS.register_module()
@@ -57,9 +71,18 @@ class CheckpointHook(MMEngineCheckpointHook):
                     outdated = self.keep_ckpt_ids[0]
                 self.keep_ckpt_ids.append(step)  # which drops the first, if it is full
                 runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+            runner.message_hub.update_info('outdated_ckpt_id', outdated)
             self._save(runner, self.filename_tmpl.format(step), meta)
-            if outdated is not None:
-                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated)))
+            self._remove_outdated(outdated)
+
+    def _remove_outdated(self, step: int | None) -> None:
+        if step is not None:
+            self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
+
+    def before_train(self, runner: Runner) -> None:
+        """Also remove what the run was killed before it could remove."""
+        super().before_train(runner)
+        self._remove_outdated(runner.message_hub.runtime_info.get('outdated_ckpt_id'))
 
     def save_as(self, runner: Runner, filename: str, meta: dict) -> None:
         """Save a checkpoint as the last one; all processes have to call it.
@@ -94,13 +117,14 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         GoOnHook.of(runner).gather(runner)
+        due = _validates_after(runner, meta['epoch'], meta['iter'])
         _Agreeing(runner).save_checkpoint(
             self.out_dir,
             filename,
             self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
+            meta=dict(validating=due) | meta,
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,
             **self.args,
@@ -191,7 +215,7 @@ class GoOnHook(Hook):
 
     Attributes:
         states: Those of the processes, until they are set.
-        validates: Whether the run was stopped in a validation, which is to be made up for.
+        validates: Whether the run was stopped in a validation or before one, which is to be made up for.
     """
 
     priority = 'VERY_HIGH'
@@ -210,6 +234,19 @@ class GoOnHook(Hook):
                 return hook
         runner.register_hook(cls())
         return cls.of(runner)
+
+    def before_train(self, runner: Runner) -> None:
+        """Make sure that all processes go on from the same place.
+
+        Raises:
+            UserError: If they do not: each has read the checkpoint that it found.
+        """
+        places = all_gather_object(runner.iter)
+        if len(set(places)) > 1:
+            raise UserError(
+                f'the processes would go on from iterations {", ".join(map(str, places))}: the work dir has to be the '
+                'same for all machines; share it, or copy its checkpoint and last_checkpoint to each'
+            )
 
     def gather(self, runner: Runner) -> None:
         """Collect the processes' states for the checkpoint that is saved next; all of them have to call it."""

@@ -41,12 +41,18 @@ def claim_work_dir(cfg: Config) -> None:
         )
 
 
+def let_go() -> None:
+    """Give up what a process that was forked has inherited; it would hold the folder longer than the training."""
+    while _held:
+        _held.popitem()[1].close()
+
+
 def _checkpoints(folder: str, kind: str) -> list[str]:
     return sorted(glob.glob(os.path.join(glob.escape(folder), f'{kind}_*.pth')))
 
 
 def _same(path: str, other: str) -> bool:
-    return os.path.exists(other) and os.path.samefile(path, other)
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def _lock(folder: str) -> None:

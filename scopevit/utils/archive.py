@@ -26,7 +26,8 @@ def verify(path: str, name: str) -> None:
     """Compare a file with the checksums that it carries, which torch does not do.
 
     A published name holds the beginning of the file's SHA-256, OpenMMLab's and PyTorch's as well. Where it does not
-    fit, there is a warning: some tools hash something else.
+    fit, there is a warning: some tools hash something else. Of a safetensors file, which carries no checksum, it is all
+    that tells of damage.
 
     Args:
         path: The file.
@@ -43,10 +44,11 @@ def verify(path: str, name: str) -> None:
             for part in iter(lambda: file.read(2**20), b''):
                 digest.update(part)
         if not digest.hexdigest().startswith(stated[1]):
+            unlike = f'its SHA-256 begins with {digest.hexdigest()[:8]}, not with {stated[1]} as its name says'
+            if name.endswith('.safetensors'):
+                raise Damaged(f'{unlike}: it was changed (or renamed; then take these eight characters out)')
             warnings.warn(
-                f'{name}: its SHA-256 begins with {digest.hexdigest()[:8]}, not with {stated[1]} as its name says: it '
-                'was changed, or named by a tool that hashes something else',
-                stacklevel=3,
+                f'{name}: {unlike}: it was changed, or named by a tool that hashes something else', stacklevel=3
             )
     if not zipfile.is_zipfile(path):  # torch's older format has no checksums
         return

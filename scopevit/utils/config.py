@@ -66,7 +66,7 @@ def _parse_value(text: str) -> Any:
         return list(value)
     if isinstance(value, (str, list, tuple, dict)):
         return value
-    if set(text) & set(',[]()'):
+    if ',' in text or text.strip()[:1] in ('[', '('):
         return DictAction._parse_iterable(text)
     return DictAction._parse_int_float_bool(text)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,25 +49,36 @@ def whole_file(path: str) -> Iterator[str]:
     Raises:
         UserError: If it cannot be written. ``path`` is then as it was, and nothing is left beside it.
     """
-    path = os.path.abspath(path)
-    folder, suffix = os.path.dirname(path), os.path.splitext(path)[1]
+    target = os.path.realpath(path)  # a link stays one
+    folder, suffix = os.path.dirname(target), os.path.splitext(target)[1]
     temporary = None
     try:
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=UNFINISHED, suffix=suffix)
-        os.close(handle)
+        name = os.path.join(folder, f'{UNFINISHED}{secrets.token_hex(8)}{suffix}')
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))  # less what the umask takes away
+        temporary = name
         yield temporary
-        os.chmod(temporary, 0o644)  # mkstemp leaves a file to its owner alone
-        with open(temporary, 'r+b') as file:
-            os.fsync(file.fileno())  # else a crash of the machine could leave the name without the content
-        os.replace(temporary, path)
+        _flush(temporary)  # else a crash of the machine could leave the name without the content
+        if os.path.exists(target):
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
         temporary = None
+        if os.name == 'posix':
+            _flush(folder)  # before anything that the file replaces is removed
     except OSError as error:
         raise_own(error)
         raise UserError(f'cannot write {path} ({error.strerror or error})') from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.remove(temporary)
+
+
+def _flush(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: str, data: object, indent: int = 1) -> None:

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pytest
 import torch
 from pycocotools import mask as coco_mask
 
@@ -28,6 +29,14 @@ def test_masks_become_run_lengths(tmp_path):
     assert 'gt_instances' not in found
     assert (tmp_path / 'predictions.pkl').stat().st_size < 5_000
     assert sample['pred_instances']['masks'] is masks  # other metrics get what the model said
+
+
+def test_predictions_appear_when_they_are_complete(tmp_path):
+    dump(tmp_path, dict(img_path='a.jpg'))
+    with pytest.raises(AttributeError):
+        dump(tmp_path, dict(img_path=lambda: 'cannot be pickled'))
+    assert pickle.loads((tmp_path / 'predictions.pkl').read_bytes()) == [dict(img_path='a.jpg')]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_no_masks_and_no_instances(tmp_path):

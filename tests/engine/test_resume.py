@@ -2,10 +2,13 @@
 
 import fcntl
 import itertools
+import json
 import os
 import pickle
 import random
+import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +18,11 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner import set_random_seed
 
 from helpers import ROOT, fails_cleanly, tool, tool_here
+from scopevit.engine import saving, work_dir
 from scopevit.engine.loading import Place, PlacedBatchSampler, PlacedItems
+from scopevit.engine.preemption import StopHook
 from scopevit.engine.resume import find_checkpoint, read_resumable, settle_resume
+from scopevit.engine.saving import GoOnHook
 from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from scopevit.utils.errors import UserError
 
@@ -52,6 +58,12 @@ def equal(a, b):
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     return len(a) == len(b) and all(map(equal, a, b)) if isinstance(a, (list, tuple)) else a == b
+
+
+def validated(folder):
+    """The results of all validations, whichever start of the run they are of."""
+    lines = [line for path in sorted(folder.glob('*/vis_data/scalars.json')) for line in path.read_text().splitlines()]
+    return [json.loads(line)['accuracy/top1'] for line in lines if 'accuracy/top1' in line]
 
 
 def last(work_dir):
@@ -99,6 +111,9 @@ def test_batches_go_on_where_they_were_left():
     assert numbers(rest) == whole[2:]
     assert numbers(rest) == whole  # the next epoch is whole again
     assert len(rest) == 4
+    complete = PlacedBatchSampler(sampler, 3, done=dict(epoch=2, iter=12, epoch_length=4))
+    assert numbers(complete) == []
+    assert numbers(complete) == whole
     assert numbers(PlacedBatchSampler(sampler, 3, done=dict(epoch=2, iter=10, epoch_length=5))) == whole  # other data
 
 
@@ -154,9 +169,28 @@ def test_newest_whole_checkpoint_is_found(tmp_path):
     assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_2.pth')
 
 
+def test_a_later_checkpoint_that_is_not_named_yet_is_the_newest(tmp_path):
+    """A run may be killed before it can name what it has saved; one that went back is not fooled by older files."""
+    write_run(tmp_path, 1, 2, 3)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
+    (tmp_path / 'latest.pth').symlink_to('nowhere.pth')
+    assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_3.pth')
+    os.utime(tmp_path / 'epoch_3.pth', (1, 1))
+    assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_2.pth')
+
+
+def test_a_copied_folder_goes_on_with_its_own_checkpoint(tmp_path):
+    (tmp_path / 'a').mkdir()
+    write_run(tmp_path / 'a', 1, 2)
+    shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+    assert find_checkpoint(tmp_path / 'b').path == str(tmp_path / 'b' / 'epoch_2.pth')
+
+
 @pytest.mark.parametrize('content', ['', '/somewhere/else/epoch_2.pth', '/somewhere/else/nothing.pth', '\xff'])
 def test_checkpoint_is_found_whatever_last_checkpoint_says(content, tmp_path):
     write_run(tmp_path, 1, 2, 3)
+    if 'epoch_2' in content:  # the run went back to it
+        os.utime(tmp_path / 'epoch_3.pth', (1, 1))
     (tmp_path / 'last_checkpoint').write_bytes(content.encode('latin-1'))
     assert find_checkpoint(tmp_path).path == str(tmp_path / f'epoch_{2 if "epoch_2" in content else 3}.pth')
 
@@ -171,7 +205,7 @@ def test_folder_without_checkpoints_and_one_without_whole_ones(tmp_path):
         settle_resume(cfg)
 
 
-@pytest.mark.parametrize('epoch', [10**9 * 5, -1, 'x', None, True])
+@pytest.mark.parametrize('epoch', [10**9, 6, -1, 'x', None, True])
 def test_damaged_position_is_refused(epoch, tmp_path):
     write_run(tmp_path, 1, epoch=epoch)
     with pytest.raises(CheckpointError, match='its epoch is'):
@@ -180,12 +214,51 @@ def test_damaged_position_is_refused(epoch, tmp_path):
 
 def test_nothing_of_a_checkpoint_is_executed(tmp_path):
     write_run(tmp_path, 1, config=f'open({str(tmp_path / "proof")!r}, "w")\ngpu_ids = [0]\n')
-    assert 'config' not in read_resumable(str(tmp_path / 'epoch_1.pth'))['meta']
+    path = str(tmp_path / 'epoch_1.pth')
+    assert 'config' not in read_resumable(path)['meta']
+    with pytest.raises(CheckpointError, match='would execute'):  # other runners read the file themselves
+        settle_resume(Config(dict(work_dir=str(tmp_path), resume=True, load_from=path, runner_type='FlexibleRunner')))
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    """As SIGHUP does under nohup."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hook = StopHook()
+    try:
+        hook.before_train(SimpleNamespace(hooks=[GoOnHook()], val_loop=None))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == hook._note
+        hook.stop_listening()
+        assert signal.getsignal(signal.SIGTERM) == before[signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before[signal.SIGHUP])
+
+
+def test_processes_that_would_go_on_from_other_places_end(monkeypatch):
+    """Each machine may have a work dir of its own."""
+    monkeypatch.setattr(saving, 'all_gather_object', lambda place: [place, 0])
+    with pytest.raises(UserError, match='iterations 7330, 0: the work dir has to be the same'):
+        GoOnHook().before_train(SimpleNamespace(iter=7330))
+    GoOnHook().before_train(SimpleNamespace(iter=0))
+
+
+def test_a_folder_is_free_when_the_training_has_ended(tmp_path):
+    """Whatever processes of its data loaders are left, which inherit the lock."""
+    work_dir._lock(str(tmp_path))
+    (inherited,) = work_dir._held.values()
+    with open(tmp_path / work_dir.LOCK) as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        work_dir.let_go()
+        assert inherited.closed
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.fixture(scope='module')
 def straight(train):
-    return last(train('straight')[0])
+    folder, _ = train('straight')
+    return {**last(folder), 'validated': validated(folder)}
 
 
 @pytest.mark.slow
@@ -199,8 +272,8 @@ def test_stopped_and_resumed_training_is_the_uninterrupted_one(train, straight, 
     assert f'{sent}: saved' in result.stdout + result.stderr
     assert 'Traceback' not in result.stderr
     assert last(work_dir)['meta']['iter'] == abs(iteration)
-    resumed = train(name, '--resume')[1]
-    assert 'accuracy/top1' in resumed.stdout  # also if it was stopped in the last validation
+    train(name, '--resume')
+    assert validated(work_dir) == straight['validated']  # also if it was stopped before or in one
     resumed = last(work_dir)
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
         assert equal(resumed[key], straight[key]), key

@@ -231,6 +231,9 @@ def test_changed_bit_and_wrong_hash_are_noticed(tmp_path):
     (tmp_path / 'c.pth').write_bytes(content)
     with pytest.raises(CheckpointError, match='checksum of its part .* is wrong'):
         read_checkpoint(tmp_path / 'c.pth')
+    save_checkpoint(dict(state_dict=dict(w=torch.ones(1000)), meta={}), tmp_path / 'c-01234567.safetensors')
+    with pytest.raises(CheckpointError, match='as its name says: it was changed'):  # it has no other checksum
+        read_checkpoint(tmp_path / 'c-01234567.safetensors')
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

@@ -111,6 +111,7 @@ def test_base_that_there_is_not_is_named(tmp_path):
         ('(1,2)', (1, 2)),
         ('[(1, 2), a]', [(1, 2), 'a']),
         ('/data/my photos', '/data/my photos'),
+        ('/data/my photos (old) [1]', '/data/my photos (old) [1]'),
         ("'/data/a, b'", '/data/a, b'),
         ("['a b', 'c,d']", ['a b', 'c,d']),
         ("{'type': 'SGD', 'lr': 0.1}", {'type': 'SGD', 'lr': 0.1}),
