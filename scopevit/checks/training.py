@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..utils.building import wrong_setting
-from ..utils.errors import ExplainedError, UserError, one_line, own_error
+from ..utils.errors import ExplainedError, UserError, chain, one_line, own_error
 from ..utils.wrappers import unwrap
 from .batch import check_batch
 from .classes import check_class_count, check_labels, check_same_labels, check_softmax, classes_of, labels_of
@@ -144,13 +144,17 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
 
     Raises:
         ExplainedError: With the findings, if there are any.
-        UserError: Of a setting over which something could not be built, with its key.
+        UserError: Of a setting over which something could not be built, with its key, or of a data loader's process
+            that is gone.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        lost = lost_worker(error)
+        if lost is not None:
+            raise UserError(lost) from error
         setting = None if own_error(error) else wrong_setting(error, runner.cfg, only_building=True)
         if setting is not None:
             raise UserError(setting) from error
@@ -161,6 +165,18 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
             f'the run failed, see above ({one_line(error, 100)}); found in its data and settings: '
             f'{listed(found)}\n{advice(config)}'
         ) from error
+
+
+def lost_worker(error: Exception) -> str | None:
+    """What to do about a process of a data loader that has ended without an error of its own, if that is what it is."""
+    said = next((str(link) for link in chain(error) if str(link).startswith('DataLoader worker')), None)
+    if said is None:
+        return None
+    return (
+        f'a process of the data loader was ended ({" ".join(said.split())[:100]}): by the system, if memory is short '
+        '(take fewer *_dataloader.num_workers) or shared memory full (df -h /dev/shm; a container takes --shm-size or '
+        '--ipc=host), or by a crash of a library, which *_dataloader.num_workers=0 shows'
+    )
 
 
 def check_after_failure(runner: Runner) -> Iterator[Finding]:

@@ -1,5 +1,8 @@
 """Checks before a training leave its results as they are."""
 
+import os
+import signal
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -7,8 +10,9 @@ from mmengine.runner import Runner
 
 from helpers import TOY, quiet_toolboxes
 from scopevit.checks.channels import check_channels
-from scopevit.checks.training import check_data
+from scopevit.checks.training import check_data, failures_explained
 from scopevit.utils.checkpoint import read_checkpoint
+from scopevit.utils.errors import UserError
 
 
 @pytest.mark.slow
@@ -37,3 +41,20 @@ def test_training_with_checks_gives_the_same_weights_as_without(fashion_mnist, t
             runner.train()
         weights.append(read_checkpoint(tmp_path / str(checked) / 'epoch_1.pth')['state_dict'])
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+class Deadly(torch.utils.data.Dataset):
+    """Its first item ends the process that reads it, as the system does when memory is short."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+def test_a_data_loaders_process_that_is_gone_is_explained():
+    loader = torch.utils.data.DataLoader(Deadly(), num_workers=1)
+    with pytest.raises(UserError, match=r'memory is short .* /dev/shm'), failures_explained(None, 'config.py'):
+        next(iter(loader))
