@@ -98,16 +98,25 @@ def read_checkpoint(path: str) -> dict:
                 'Loading them could run code, so it was refused and nothing was executed. If you trust its origin, '
                 'load it where it was written and save its state_dict alone'
             ) from error
-        reason = '' if isinstance(error, pickle.UnpicklingError) else f' ({type(error).__name__}: {error})'
         if '://' in path and isinstance(error, OSError):
-            raise CheckpointError(f'checkpoint {path} cannot be fetched{reason}') from error
+            raise CheckpointError(f'checkpoint {path} cannot be fetched{_reason(error)}') from error
         raise CheckpointError(
-            f'checkpoint {path} is truncated or not a PyTorch file; use another one'
-            f'{reason.splitlines()[0] if reason else ""}'
+            f'checkpoint {path} is truncated or not a PyTorch file; use another one{_reason(error)}'
         ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
     return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, where an error has words for it: ``KeyError: 97`` is how unpickling stumbles."""
+    if isinstance(error, MemoryError):
+        return ' (it does not fit into memory)'
+    if isinstance(error, OSError) and error.strerror:
+        return f' ({error.strerror})'
+    if isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == 'SafetensorError':
+        return f' ({str(error).partition(chr(10))[0]})'
+    return ''
 
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:
