@@ -1,6 +1,7 @@
 """Batch norms' statistics, computed again for the weights that a model has."""
 
 from itertools import islice
+from typing import Any
 
 from mmengine.runner import Runner
 from torch import nn
@@ -12,6 +13,8 @@ from ..utils.wrappers import unwrap
 
 class _TrainingForward(nn.Module):
     """A toolbox's model as a training step runs it, preprocessing and losses included."""
+
+    model: Any
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

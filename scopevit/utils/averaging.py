@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +122,7 @@ def _in_order(paths: Sequence[str], across_runs: bool) -> list[str]:
             raise UserError(f'{path} is given twice')
         if not across_runs:
             _check_same_run(metas[0], metas[i], paths[0], path)
-    steps = [meta.get('iter') for meta in metas]
+    steps: list[Any] = [meta.get('iter') for meta in metas]
     if not all(type(step) is int for step in steps):
         return paths
     if len(set(steps)) < len(steps) and not across_runs:
@@ -135,7 +136,7 @@ def _check_same_run(first: dict, other: dict, path: str, other_path: str) -> Non
     differs = [] if first.get('seed') == other.get('seed') else [f'seed {first.get("seed")} and {other.get("seed")}']
     runs = [meta['run'].get('settings') if isinstance(meta.get('run'), dict) else None for meta in (first, other)]
     if all(isinstance(settings, dict) for settings in runs):
-        differs += sorted(changed_settings(*runs))
+        differs += sorted(changed_settings(runs[0], runs[1]))
     if differs:
         more = f' and {len(differs) - _MOST_NAMED} more' if len(differs) > _MOST_NAMED else ''
         raise CheckpointError(

@@ -116,14 +116,15 @@ test_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, da
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('variant', ['a', 'c', 'r', 'sketch', 'v2'])
 def test_a_checkpoint_is_tested(variant, data, checkpoint, tmp_path):
     root = data / dict(v2='imagenetv2').get(variant, f'imagenet-{variant}')
     dataset = f"data_root='{root}', indices=4"
-    if variant == 'c':  # of one corruption, and one severity of another
+    if variant == 'c':  # of one corruption: each severity has 1,000 folders
         dataset = f"""datasets=[
             dict(part, data_root='{root}', indices=1) for part in _base_.datasets
-            if part['data_prefix'] in ('fog/1', 'fog/2', 'fog/3', 'fog/4', 'fog/5', 'snow/1')]"""
+            if part['data_prefix'].startswith('fog/')]"""
     config = small(variant, tmp_path, dataset)
     result = tool_here('test.py', config, checkpoint, '--work-dir', tmp_path / 'run')
     assert result.returncode == 0, result.stderr[-3000:]
