@@ -6,9 +6,12 @@ Without a command it lists them; ``scopevit COMMAND --help`` tells a command's a
 """
 
 import difflib
+import importlib.util
 import runpy
 import sys
+from pathlib import Path
 
+from .utils.errors import unread_output
 from .utils.shipped import shipped
 
 # Command: what it runs, a file of tools/ or a module, and what it does.
@@ -22,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'check': ('data/check_dataset.py', "check a config's data before a training"),
     'flops': ('analysis/get_flops.py', 'count parameters and multiply-accumulates'),
     'benchmark': ('analysis/benchmark.py', 'measure speed and memory of models side by side'),
+    'average': ('converters/average_checkpoints.py', "average a training's checkpoints"),
     'doctor': ('scopevit.stack.doctor', 'examine the machine and the installed packages'),
     'install-mmpose': ('scopevit.stack.mmpose', 'install mmpose, which pip alone cannot'),
 }
@@ -32,8 +36,24 @@ def usage() -> str:
     return f'usage: scopevit COMMAND [ARGUMENTS]\n\ncommands (scopevit COMMAND --help tells more):\n{listed}'
 
 
+def run_file(path: Path) -> None:
+    """Run a file as the main program. ``runpy`` would put its name into ``sys.argv``, and so into its usage."""
+    spec = importlib.util.spec_from_file_location('__main__', path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__spec__ = None  # as that of a script, by which argparse and multiprocessing know one
+    sys.modules['__main__'] = module
+    spec.loader.exec_module(module)
+
+
 def main() -> None:
-    arguments = sys.argv[1:]
+    with unread_output():
+        run(sys.argv[1:])
+
+
+def run(arguments: list[str]) -> None:
+    """Run a command, or tell which there are."""
     if not arguments or arguments[0] in ('-h', '--help'):
         print(usage())
         return
@@ -46,7 +66,7 @@ def main() -> None:
     target, _ = COMMANDS[command]
     sys.argv = [f'scopevit {command}', *arguments]
     if target.endswith('.py'):
-        runpy.run_path(str(shipped('tools') / target), run_name='__main__')
+        run_file(shipped('tools') / target)
     else:
         runpy.run_module(target, run_name='__main__')
 

@@ -6,6 +6,7 @@ imports its ``locations`` when it is first asked.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -15,6 +16,9 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='scopevit', locations=['scopevit.models'])
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, scope='scopevit', locations=['scopevit.datasets.imagenet_variants']
+)
 DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='scopevit', locations=['scopevit.engine'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='scopevit', locations=['scopevit.engine'])
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='scopevit', locations=['scopevit.engine'])

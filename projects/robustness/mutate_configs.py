@@ -10,9 +10,7 @@ each; what is in it already is not run again.
 
 import argparse
 import copy
-import gc
 import importlib.util
-import json
 import os
 import platform
 import random
@@ -27,12 +25,12 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
-import cv2
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the generator of scenes
 
+from projects.robustness.cases import add_arguments, get_ready_for_children, run_cases  # noqa: E402
 from projects.scenes.generator import write_ade20k, write_coco, write_imagenet  # noqa: E402
 from scopevit.utils.arguments import positive  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
@@ -230,36 +228,20 @@ def _kind(row: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--count', type=positive, default=200, help='cases (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='which settings are changed (default: %(default)s)')
-    parser.add_argument('--limit', type=positive, default=120, help='seconds for a case (default: %(default)s)')
-    parser.add_argument('--table', metavar='FILE', help='write a table of all results, in Markdown')
-    parser.add_argument('--folder', default='work_dirs/mutated', help='data and results (default: %(default)s)')
+    add_arguments(parser, 120, 'work_dirs/mutated')
     args = parser.parse_args()
-    import mmdet.apis  # noqa: F401  what each child would import itself
-    import mmpose.apis  # noqa: F401
-    import mmpretrain.apis  # noqa: F401
-    import mmseg.apis  # noqa: F401
-
+    get_ready_for_children()
     with user_errors():
-        cv2.setNumThreads(0)  # children would wait for threads that they do not have
-        gc.freeze()  # children need not look through all that was imported
         folder = Path(args.folder).resolve()
         for name, write in DATA.items():
             write(str(folder / 'data/scenes' / name), 0, 8, 4)
-        results = folder / f'results_{args.seed}.jsonl'
-        rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-        done = {row['number']: row for row in rows}
-        for case in cases(args.count, args.seed):
-            if case['number'] in done:
-                continue
-            row = done[case['number']] = run(case, folder, args.limit)
-            print(
-                f'[{row["number"] + 1}/{args.count}] {row["end"]}: {row["config"][:20]} {row["change"]} {row["says"]}',
-                flush=True,
-            )
-            with open(results, 'a') as file:
-                file.write(json.dumps(row) + '\n')
-        rows = [done[number] for number in sorted(done) if number < args.count]
+        made = cases(args.count, args.seed)
+        rows = run_cases(
+            folder / f'results_{args.seed}.jsonl',
+            args.count,
+            lambda number: run(made[number], folder, args.limit),
+            lambda row: f'{row["end"]}: {row["config"][:20]} {row["change"]} {row["says"]}',
+        )
         print(', '.join(f'{end}: {count}' for end, count in Counter(row['end'] for row in rows).most_common()))
         if args.table:
             write_table(rows, args.table)

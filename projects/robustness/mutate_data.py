@@ -13,7 +13,6 @@ is in it already is not run again.
 import argparse
 import copy
 import functools
-import gc
 import json
 import os
 import platform
@@ -37,6 +36,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the generator of scenes
 
+from projects.robustness.cases import add_arguments, get_ready_for_children, run_cases  # noqa: E402
 from projects.scenes.generator import write_ade20k, write_coco  # noqa: E402
 from scopevit.checks.channels import check_channels  # noqa: E402
 from scopevit.checks.dataset import check_dataset  # noqa: E402
@@ -367,35 +367,21 @@ def main() -> None:
     parser.add_argument(
         '--folders', type=positive, default=200, help='cases of label maps and class folders (default: %(default)s)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='what is changed (default: %(default)s)')
-    parser.add_argument('--limit', type=positive, default=60, help='seconds for each step (default: %(default)s)')
-    parser.add_argument('--table', metavar='FILE', help='write a table of all results, in Markdown')
-    parser.add_argument('--folder', default='work_dirs/mutated_data', help='data and results (default: %(default)s)')
+    add_arguments(parser, 60, 'work_dirs/mutated_data')
     args = parser.parse_args()
-    import mmdet.apis  # noqa: F401  what each child would import itself
-    import mmpose.apis  # noqa: F401
-    import mmpretrain.apis  # noqa: F401
-    import mmseg.apis  # noqa: F401
-
+    get_ready_for_children()
     with user_errors():
-        cv2.setNumThreads(0)  # children would wait for threads that they do not have
-        gc.freeze()  # children need not look through all that was imported
         folder = Path(args.folder).resolve()
         write_data(folder / 'sound')
-        results = folder / f'results_{args.seed}_{args.coco}_{args.folders}.jsonl'
-        rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-        done = {row['number']: row for row in rows}
         tasks = cases(args.coco, args.folders)
         for task in TASKS:  # once, not in each child
             settings(task)
-        for number, task in enumerate(tasks):
-            if number in done:
-                continue
-            row = done[number] = run(number, task, args.seed, folder, args.limit)
-            print(f'[{number + 1}/{len(tasks)}] {row["check"]}, {row["start"]}: {task} {row["change"]}', flush=True)
-            with open(results, 'a') as file:
-                file.write(json.dumps(row) + '\n')
-        rows = [done[number] for number in range(len(tasks))]
+        rows = run_cases(
+            folder / f'results_{args.seed}_{args.coco}_{args.folders}.jsonl',
+            len(tasks),
+            lambda number: run(number, tasks[number], args.seed, folder, args.limit),
+            lambda row: f'{row["check"]}, {row["start"]}: {row["task"]} {row["change"]}',
+        )
         for step in ('check', 'start'):
             print(step, ', '.join(f'{end}: {count}' for end, count in Counter(row[step] for row in rows).most_common()))
         if args.table:

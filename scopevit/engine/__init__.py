@@ -1,5 +1,6 @@
 from .evaluation import DumpPredictions
 from .hooks import PretrainedBackboneHook, SyncBuffersHook
+from .imagenet_variants import CorruptionError, SubsetAccuracy
 from .loading import PlacedBatchSampler
 from .optim import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
 from .saving import CheckpointHook
@@ -7,9 +8,11 @@ from .saving import CheckpointHook
 __all__ = [
     'CPUAmpOptimWrapper',
     'CheckpointHook',
+    'CorruptionError',
     'DumpPredictions',
     'LayerDecayOptimWrapperConstructor',
     'PlacedBatchSampler',
     'PretrainedBackboneHook',
+    'SubsetAccuracy',
     'SyncBuffersHook',
 ]

@@ -128,7 +128,7 @@ def _set_amp_dtype(cfg: Config, wanted: str) -> None:
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') != 'AmpOptimWrapper' or wrapper.get('dtype') is not None:
         return
-    why = 'gpu.amp_dtype'
+    why = "--amp-dtype or the config's gpu.amp_dtype"
     if wanted == 'auto':
         wanted, why = _amp_dtype_for(cfg)
     wrapper['dtype'] = wanted
@@ -143,7 +143,7 @@ def _amp_dtype_for(cfg: Config) -> tuple[str, str]:
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         return 'float16', 'this GPU has no bfloat16'
     if scope not in _IN_BFLOAT16:
-        return 'float16', f'models of {scope} need it; gpu.amp_dtype=bfloat16 to try the other'
+        return 'float16', f'models of {scope} need it; --amp-dtype bfloat16 to try the other'
     return 'bfloat16', '--amp-dtype float16 for the other'
 
 
@@ -159,7 +159,7 @@ def check_loss_scale(cfg: Config, checkpoint: str) -> None:
     if saved.get('loss_scaler') == {}:
         raise UserError(
             f'--resume: {checkpoint} was trained in bfloat16, without loss scaling, and now it would be '
-            f'{wrapper.get("dtype") or "float16"} with it; go on with --cfg-options gpu.amp_dtype=bfloat16, or '
+            f'{wrapper.get("dtype") or "float16"} with it; go on with --amp-dtype bfloat16, or '
             'without --amp'
         )
 

@@ -16,6 +16,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ..utils.checkpoint import CheckpointError, read_checkpoint, to_plain
+from ..utils.config import changed_settings
 from ..utils.errors import UserError
 from .console import is_first_process
 from .states import are_states
@@ -223,15 +224,6 @@ def _is_complete(runner: Runner) -> bool:
     if isinstance(runner.train_loop, IterBasedTrainLoop):
         return runner.iter >= runner.max_iters
     return runner.epoch >= runner.max_epochs
-
-
-def changed_settings(before: object, now: object, key: str = '') -> Iterator[str]:
-    """Keys under which two configs of plain data differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in {**before, **now}:
-            yield from changed_settings(before.get(name), now.get(name), f'{key}.{name}' if key else name)
-    elif before != now:
-        yield key
 
 
 class ScheduleOfConfig:

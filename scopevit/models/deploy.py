@@ -25,7 +25,7 @@ from .ops.linear import linear
 from .ops.rows import fuses_mlp, layer_norm, mlp_branch
 
 GELU = nn.GELU()
-"""That of an MLP's branch, which its first layer computes."""
+"""That of an MLP's branch, where its first layer computes it."""
 
 
 class ActivatedLinear(nn.Module):
@@ -112,7 +112,7 @@ def fold(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, layers.RelativePositionBias):
                 setattr(module, name, FoldedPositionBias(child(child.fc1.weight)))
-            elif isinstance(child, layers.ConditionalPositionalEncoding):
+            elif isinstance(child, layers.ConditionalPositionalEncoding) and _has_usual_activations(child):
                 setattr(module, name, FoldedPositionalEncoding(child))
             elif isinstance(child, layers.TransformerBlock):
                 setattr(module, name, _fold_block(child))
@@ -122,10 +122,15 @@ def fold(model: nn.Module) -> None:
 def _fold_block(block: layers.TransformerBlock) -> nn.Sequential:
     attn, mlp = block.attn, block.mlp
     last = _scaled(attn.proj, block.ls1), _scaled(mlp.fc2, block.ls2)
-    mlp.fc1 = ActivatedLinear(mlp.fc1, 'gelu')
-    attn.proj = mlp.act = mlp.fc2 = nn.Identity()
+    if type(mlp.act) is nn.GELU and mlp.act.approximate == 'none':  # any other one stays as it is
+        mlp.fc1, mlp.act = ActivatedLinear(mlp.fc1, 'gelu'), nn.Identity()
+    attn.proj = mlp.fc2 = nn.Identity()
     branches = FoldedBranch(block.norm1, attn, last[0]), FoldedMlpBranch(block.norm2, mlp, last[1])
     return nn.Sequential(OrderedDict(zip(('attn', 'mlp'), branches)))
+
+
+def _has_usual_activations(cpe: layers.ConditionalPositionalEncoding) -> bool:
+    return all(type(part[2]) is nn.ReLU for part in (cpe.expand, cpe.depthwise))
 
 
 def _merge_scopes(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:

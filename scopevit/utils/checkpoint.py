@@ -22,11 +22,15 @@ from torch import Tensor, nn
 
 from .archive import Damaged, check_extent, is_plain, not_finite, read_safetensors, to_safetensors, verify
 from .errors import UserError
-from .files import whole_file
+from .files import check_new_file, whole_file
 from .wrappers import unwrap
 
 StateDict = dict[str, Tensor]
 ALLOW_NON_FINITE = 'SCOPEVIT_ALLOW_NON_FINITE'
+WEIGHTS = ('auto', 'ema', 'raw')
+"""Which weights of a checkpoint, see :func:`select_weights`."""
+# Facts worth keeping; the training config and logs, which hold paths of a machine, are not.
+_KEPT_META = ('epoch', 'iter', 'seed', 'mmengine_version', 'dataset_meta', 'arch', 'averaged')
 
 
 class CheckpointError(UserError):
@@ -94,16 +98,25 @@ def read_checkpoint(path: str) -> dict:
                 'Loading them could run code, so it was refused and nothing was executed. If you trust its origin, '
                 'load it where it was written and save its state_dict alone'
             ) from error
-        reason = '' if isinstance(error, pickle.UnpicklingError) else f' ({type(error).__name__}: {error})'
         if '://' in path and isinstance(error, OSError):
-            raise CheckpointError(f'checkpoint {path} cannot be fetched{reason}') from error
+            raise CheckpointError(f'checkpoint {path} cannot be fetched{_reason(error)}') from error
         raise CheckpointError(
-            f'checkpoint {path} is truncated or not a PyTorch file; use another one'
-            f'{reason.splitlines()[0] if reason else ""}'
+            f'checkpoint {path} is truncated or not a PyTorch file; use another one{_reason(error)}'
         ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
     return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, where an error has words for it: ``KeyError: 97`` is how unpickling stumbles."""
+    if isinstance(error, MemoryError):
+        return ' (it does not fit into memory)'
+    if isinstance(error, OSError) and error.strerror:
+        return f' ({error.strerror})'
+    if isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == 'SafetensorError':
+        return f' ({str(error).partition(chr(10))[0]})'
+    return ''
 
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:
@@ -113,8 +126,7 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
         UserError: If the file exists or its folder cannot be written.
     """
     path = os.path.abspath(path)
-    if os.path.exists(path):
-        raise UserError(f'{path} exists already and is left as it is; choose another name or remove it')
+    check_new_file(path)
     content = to_bytes(checkpoint, path)
     with whole_file(path) as temporary:
         Path(temporary).write_bytes(content)
@@ -170,6 +182,34 @@ def get_meta(checkpoint: dict) -> dict:
     """What a checkpoint says of its training; empty if it says nothing."""
     meta = checkpoint.get('meta')
     return meta if isinstance(meta, dict) else {}
+
+
+def slim_meta(checkpoint: dict) -> dict:
+    """Of what a checkpoint says of its training, the plain facts that name no place of a machine."""
+    meta = get_meta(checkpoint)
+    return {key: to_plain(meta[key]) for key in _KEPT_META if key in meta}
+
+
+def select_weights(checkpoint: dict, kind: str, path: str) -> StateDict:
+    """The averaged or the raw weights of a checkpoint.
+
+    Where MMEngine's EMAHook was used, ``state_dict`` holds the averaged weights and
+    ``ema_state_dict`` the raw ones.
+
+    Args:
+        kind: 'ema', 'raw', or 'auto' for the averaged ones where there are any.
+
+    Raises:
+        CheckpointError: If there are no such weights.
+    """
+    averaged = 'ema_state_dict' in checkpoint
+    if kind == 'ema' and not averaged:
+        raise CheckpointError(f'checkpoint {path} has no averaged weights: it was not trained with EMAHook')
+    if kind == 'raw' and averaged:
+        # Buffers that EMAHook did not swap are in state_dict alone.
+        raw = get_state_dict(dict(state_dict=checkpoint['ema_state_dict']), path)
+        return {key: raw.get(key, value) for key, value in get_state_dict(checkpoint, path).items()}
+    return get_state_dict(checkpoint, path)
 
 
 @dataclass

@@ -226,6 +226,15 @@ def first_value(node: object, key: str) -> Any:
     return next((found[key] for found in walk(node) if found.get(key) is not None), None)
 
 
+def changed_settings(before: object, now: object, key: str = '') -> Iterator[str]:
+    """Keys under which two configs of plain data differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            yield from changed_settings(before.get(name), now.get(name), f'{key}.{name}' if key else name)
+    elif before != now:
+        yield key
+
+
 def without_weights(node: Any) -> Any:
     """A copy of nested settings that loads no pretrained weights when it is built or initialised."""
     node = copy.deepcopy(node)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import sys
 import sysconfig
 import time
@@ -34,21 +35,57 @@ def user_errors() -> Iterator[None]:
 
     Of several processes of one launch the first that fails says so: the others fail with it, or for its want.
     """
+    with unread_output():
+        try:
+            yield
+        except UserError as error:
+            _leave_it_to_the_first(error)
+            if isinstance(error, ExplainedError):
+                traceback.print_exception(error.__cause__)
+            # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
+            message = str(error).rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]
+            sys.exit(f'error: {message.strip()}')
+        except KeyboardInterrupt:
+            print('interrupted', file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            _leave_it_to_the_first(error)
+            raise
+
+
+@contextmanager
+def unread_output() -> Iterator[None]:
+    """End the program quietly once nobody reads what it prints any more, as behind ``| head``."""
     try:
         yield
-    except UserError as error:
-        _leave_it_to_the_first(error)
-        if isinstance(error, ExplainedError):
-            traceback.print_exception(error.__cause__)
-        # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
-        message = str(error).rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]
-        sys.exit(f'error: {message.strip()}')
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        _leave_it_to_the_first(error)
-        raise
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        sys.exit(141)  # as a shell says of a program that the signal SIGPIPE has ended
+    finally:
+        _is_unread()
+
+
+def _is_unread() -> bool:
+    """Whether standard output is a pipe without a reader; what is left to print then goes nowhere."""
+    try:
+        number = sys.stdout.fileno()
+    except (AttributeError, ValueError, OSError):  # there is none, or it is no file
+        return False
+    try:
+        sys.stdout.flush()
+        if not hasattr(select, 'poll'):  # Windows
+            return False
+        ends = select.poll()
+        ends.register(number, 0)
+        if not any(event & select.POLLERR for _, event in ends.poll(0)):
+            return False
+    except BrokenPipeError:
+        pass
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)  # else the interpreter's last flush would fail
+    os.close(nowhere)
+    return True
 
 
 def _leave_it_to_the_first(error: Exception) -> None:

@@ -39,6 +39,17 @@ def check_file(path: str, option: str) -> None:
     check_writable(os.path.dirname(os.path.abspath(path)), option)
 
 
+def check_new_file(path: str, option: str = 'the file to write') -> None:
+    """Make sure that a file can be written, and that there is none of this name.
+
+    Raises:
+        UserError: If not.
+    """
+    check_file(path, option)
+    if os.path.exists(path):
+        raise UserError(f'{path} exists already and is left as it is; choose another name or remove it')
+
+
 @contextmanager
 def whole_file(path: str) -> Iterator[str]:
     """Write a file all or nothing: under another name beside it, which becomes ``path`` once the block has ended.

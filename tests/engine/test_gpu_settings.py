@@ -140,7 +140,7 @@ def test_going_on_in_float16_from_bfloat16(tmp_path):
     torch.save(dict(state_dict={}, optimizer=dict(loss_scaler={})), saved)
     torch.save(dict(state_dict={}, optimizer=dict(loss_scaler=dict(scale=1.0))), scaled)
     in_half, without = (dict(type='AmpOptimWrapper', loss_scale=scale) for scale in ('dynamic', dict(enabled=False)))
-    with pytest.raises(UserError, match='trained in bfloat16, without loss scaling.*gpu.amp_dtype=bfloat16'):
+    with pytest.raises(UserError, match='trained in bfloat16, without loss scaling.*go on with --amp-dtype bfloat16'):
         gpu.check_loss_scale(Config(dict(optim_wrapper=in_half)), str(saved))
     gpu.check_loss_scale(Config(dict(optim_wrapper=in_half)), str(scaled))
     gpu.check_loss_scale(Config(dict(optim_wrapper=without)), str(saved))
@@ -192,6 +192,8 @@ def test_mixed_precision_of_boxes_and_joints_is_float16(name, lines):
     cfg = with_amp(name, gpu__amp_dtype='bfloat16')
     gpu.settle_gpu(cfg)
     assert (cfg.optim_wrapper.dtype, cfg.optim_wrapper.loss_scale) == ('bfloat16', dict(enabled=False))
+    assert said(lines, '--amp-dtype bfloat16 to try the other') == 1
+    assert said(lines, "without loss scaling (--amp-dtype or the config's gpu.amp_dtype)") == 1
 
 
 def test_mixed_precision_of_older_gpus(monkeypatch, lines):

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from reference.weights import fill, formula_image
-from scopevit.models import ScopeViT
+from scopevit.models import ScopeViT, layers
 
 NARROW = dict(embed_dims=(16, 32, 32, 64), depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 4))
 SIZES = [(64, 96), (33, 65), (7, 9)]
@@ -42,6 +42,22 @@ def test_deploy_form_computes_the_same(arch):
     expected = exact(formula_image(33, 65))
     exact.switch_to_deploy()
     assert_equal(exact(formula_image(33, 65)), expected, 1e-10)
+
+
+@pytest.mark.parametrize('act', [torch.nn.GELU('tanh'), torch.nn.SiLU()], ids=['tanh', 'SiLU'])
+@torch.no_grad()
+def test_deploy_form_keeps_activations_that_somebody_has_changed(act):
+    model = build(dtype=torch.float64)
+    for module in list(model.modules()):
+        if isinstance(module, layers.Mlp):
+            module.act = act
+        elif isinstance(module, layers.ConditionalPositionalEncoding):
+            module.depthwise[2] = act
+    image = formula_image(33, 65)
+    expected = model(image)
+    assert (expected[-1] - build(dtype=torch.float64)(image)[-1]).abs().max() > 1e-4  # they matter
+    model.switch_to_deploy()
+    assert_equal(model(image), expected, 1e-10)
 
 
 def test_deploy_form_is_built_by_an_option_and_takes_its_weights():

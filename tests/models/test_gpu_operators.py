@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import ROOT
+from helpers import ROOT, TOY, fails_cleanly, tool_here
 from scopevit.models import ScopeViT
 from scopevit.models.layers import GlobalScaleDilatedAttention
 from scopevit.models.ops import attention, gpu
+from scopevit.utils.errors import UserError
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 # numpy, by which the interpreter computes, has no bfloat16.
@@ -323,6 +324,15 @@ def test_kernels_can_be_switched_off():
         check=True,
     )
     assert result.stdout.strip() == 'False'
+
+
+def test_a_switch_that_means_nothing_is_named_by_tools(monkeypatch):
+    """When a model is built: an error while modules are imported would be a traceback."""
+    monkeypatch.setattr(gpu, 'SWITCH', 'off')
+    says = "SCOPEVIT_TRITON in the environment must be 0, 1 or all, but is 'off'"
+    with pytest.raises(UserError, match=says):
+        ScopeViT('xtiny')
+    fails_cleanly(tool_here('analysis/get_flops.py', TOY), says)
 
 
 def test_large_batches_are_split(monkeypatch):

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import pickle
+import re
 import sys
 import zipfile
 
@@ -76,6 +77,30 @@ def test_truncated_files_are_named(keep, tmp_path):
     content = (tmp_path / 'c.pth').read_bytes()
     (tmp_path / 'c.pth').write_bytes(content[:keep])
     with pytest.raises(CheckpointError, match=r'c\.pth is truncated or not a PyTorch file'):
+        read_checkpoint(tmp_path / 'c.pth')
+
+
+DAMAGED = (b'a', b'hello world\n', b'0', b'.', b'(l', b'\x80\x02.', b'\x80\x02a', b'\x80\x7f', b'\xff\xfe\x00', b'PK')
+
+
+@pytest.mark.parametrize('content', DAMAGED)
+def test_of_damaged_content_no_error_of_pythons_is_told(content, tmp_path):
+    (tmp_path / 'c.pth').write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(tmp_path / 'c.pth')
+    says = str(error.value).removeprefix(
+        f'checkpoint {tmp_path}/c.pth is truncated or not a PyTorch file; use another one'
+    )
+    assert not re.search('Error|list|stack|index', says), says
+
+
+def test_what_the_system_says_of_a_file_is_told(tmp_path, monkeypatch):
+    def load(*words, **options):
+        raise OSError(5, 'Input/output error')
+
+    (tmp_path / 'c.pth').touch()
+    monkeypatch.setattr(torch, 'load', load)
+    with pytest.raises(CheckpointError, match=r'use another one \(Input/output error\)$'):
         read_checkpoint(tmp_path / 'c.pth')
 
 

@@ -1,7 +1,10 @@
 """Whose code an error was raised in."""
 
+import contextlib
 import importlib.util
+import io
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -92,3 +95,39 @@ def test_the_cause_of_an_explained_error_keeps_its_traceback(capsys):
     error.__cause__ = caught(lambda: 1 / 0)
     assert 'found in the data' in str(ended(error))
     assert capsys.readouterr().err.count('ZeroDivisionError') == 1
+
+
+@pytest.fixture(params=[True, False], ids=['unbuffered', 'buffered'])
+def unread(request, monkeypatch):
+    """Standard output is a pipe whose reader has left."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with io.TextIOWrapper(open(writer, 'wb', 0 if request.param else -1), write_through=request.param) as file:
+        monkeypatch.setattr('sys.stdout', file)
+        yield
+        file.flush()  # as the interpreter does in the end
+
+
+def printing(text, error=None):
+    with user_errors():
+        print(text)
+        if error:
+            raise error
+
+
+@pytest.mark.parametrize('length', [10, 10**6])  # one that waits in the buffer, and one that does not fit into it
+def test_what_nobody_reads_ends_quietly(length, unread, capsys):
+    with contextlib.suppress(SystemExit):
+        printing('x' * length)
+    assert capsys.readouterr().err == ''
+
+
+def test_an_error_is_told_though_nobody_reads_the_output(unread, capsys):
+    with pytest.raises(SystemExit) as end:
+        printing('', UserError('no data'))
+    assert end.value.code in ('error: no data', 141)  # unbuffered, it does not come as far
+
+
+def test_another_broken_pipe_is_no_end():
+    with pytest.raises(BrokenPipeError), user_errors():
+        raise BrokenPipeError

@@ -21,6 +21,7 @@ from ...utils.checkpoint import load_backbone
 from ..deploy import fold
 from ..layers import GlobalScaleDilatedAttention, MultiScaleSelfAttention, PatchEmbed, TransformerBlock
 from ..ops.checkpoint import checkpointed
+from ..ops.gpu import check_switch
 from .arch import Arch
 
 
@@ -98,6 +99,7 @@ class ScopeViT(BaseModule):
         ValueError: For an unknown or inconsistent ``arch``, an ``out_indices``, a rate or
             ``frozen_stages`` out of range, and (in forward) an input of the wrong shape.
         TypeError: For an option that does not exist.
+        UserError: If ``SCOPEVIT_TRITON`` in the environment has a value that means nothing.
     """
 
     arch_settings: ClassVar[dict[str, dict[str, Any]]] = {
@@ -122,6 +124,7 @@ class ScopeViT(BaseModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_switch()
         self.arch = self.parse_arch(arch)
         dims, depths = self.arch.embed_dims, self.arch.depths
         self.in_channels = in_channels

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...utils.errors import UserError
 from .calls import is_plain_call
 
 HEAD_CHANNELS = (16, 32, 64)
@@ -32,14 +33,22 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 SWITCH = os.environ.get('SCOPEVIT_TRITON', '1')
-if SWITCH not in ('0', '1', 'all'):
-    raise ValueError(f'SCOPEVIT_TRITON is 0, 1 or all, but is {SWITCH!r} in the environment')
 IS_ON = (
-    SWITCH != '0'
+    SWITCH in ('1', 'all')
     and hasattr(torch.compiler, 'is_exporting')  # PyTorch 2.7
     and torch.version.hip is None
     and importlib.util.find_spec('triton') is not None
 )
+
+
+def check_switch() -> None:
+    """Make sure that the environment says of the kernels what there is to say; called where a model is built.
+
+    Raises:
+        UserError: If it does not.
+    """
+    if SWITCH not in ('0', '1', 'all'):
+        raise UserError(f'SCOPEVIT_TRITON in the environment must be 0, 1 or all, but is {SWITCH!r}')
 
 
 def _runs_on(device: torch.device) -> bool:

@@ -1,0 +1,120 @@
+"""Average the checkpoints of one training: alike (SWA), or the newest weighing most.
+
+    python tools/converters/average_checkpoints.py work_dirs/x --last 5 --out average.pth
+    python tools/converters/average_checkpoints.py work_dirs/x/epoch_{7,8,9}.pth --decay 0.5 --out average.pth
+    python tools/converters/average_checkpoints.py work_dirs/x --last 5 --out average.pth --recompute-norms CONFIG
+
+Floating-point weights are summed in float64; what else there is, as a batch norm's count of batches, is the newest
+checkpoint's. Running means and variances of batch norms are averaged as the weights are, which is near to what the
+averaged weights would give, but not that; --recompute-norms computes them anew over the config's training data. The
+file has weights alone, and loads as any checkpoint does; one that exists is never replaced.
+"""
+
+import argparse
+import os
+import tempfile
+
+from mmengine.config import ConfigDict
+
+from scopevit.utils.arguments import positive
+from scopevit.utils.averaging import Average, average_checkpoints, last_checkpoints
+from scopevit.utils.checkpoint import WEIGHTS, CheckpointError, not_finite, save_checkpoint
+from scopevit.utils.config import add_config_options, load_config, without_weights
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import check_new_file
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT', help='two files or more, or one work dir')
+    parser.add_argument('--out', required=True, metavar='FILE', help='file to write (.pth, .safetensors)')
+    parser.add_argument('--last', type=positive, metavar='N', help='of a work dir, the N newest checkpoints')
+    parser.add_argument(
+        '--decay',
+        type=float,
+        default=1.0,
+        help='how much a checkpoint weighs, compared with the next newer one (default: %(default)s, all alike)',
+    )
+    parser.add_argument(
+        '--weights',
+        choices=WEIGHTS,
+        default='auto',
+        help='of a training with --ema, its moving average, the raw weights, or (auto) the average if there is one',
+    )
+    parser.add_argument('--across-runs', action='store_true', help='average checkpoints of several trainings, too')
+    parser.add_argument(
+        '--recompute-norms', metavar='CONFIG', help="compute batch norms' statistics anew, over its training data"
+    )
+    parser.add_argument(
+        '--images', type=positive, default=8192, help='of these data, how many at most (default: %(default)s)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the order of these data (default: %(default)s)')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def chosen(args: argparse.Namespace) -> list[str]:
+    """The files to average."""
+    folders = [path for path in args.checkpoints if os.path.isdir(path)]
+    if not folders and args.last is None:
+        return args.checkpoints
+    if len(args.checkpoints) > 1 or not folders:
+        raise UserError(f'--last and a work dir belong together: name one folder, not {" ".join(args.checkpoints)}')
+    if args.last is None:
+        raise UserError(f'{folders[0]} is a folder; say how many of its checkpoints with --last N')
+    return last_checkpoints(folders[0], args.last)
+
+
+def with_norms(average: Average, args: argparse.Namespace) -> str:
+    """Give the average batch norms' statistics of its own; returns what was done."""
+    # Only here: averaging alone needs no toolbox.
+    from scopevit.checks.training import check_data, failures_explained
+    from scopevit.engine.launch import build_runner, end_loaders, prepare
+    from scopevit.engine.norm_statistics import recompute_norms
+    from scopevit.utils.checkpoint import check_fits
+
+    cfg = load_config(args.recompute_norms, args.cfg_options)
+    if not isinstance(cfg.get('train_dataloader'), dict) or not isinstance(cfg.get('model'), dict):
+        raise UserError(f'config {args.recompute_norms} has no train_dataloader or no model')
+    cfg.update(dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator', 'load_from')), resume=False)
+    cfg.update(dict.fromkeys(('test_dataloader', 'test_cfg', 'test_evaluator')))
+    cfg.model = ConfigDict(without_weights(cfg.model.to_dict()))
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    cfg.log_level = 'ERROR'
+    with tempfile.TemporaryDirectory() as folder:
+        raw = os.path.join(folder, 'average.pth')
+        save_checkpoint(dict(state_dict=average.weights), raw)
+        prepare(cfg, argparse.Namespace(config=args.recompute_norms, work_dir=folder, launcher='none', local_rank=0))
+        runner = build_runner(cfg)
+        check_fits(runner.model, raw)  # and loads it
+        check_data(runner, args.recompute_norms, splits=('train',))
+        with failures_explained(runner, args.recompute_norms):
+            norms, batches = recompute_norms(runner, args.images)
+        end_loaders(runner)
+        state = runner.model.state_dict()
+    average.weights.update({key: state[key].to(value) for key, value in average.weights.items() if key in state})
+    broken = not_finite(average.weights)
+    if broken:
+        raise CheckpointError(f'statistics of batch norms became no finite numbers ({", ".join(broken[:3])})')
+    return (
+        f"statistics of {norms} batch norms recomputed over {batches} batches of {args.recompute_norms}'s training data"
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        if not 0 < args.decay <= 1:
+            raise UserError(f'--decay must be above 0 and at most 1, but is {args.decay:g}')
+        check_new_file(args.out, '--out')
+        average = average_checkpoints(chosen(args), args.decay, args.weights, args.across_runs)
+        for path, share in average.shares:
+            print(f'{share:.4f} of {path}')
+        if args.recompute_norms:
+            print(with_norms(average, args))
+        save_checkpoint(dict(state_dict=average.weights, meta=average.meta), args.out)
+        print(f'wrote {args.out}')
+
+
+if __name__ == '__main__':
+    main()
