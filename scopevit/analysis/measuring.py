@@ -9,6 +9,7 @@ import math
 import random
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..apis.model import Size, image_channels
 from ..models.ops.linear import HAS_FUSED_LINEAR
-from ..utils.errors import UserError, one_line
+from ..utils.errors import UserError, one_line, own_error
 from .count import count
 from .machine import describe_machine, load_average
 from .profiling import profile
@@ -182,10 +183,12 @@ def _enough_programs(number: int, settings: Settings) -> AbstractContextManager:
 
 @contextmanager
 def _noted(result: Result) -> Iterator[None]:
-    """Let a result say why its model fails."""
+    """Let a result say why its model fails; a bug in the user's own code keeps its traceback."""
     try:
         yield
     except Exception as error:  # a model is a program: whatever it raises, it is the model's
+        if own_error(error) is not None:
+            traceback.print_exception(error)
         result.error = one_line(error)
 
 

@@ -16,7 +16,7 @@ from ..models import ScopeViT
 from ..models.ops import MissingOperator
 from ..utils.building import failing_key
 from ..utils.config import as_list, load_config
-from ..utils.errors import UserError, one_line, raise_own
+from ..utils.errors import UserError, one_line, own_error, raise_own
 from ..utils.toolboxes import toolbox_of
 from .probe import ProbeError, probe_backbone
 from .recipe import adapt_recipe, get_node, list_notes
@@ -80,7 +80,7 @@ def swap_backbone(
         backbone['in_channels'] = in_channels
     if old_site.backbone.get('with_cp'):
         backbone['with_cp'] = True
-    problems = []
+    problems, failures = [], []
     for name, adapt in candidates:
         # Through plain dicts: a setting that stands in two places is copied for each.
         new = Config(cfg.to_dict(), cfg_text=cfg.text or ' ', filename=cfg.filename)
@@ -92,13 +92,14 @@ def swap_backbone(
         except ProbeError as error:
             problems.append((where, f'{name}: {error}'))
         except Exception as error:  # a candidate may fail in any way; the ways left are tried
+            failures.append(error)
             key, why, is_final = _explain(error, new)
             if is_final:
                 raise SwapError([(key or where, why)]) from error
             problems.append((key or where, f'{name}: {why}'))
         else:
             return new
-    raise SwapError(problems)
+    raise SwapError(problems) from next(filter(own_error, failures), None)
 
 
 def _swap(cfg: Config, path: Sequence[str], backbone: ConfigDict, adapt: Adapt, scope: str) -> None:

@@ -98,8 +98,9 @@ def read_checkpoint(path: str) -> dict:
                 'Loading them could run code, so it was refused and nothing was executed. If you trust its origin, '
                 'load it where it was written and save its state_dict alone'
             ) from error
-        if '://' in path and isinstance(error, OSError):
-            raise CheckpointError(f'checkpoint {path} cannot be fetched{_reason(error)}') from error
+        if isinstance(error, (OSError, MemoryError)) and ('://' in path or _reason(error)):
+            how = 'fetched' if '://' in path else 'read'
+            raise CheckpointError(f'checkpoint {path} cannot be {how}{_reason(error)}') from error
         raise CheckpointError(
             f'checkpoint {path} is truncated or not a PyTorch file; use another one{_reason(error)}'
         ) from error

@@ -33,14 +33,16 @@ class ExplainedError(UserError):
 def user_errors() -> Iterator[None]:
     """End the program with ``error: ...`` and status 1 on a :class:`UserError`.
 
-    Of several processes of one launch the first that fails says so: the others fail with it, or for its want.
+    Above it stands the traceback of its cause, if that may be a bug in the user's own code.
+
+    Of several processes of one launch the first that fails says so: the others fail as a consequence.
     """
     with unread_output():
         try:
             yield
         except UserError as error:
             _leave_it_to_the_first(error)
-            if isinstance(error, ExplainedError):
+            if isinstance(error, ExplainedError) or own_error(error.__cause__) is not None:
                 traceback.print_exception(error.__cause__)
             # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
             message = str(error).rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]
@@ -117,7 +119,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def own_error(error: BaseException) -> BaseException | None:
+def own_error(error: BaseException | None) -> BaseException | None:
     """The first of an error's chain that was raised in or below a file of the user's own: maybe a bug there.
 
     Such files are all but Python's, those of installed packages, this package and its tools: modules

@@ -71,6 +71,22 @@ def test_bug_in_a_backbone_of_ones_own(tool, own):
     ends_in(result, result.module, 9, "AttributeError: 'int' object has no attribute 'no_such_thing'")
 
 
+def test_bug_in_a_neck_that_a_swap_meets(own):
+    module = """
+from mmengine.registry import MODELS
+from torch import nn
+
+class OwnNeck(nn.Module):
+    def forward(self, maps):
+        return maps.no_such_thing
+
+MODELS.register_module(module=OwnNeck, force=True)
+"""
+    result = own('swap_backbone.py', module, "model = dict(neck=dict(_delete_=True, type='OwnNeck'))")
+    assert f'File "{result.module}", line 7, in forward' in result.stderr, result.stderr[-3000:]
+    assert result.stderr.splitlines()[-1].startswith('error: the backbone cannot be replaced')
+
+
 def test_bug_while_training_on_sound_data(own, fashion_mnist):
     module = """
 from mmengine.hooks import Hook

@@ -15,7 +15,7 @@ from scopevit.analysis import CONVENTION, Count, count
 from scopevit.analysis.reporting import markdown
 from scopevit.apis.model import build_model, image_channels, image_size, runnable, tensor_call
 from scopevit.utils.config import add_config_options, load_config
-from scopevit.utils.errors import UserError, one_line, user_errors
+from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,6 +58,7 @@ def get_flops(args: argparse.Namespace) -> None:
     try:
         counted = count(model, image, call=tensor_call(model))
     except Exception as error:  # whatever a model raises
+        raise_own(error)
         where = f'the model does not run at {size[0]}x{size[1]}'
         raise UserError(f'{where}: {one_line(error)}; try another --shape') from error
 
