@@ -9,6 +9,7 @@ import numpy as np
 RECALLS = np.linspace(0, 1, 101)
 """Where curves have their points, as in COCO's evaluation."""
 MOST_CURVES = 10
+BACKGROUND = 'background'  # as which a missed object is predicted
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ...utils.errors import UserError
 from ...utils.toolboxes import load_tool
-from .common import Analysis, Curve, Judged, class_names, share, taken_for, worst_curves
+from .common import BACKGROUND, Analysis, Curve, Judged, class_names, share, taken_for, worst_curves
 
 IOU_THR = 0.5  # of boxes that count as found
 
@@ -70,7 +70,7 @@ def analyze_boxes(
     ]
     curves += worst_curves(precision[0], names, 'classes with the lowest AP50')
     images = _judge(infos, results, right.sum(0), wrong.sum(0), missed.sum(0))
-    labels = [*names, 'background']
+    labels = [*names, BACKGROUND]
     of = f'{len(infos):,} of {len(results):,} images, boxes of score {score_thr:g} or more, IoU {IOU_THR:g}'
     return Analysis(dataset, 'class', rows, 'AP', 'F1', images, of, labels, matrix, curves)
 

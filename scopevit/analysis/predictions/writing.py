@@ -12,7 +12,7 @@ from mmengine.config import Config
 from ...apis.painter import Painter
 from ...utils.files import whole_file, write_json
 from ..reporting import markdown
-from .common import RECALLS, Analysis, Judged
+from .common import BACKGROUND, RECALLS, Analysis, Judged
 
 MOST_CLASSES = 30
 """That a figure of a confusion matrix has."""
@@ -79,10 +79,14 @@ def summary(analysis: Analysis, most: int = 5) -> str:
     lines.append(
         markdown([list(analysis.rows[0]), *([_cell(value) for value in row.values()] for row in known[:most])])
     )
-    lines += [
-        f'{truth}: {part:.0%} predicted as {other} ({times:,})' for truth, other, times, part in analysis.confused(most)
-    ]
+    lines += [_confusion_text(*pair) for pair in analysis.confused(most)]
     return '\n'.join(lines)
+
+
+def _confusion_text(truth: str, other: str, times: int, part: float) -> str:
+    if truth == BACKGROUND:
+        return f'{other}: predicted {times:,} times where there is none'
+    return f'{truth}: {part:.0%} ' + ('missed' if other == BACKGROUND else f'predicted as {other}') + f' ({times:,})'
 
 
 def _cell(value: Any) -> str:
