@@ -25,7 +25,7 @@ from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import check_file, write_json
 
-MOST_IMAGES = 5000  # whose boxes or pixels are analysed, as many as COCO validates with
+MOST_IMAGES = 2000  # whose boxes or pixels are analysed after a test, as many as ADE20K validates with
 
 
 def parse_args() -> argparse.Namespace:
