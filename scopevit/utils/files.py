@@ -68,7 +68,7 @@ def whole_file(path: str) -> Iterator[str]:
             os.remove(temporary)
 
 
-def write_json(path: str, data: object, indent: int = 1) -> None:
+def write_json(path: str, data: object, indent: int | None = 1) -> None:
     """Write a JSON file all or nothing.
 
     Raises:

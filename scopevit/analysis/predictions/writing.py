@@ -164,7 +164,10 @@ def _worst_figure(analysis: Analysis, worst: list[Judged], cfg: Config, score_th
     for axes in grid.flat:
         axes.axis('off')
     for axes, image in zip(grid.flat, worst):
-        drawn = painter.prediction(image.index, image.predicted) if painter else _load(analysis.dataset, image.index)
+        if painter is None:
+            drawn = _load(analysis.dataset, image.index)
+        else:
+            drawn = painter.prediction(image.index, image.predicted or {})
         axes.imshow(drawn, cmap='gray')
         axes.set_title(f'{os.path.basename(image.path)}\n{image.text}'.strip(), fontsize=8)
     return figure
