@@ -232,6 +232,11 @@ def test_keypoints_are_compared_by_cocos_oks():
     [
         (Samples([{}]), [], 'the test set has 1; were they made with another config'),
         (Samples([]), [], 'the test set is empty'),
+        (
+            Samples([dict(img_path='a.jpg')]),
+            [dict(img_path='b.jpg')],
+            'is of b.jpg, but image 0 of the test set is a.jpg',
+        ),
         (Samples([{}]), [dict(pred_text='a')], 'no analysis for predictions of pred_text'),
         (Samples([{}]), [dict(pred_label=torch.tensor([1]))], 'no scores, or the test set no labels'),
         (*boxes([[]], [[(0, [0, 0, 9, 9], 0.9)]]), 'no object of the test set is labelled'),
