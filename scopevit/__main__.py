@@ -22,10 +22,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'swap': ('swap_backbone.py', 'put ScopeViT into another config of the toolboxes'),
     'list': ('analysis/list_configs.py', 'list configs with their parameters, MACs and results'),
     'print-config': ('analysis/print_config.py', 'print a config with all that it inherits, and from where'),
+    'analyze': ('analysis/analyze_predictions.py', 'read the predictions of a test: classes, confusions, worst images'),
     'check': ('data/check_dataset.py', "check a config's data before a training"),
     'flops': ('analysis/get_flops.py', 'count parameters and multiply-accumulates'),
     'benchmark': ('analysis/benchmark.py', 'measure speed and memory of models side by side'),
     'average': ('converters/average_checkpoints.py', "average a training's checkpoints"),
+    'toolbox': ('toolbox.py', 'run a tool that an installed toolbox brings, or list them'),
     'doctor': ('scopevit.stack.doctor', 'examine the machine and the installed packages'),
     'install-mmpose': ('scopevit.stack.mmpose', 'install mmpose, which pip alone cannot'),
 }

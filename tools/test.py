@@ -1,24 +1,35 @@
-"""Test a checkpoint with the config it was trained with; writes predictions and metrics to files."""
+"""Test a checkpoint with the config it was trained with; writes predictions, metrics and tables of classes.
+
+python tools/test.py CONFIG CHECKPOINT
+"""
 
 import argparse
+import logging
 import os
+import time
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 
+from scopevit.analysis.predictions import analyze, write_tables
 from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.augmented_test import augment_test
 from scopevit.engine.console import progress_shown
+from scopevit.engine.evaluation import read_predictions
 from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
 from scopevit.utils.checkpoint import check_fits, to_plain
 from scopevit.utils.config import load_config
-from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import check_file, write_json
+
+MOST_IMAGES = 2000  # whose boxes or pixels are analysed after a test, as many as ADE20K validates with
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
     parser.add_argument('checkpoint', help='checkpoint file')
     add_common_arguments(parser)
@@ -27,6 +38,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--metrics', metavar='FILE', help='JSON file for the metrics (default: metrics.json in the work dir)'
+    )
+    parser.add_argument(
+        '--no-analysis', action='store_true', help='do not write the folder analysis beside the metrics'
     )
     parser.add_argument(
         '--tta',
@@ -52,7 +66,28 @@ def dump_predictions(cfg: Config, path: str) -> None:
         cfg.test_evaluator = [*(evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]), dump]
 
 
-def test(args: argparse.Namespace) -> None:
+def write_analysis(cfg: Config, dataset: Any, predictions: str, folder: str) -> None:
+    """Write what is soon read from the predictions; whatever comes of it, the metrics are written."""
+    start = time.time()
+    try:
+        analysis = analyze(cfg, dataset, read_predictions(predictions), full=False, most=MOST_IMAGES)
+        names = write_tables(analysis, folder)
+    except UserError as error:
+        print_log(f'No analysis of the predictions: {error}', logger='current', level=logging.WARNING)
+    except Exception as error:  # of data and models of any kind
+        tool = f'python tools/analysis/analyze_predictions.py CONFIG {predictions} shows where'
+        print_log(f'No analysis of the predictions: {one_line(error)}; {tool}', logger='current', level=logging.WARNING)
+    else:
+        took = f'{time.time() - start:.1f} s, of {analysis.of}'
+        print_log(f'Wrote {", ".join(names)} to {folder} ({took})', logger='current')
+
+
+def test(args: argparse.Namespace) -> tuple[Config, Any, str, str] | None:
+    """Test and write the files.
+
+    Returns:
+        In the main process, what an analysis takes: it may last, so that processes part before it.
+    """
     cfg = load_config(args.config, args.cfg_options)
     if args.tta is not None:
         augment_test(cfg, args.tta or [1.0])
@@ -78,13 +113,22 @@ def test(args: argparse.Namespace) -> None:
     if is_main_process():
         write_json(metrics_file, to_plain(metrics))
         runner.logger.info(f'Wrote {predictions} and {metrics_file}')
+        return (
+            runner.cfg,
+            getattr(runner.test_dataloader, 'dataset', None),
+            predictions,
+            os.path.join(os.path.dirname(metrics_file), 'analysis'),
+        )
+    return None
 
 
 def main() -> None:
     args = parse_args()
     with user_errors():
-        test(args)
+        tested = test(args)
         leave_processes()
+        if tested and not args.no_analysis:
+            write_analysis(*tested)
 
 
 if __name__ == '__main__':

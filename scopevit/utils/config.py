@@ -4,7 +4,6 @@ import argparse
 import ast
 import copy
 import difflib
-import importlib.util
 import os
 import re
 import traceback
@@ -16,7 +15,7 @@ from mmengine.config import Config, DictAction
 
 from .errors import UserError, chain, one_line, own_error, raise_own
 from .shipped import shipped
-from .toolboxes import TOOLBOXES
+from .toolboxes import TOOLBOXES, installed
 
 # What settings at the top of a config have to be.
 _DICTS = (
@@ -182,11 +181,10 @@ def _check_toolbox(name: str, scope: str) -> None:
     """Make sure that the toolbox of a config's name is one, is installed, and has the config."""
     if scope not in TOOLBOXES:
         raise UserError(f'config {name}: {scope} is none of scopevit, {", ".join(TOOLBOXES)}')
-    spec = importlib.util.find_spec(scope)
-    if spec is None or spec.origin is None:
-        install = 'scopevit install-mmpose' if scope == 'mmpose' else f'pip install {TOOLBOXES[scope]}'
-        raise UserError(f'config {name}: {scope} is not installed: {install}')
-    folder = Path(spec.origin).parent / '.mim' / 'configs'
+    try:
+        folder = installed(scope) / '.mim' / 'configs'
+    except UserError as error:
+        raise UserError(f'config {name}: {error}') from None
     path = name.partition('::')[2]
     if folder.is_dir() and not (folder / path).is_file():
         known = {file.name: file.relative_to(folder).as_posix() for file in folder.rglob('*.py')}

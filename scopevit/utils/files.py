@@ -92,7 +92,7 @@ def _flush(path: str) -> None:
         os.close(handle)
 
 
-def write_json(path: str, data: object, indent: int = 1) -> None:
+def write_json(path: str, data: object, indent: int | None = 1) -> None:
     """Write a JSON file all or nothing.
 
     Raises:

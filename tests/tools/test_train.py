@@ -61,12 +61,15 @@ def test_test_writes_predictions_and_metrics(toy_run, toy_options, tmp_path):
     assert len(predictions) == 30
     right = sum(int(p['pred_label']) == int(p['gt_label']) for p in predictions)
     assert metrics['accuracy/top1'] == pytest.approx(100 * right / 30, abs=1e-3)
+    matrix = json.loads((tmp_path / 'analysis' / 'confusion_matrix.json').read_text())
+    assert sum(row[k] for k, row in enumerate(matrix['matrix'])) == right
 
     # Two processes: the same metric and every prediction once, in the same order.
     out, metrics_file = tmp_path / 'out' / 'p.pkl', tmp_path / 'out' / 'm.json'
     words = (TOY, toy_run / 'epoch_4.pth', 2, '--work-dir', tmp_path, '--out', out, '--metrics', metrics_file)
     tool('dist_test.sh', *words, *toy_options)
     assert json.loads(metrics_file.read_text()) == metrics
+    assert json.loads((out.parent / 'analysis' / 'confusion_matrix.json').read_text()) == matrix
     distributed = pickle.loads(out.read_bytes())
     assert [int(p['gt_label']) for p in distributed] == [int(p['gt_label']) for p in predictions]
 
@@ -74,7 +77,8 @@ def test_test_writes_predictions_and_metrics(toy_run, toy_options, tmp_path):
 def test_test_time_augmentation_in_one_process_and_two(toy_run, toy_options, tmp_path):
     words = (TOY, toy_run / 'epoch_4.pth')
     tool_here('test.py', *words, '--work-dir', tmp_path / 'one', '--tta', *toy_options, check=True)
-    tool('dist_test.sh', *words, 2, '--work-dir', tmp_path / 'two', '--tta', *toy_options)
+    tool('dist_test.sh', *words, 2, '--work-dir', tmp_path / 'two', '--tta', '--no-analysis', *toy_options)
+    assert [(tmp_path / name / 'analysis').exists() for name in ('one', 'two')] == [True, False]
     one, two = (pickle.loads((tmp_path / name / 'predictions.pkl').read_bytes()) for name in ('one', 'two'))
     assert len(one) == len(two) == 30
     for ours, theirs in zip(one, two):

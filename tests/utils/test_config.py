@@ -10,7 +10,7 @@ from scopevit.utils.errors import UserError
 
 
 def test_config_of_a_toolbox_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(config.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match='mmpose is not installed: scopevit install-mmpose'):
         config.load_config('mmpose::body_2d_keypoint/a.py')
     with pytest.raises(UserError, match='mmseg is not installed: pip install mmsegmentation'):

@@ -1,5 +1,6 @@
 """The configs for synthetic scenes: pretraining and fine-tuning in miniature, in two processes."""
 
+import csv
 import json
 import pickle
 import re
@@ -89,6 +90,12 @@ def published(scenes):
     return path
 
 
+def mean_of(column, table):
+    """The mean of a CSV's column, of the rows that have it."""
+    with table.open() as file:
+        return np.mean([float(row[column]) for row in csv.DictReader(file) if row[column]])
+
+
 def numbers(value):
     """All numbers of a prediction, in order."""
     if isinstance(value, dict):
@@ -139,6 +146,16 @@ def test_two_processes_fine_tune_and_evaluate(head, threshold, scenes, published
     for first, second in zip(one[1], two[1]):
         assert first['img_path'] == second['img_path']
         assert numbers(first) == numbers(second)
+    table = 'per_keypoint.csv' if head == 'td-hm' else 'per_class.csv'
+    assert len({(tmp_path / kind / 'analysis' / table).read_text() for kind in ('one', 'two')}) == 1
+    # The rest of the analysis.
+    words = ('analysis/analyze_predictions.py', config, tmp_path / 'two' / 'predictions.pkl', '--worst', 2)
+    result = tool_here(*words, '--out-dir', tmp_path / 'read', cwd=scenes)
+    assert result.returncode == 0, result.stderr[-3000:]
+    files = {'per_image.csv', 'worst.jpg', table} | (set() if head == 'td-hm' else {'confusion_matrix.png'})
+    assert files <= {path.name for path in (tmp_path / 'read').iterdir()}
+    if head == 'upernet':
+        assert mean_of('IoU', tmp_path / 'read' / table) == pytest.approx(one[0]['mIoU'] / 100, abs=1e-4)
     # The figure of predictions beside the ground truth.
     out = tmp_path / 'predictions.png'
     tool(

@@ -1,0 +1,80 @@
+"""Classes of images."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmpretrain.evaluation import ConfusionMatrix
+
+from ...utils.errors import UserError
+from .common import RECALLS, Analysis, Curve, Judged, class_names, rates, taken_for, worst_curves
+
+
+def analyze_classes(dataset: Any, results: list[dict], with_curves: bool) -> Analysis:
+    """Compare predicted classes, one for each image, with the labels.
+
+    Raises:
+        UserError: If images have several labels, or none, or the predictions no scores.
+    """
+    if not all({'gt_label', 'pred_score'} <= set(result) for result in results):
+        raise UserError('the predictions have no scores, or the test set no labels')
+    if any(torch.as_tensor(result['gt_label']).numel() != 1 for result in results):
+        raise UserError('there is no analysis for images with several labels')
+    scores = [result['pred_score'] for result in results]  # of thousands of classes too much to copy without need
+    labels = torch.tensor([int(result['gt_label']) for result in results])
+    predicted = torch.stack([score.argmax() for score in scores])
+    classes = len(scores[0])
+    if int(labels.max()) >= classes:
+        raise UserError(f'the test set has label {int(labels.max())}, but the model {classes} classes')
+    names = class_names(dataset, classes)
+    matrix = ConfusionMatrix.calculate(predicted, labels, num_classes=classes).numpy()
+    rows = [
+        {'class': name, 'images': int(of_class.sum()), 'predicted': int(count), **rate, 'taken for': other}
+        for name, of_class, count, rate, other in zip(
+            names, matrix, matrix.sum(0), rates(matrix), taken_for(matrix, names)
+        )
+    ]
+    for row in rows:
+        del row['IoU']
+    curves = _curves(torch.stack(scores).float().numpy(), labels.numpy(), names, rows) if with_curves else []
+    of_truth = torch.stack([score[label] for score, label in zip(scores, labels)])
+    images = [
+        Judged(
+            int(i),
+            results[i].get('img_path') or '',
+            float(of_truth[i]),
+            f'{names[predicted[i]]} {scores[i].max():.0%}, '
+            + ('right' if predicted[i] == labels[i] else f'is {names[labels[i]]} ({of_truth[i]:.0%})'),
+            results[i],
+        )
+        for i in torch.argsort(of_truth, stable=True).tolist()
+    ]
+    return Analysis(
+        dataset,
+        'class',
+        rows,
+        'F1',
+        'score of the true class',
+        images,
+        f'{len(results):,} images',
+        names,
+        matrix,
+        curves,
+    )
+
+
+def _curves(scores: np.ndarray, labels: np.ndarray, names: list[str], rows: list[dict]) -> list[Curve]:
+    """Each class against all others, by its scores; enters their average precision into the rows."""
+    precision = np.full((len(RECALLS), len(names)), np.nan)
+    for k in np.unique(labels):
+        order = np.argsort(-scores[:, k], kind='stable')
+        found = np.cumsum(labels[order] == k)
+        envelope = np.maximum.accumulate((found / np.arange(1, len(found) + 1))[::-1])[::-1]
+        precision[:, k] = envelope[np.searchsorted(found / found[-1], RECALLS)]
+    for k, row in enumerate(rows):
+        average = float(precision[:, k].mean())
+        row['AP'] = average if np.isfinite(average) else None
+        row['taken for'] = row.pop('taken for')  # stays the last column
+    mean = np.nanmean(precision, axis=1)
+    overall = Curve('mean of the classes', f'{mean.mean():.2f}', mean)
+    return [overall, *worst_curves(precision, names, 'classes with the lowest AP')]

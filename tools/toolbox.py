@@ -1,0 +1,81 @@
+"""Run a tool that an installed toolbox brings, with ScopeViT registered.
+
+    scopevit toolbox                                     # the toolboxes' tools
+    scopevit toolbox mmdet                               # of one
+    scopevit toolbox mmdet browse_dataset CONFIG --not-show --output-dir out
+
+TOOL is a name that is listed, or its last part where only one tool ends so. All that follows is the tool's, --help
+too; configs may be named by their toolbox (mmdet::..., scopevit::...).
+"""
+
+import argparse
+import difflib
+import importlib.util
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import scopevit  # noqa: F401 - registers the backbone, and lets checkpoints be loaded
+from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.shipped import shipped
+from scopevit.utils.toolboxes import TOOLBOXES, described, find_tool, list_tools, tools_of
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('toolbox', nargs='?', metavar='TOOLBOX', help=', '.join(TOOLBOXES))
+    parser.add_argument(
+        'tool', nargs='?', metavar='TOOL', help='which tool; without it those of the toolbox are listed'
+    )
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, metavar='ARGUMENTS', help="the tool's own")
+    return parser.parse_args()
+
+
+def show(toolbox: str) -> None:
+    names = list_tools(toolbox)
+    width = max(map(len, names))
+    for name, path in names.items():
+        print(f'{toolbox} {name:{width}}  {described(path)}'.rstrip())
+
+
+def as_file(argument: str) -> str:
+    """The file of a config that is named by its toolbox; anything else as it is."""
+    scope, mark, name = argument.partition('::')
+    if not mark or scope not in (*TOOLBOXES, 'scopevit'):
+        return argument
+    path = (shipped('configs') if scope == 'scopevit' else tools_of(scope).parent / 'configs') / name
+    if not path.is_file():
+        raise UserError(f'config {argument} does not exist')
+    return str(path)
+
+
+def start(path: Path, arguments: list[str]) -> None:
+    """Run a tool as if Python or bash had been started with it."""
+    if path.suffix == '.sh':
+        folder = os.path.dirname(sys.executable)  # whose python it is to start
+        os.execvpe('bash', ['bash', str(path), *arguments], {**os.environ, 'PATH': f'{folder}:{os.environ["PATH"]}'})
+    sys.argv = [str(path), *arguments]
+    sys.path[0] = str(path.parent)  # where it finds the files beside it
+    runpy.run_path(str(path), run_name='__main__')
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        if args.toolbox is not None and args.toolbox not in TOOLBOXES:
+            close = difflib.get_close_matches(args.toolbox, TOOLBOXES, n=1, cutoff=0.4)
+            hint = f'; did you mean {close[0]}?' if close else ''
+            raise UserError(f'there is no toolbox {args.toolbox}, but {", ".join(TOOLBOXES)}{hint}')
+        if args.tool is None:
+            found = [name for name in TOOLBOXES if importlib.util.find_spec(name)]
+            for name in [args.toolbox] if args.toolbox else found:
+                show(name)
+            return
+        path = find_tool(args.toolbox, args.tool)
+        arguments = [as_file(argument) for argument in args.arguments]
+    start(path, arguments)
+
+
+if __name__ == '__main__':
+    main()
