@@ -22,6 +22,7 @@ NOT_IN_WHEELS = (
     'quickstart.sh',
     'run_tests.sh',
     'fashion_mnist_subset',
+    'container',
 )
 
 
