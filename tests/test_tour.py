@@ -35,6 +35,10 @@ def run_cell(text, names):
 def test_the_notebook_is_clean():
     assert all(not cell.get('outputs') and not cell.get('execution_count') for cell in NOTEBOOK['cells'])
     assert SMALL[0] in '\n'.join(CODE)
+    text = ''.join(''.join(cell['source']) for cell in NOTEBOOK['cells'])
+    links = re.findall(r'\]\(([^)]+)\)', text)
+    assert len(links) > 4
+    assert [link for link in links if not (ROOT / 'docs' / link).exists()] == []
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..apis.inferencer import BoxFinder, PoseEstimator, Predictor
 from ..apis.view import view
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from .attention_maps import attention_layers, head_distances, scopevit_of
 from .overlays import draw_scopes
 
@@ -93,13 +93,17 @@ class Demo:
             score_thr: Instead of the predictor's.
 
         Raises:
-            UserError: If the picture cannot be read.
+            UserError: If the picture cannot be read, or nothing of it is left at the size that the network takes.
         """
         image, remark = self.read(path)
         if score_thr is not None:
             self.predictor.score_thr = score_thr
         start = time.perf_counter()
-        prediction = self.predictor(image, path)
+        try:
+            prediction = self.predictor(image, path)
+        except cv2.error as error:  # a line of a picture, of which the pipeline would leave nothing
+            size = f'{image.shape[1]} x {image.shape[0]}'
+            raise UserError(f'A picture of {size} pixels cannot be predicted: {one_line(error)}.') from error
         seconds = time.perf_counter() - start
         columns, rows, found = tabulate(prediction.data)
         took = f'{seconds:.2g} s on {self.predictor.device}, drawing included'

@@ -111,6 +111,11 @@ def test_what_is_no_picture_is_told(demos, content, says, tmp_path):
     assert predicted(demos['detection'], None, 0.3)[0] is None
 
 
+def test_a_picture_of_which_the_pipeline_would_leave_nothing_is_told(demos, tmp_path):
+    text = predicted(demos['segmentation'], str(write_image(tmp_path / 'line.png', 0, (2, 2000))), 0.3)[3]
+    assert text.startswith('**A picture of 2000 x 2 pixels cannot be predicted: ')
+
+
 def test_the_score_decides_what_is_shown(demos, picture):
     assert predicted(demos['detection'], picture, 0.0)[2]
     assert predicted(demos['detection'], picture, 1.0)[3].startswith('no objects of this score')

@@ -81,7 +81,7 @@ def main() -> None:
             page.on('request', lambda request: asked.add(urlparse(request.url).hostname or ''))
             start = time.time()
             page.goto(line.split()[1])
-            expect(page.get_by_text('Lowest score')).to_be_visible(timeout=60_000)
+            expect(page.get_by_text('Your picture')).to_be_visible(timeout=60_000)
             print(f'the page is there after {time.time() - start:.1f} s')
             out = Path(args.out)
             look(page, args.images[0], args.out)
@@ -98,7 +98,7 @@ def main() -> None:
             browser.close()
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.wait(60)  # for what is being computed
 
 
 if __name__ == '__main__':

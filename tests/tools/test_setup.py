@@ -409,6 +409,7 @@ def test_wheel_says_what_it_is(site):
         'pose',
         'export',
         'timm',
+        'demo',
     }
     needs = [line for line in metadata.get_all('Requires-Dist') if 'detection' in line]
     assert any(line.startswith('mmcv-lite<2.2') for line in needs)
