@@ -4,7 +4,9 @@
     python tools/demo.py CONFIG CKPT --host 0.0.0.0 --port 8000
 
 For models of all four tasks: the picture with the prediction drawn, a table of the scores, and what the scopes
-attend to from the place that is clicked. The page needs gradio, which set-up leaves out: pip install 'gradio>=6,<7'.
+attend to from the place that is clicked. The page needs gradio, which set-up leaves out:
+
+    pip install 'gradio>=6,<7' 'pandas<3.1'
 
 Only this machine can open the page unless --host says otherwise. Nothing is sent to anybody else, and what was
 uploaded is deleted when the program ends. Pose models that find the joints of one person in a box take the whole
@@ -28,7 +30,7 @@ from scopevit.apis.inferencer import BoxFinder, Detector, PoseEstimator, build_p
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 
-GRADIO = 'gradio>=6,<7'
+NEEDED = "'gradio>=6,<7' 'pandas<3.1'"  # as in requirements/optional/demo.txt
 FONTS = ['system-ui', 'sans-serif']  # the reader's own: none is loaded
 HEIGHT = 420  # pixels of a picture on the page, at most
 STYLE = '#scopes img { margin-top: 40px }  /* below the buttons */'
@@ -158,7 +160,7 @@ def main() -> None:
     MMLogger.get_instance('demo', log_level='ERROR')
     with user_errors():
         if not importlib.util.find_spec('gradio'):
-            raise UserError(f"the page needs gradio, which is not installed: pip install '{GRADIO}'")
+            raise UserError(f'the page needs gradio, which is not installed: pip install {NEEDED}')
         check_address(args.host, args.port)
         demo = build_demo(args)
         title = f'{Path(args.config).stem}, {Path(args.checkpoint).name}, on {demo.predictor.device}'

@@ -1,6 +1,6 @@
 """Try the page of tools/demo.py in a headless browser, as a user does: upload, read, click, upload what is no picture.
 
-    pip install 'gradio>=6,<7' playwright && sudo apt-get install -y chromium
+    pip install -r requirements/optional/demo.txt playwright && sudo apt-get install -y chromium
     PYTHONPATH=. python tests/tools/demo_in_browser.py CONFIG CKPT PICTURE --out page.png
 
 It is run by hand: gradio and a browser are not part of the set-up. It ends with an error if the page does not show a
