@@ -22,6 +22,7 @@ NOT_IN_WHEELS = (
     'quickstart.sh',
     'run_tests.sh',
     'fashion_mnist_subset',
+    'container',
 )
 
 
@@ -136,6 +137,7 @@ setup(
     install_requires=requirements('runtime'),
     extras_require={
         **{task: requirements(task) for task in (*TASKS, 'export', 'timm')},
+        'demo': requirements('optional/demo'),  # set-up, which takes what lies in requirements/, leaves it out
         'all': sorted(set().union(*map(requirements, TASKS))),
     },
     entry_points={'console_scripts': ['scopevit = scopevit.__main__:main']},

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'train': ('train.py', 'train a model from a config'),
     'test': ('test.py', 'test a checkpoint'),
     'predict': ('predict.py', 'predict for images, folders and videos'),
+    'demo': ('demo.py', 'try a model in the browser'),
     'swap': ('swap_backbone.py', 'put ScopeViT into another config of the toolboxes'),
     'list': ('analysis/list_configs.py', 'list configs with their parameters, MACs and results'),
     'print-config': ('analysis/print_config.py', 'print a config with all that it inherits, and from where'),
