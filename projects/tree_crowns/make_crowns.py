@@ -3,27 +3,28 @@
     pip download --no-deps deepforest && python -m zipfile -e deepforest-*.whl deepforest
     PYTHONPATH=. python projects/tree_crowns/make_crowns.py deepforest/deepforest/data
 
-It holds four photographs with boxes in Pascal VOC's XML. Two are cut into overlapping tiles for training; the other
-two stay whole, one for validation and one, of another forest, for a last test.
+It holds four photographs with boxes in Pascal VOC's XML. Two are cut into overlapping tiles for training, of which it
+takes random parts; the other two into tiles as large as these parts, one photograph for validation and one, of another
+forest, for a last test.
 """
 
 import argparse
-import json
+import itertools
 import os
 from xml.etree import ElementTree
 
 import cv2
 
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_writable
+from scopevit.utils.files import check_writable, write_json
 from scopevit.utils.image import write_image
 
+# Photographs, and side and step of the tiles in pixels.
 SPLITS = {
-    'train': ('2019_YELL_2_528000_4978000_image_crop2', 'SOAP_061'),
-    'val': ('2019_YELL_2_541000_4977000_image_crop',),
-    'other': ('OSBS_029',),
+    'train': (('2019_YELL_2_528000_4978000_image_crop2', 'SOAP_061'), 400, 300),
+    'val': (('2019_YELL_2_541000_4977000_image_crop',), 256, 256),
+    'other': (('OSBS_029',), 200, 200),
 }
-TILE, STEP = 400, 300  # pixels
 LEAST = 0.5  # of a crown must be in a tile to count there
 
 
@@ -34,16 +35,17 @@ def read_boxes(path: str) -> list[list[float]]:
     return [[float(box.findtext(side)) for side in sides] for box in boxes]
 
 
-def starts(length: int) -> list[int]:
-    """Where tiles begin that cover a side; the last one ends with it."""
-    return [*range(0, max(length - TILE, 0), STEP), max(length - TILE, 0)]
+def starts(length: int, tile: int, step: int) -> list[int]:
+    """Where tiles begin along a side; overlapping ones cover all of it, others leave out what is no whole tile."""
+    found = [*range(0, length - tile + 1, step)]
+    return found + [length - tile] * (step < tile and found[-1] + tile < length)
 
 
-def clipped(boxes: list, x: int, y: int, width: int, height: int) -> list[list[float]]:
-    """Boxes as x, y, width and height within a window, without those that are mostly outside."""
+def clipped(boxes: list, x: int, y: int, tile: int) -> list[list[float]]:
+    """Boxes as x, y, width and height within a tile, without those that are mostly outside."""
     found = []
     for left, top, right, bottom in boxes:
-        inner = max(left - x, 0), max(top - y, 0), min(right - x, width), min(bottom - y, height)
+        inner = max(left - x, 0), max(top - y, 0), min(right - x, tile), min(bottom - y, tile)
         w, h = inner[2] - inner[0], inner[3] - inner[1]
         if w > 0 < h and w * h >= LEAST * (right - left) * (bottom - top):
             found.append([inner[0], inner[1], w, h])
@@ -52,46 +54,39 @@ def clipped(boxes: list, x: int, y: int, width: int, height: int) -> list[list[f
 
 def make(source: str, out: str) -> None:
     """Write images and one annotation file in COCO's format for each split."""
-    for split, names in SPLITS.items():
-        images, annotations = [], []
+    for split, (names, tile, step) in SPLITS.items():
+        images: list[dict] = []
+        annotations: list[dict] = []
         for name in names:
             photograph, boxes = cv2.imread(f'{source}/{name}.png'), read_boxes(f'{source}/{name}.xml')
             height, width = photograph.shape[:2]
-            tiles = [(0, 0, width, height)]
-            if split == 'train':
-                tiles = [(x, y, TILE, TILE) for y in starts(height) for x in starts(width)]
-            for x, y, w, h in tiles:
+            for y, x in itertools.product(starts(height, tile, step), starts(width, tile, step)):
                 file = f'{name}_{x}_{y}.png'
-                write_image(f'{out}/{split}/{file}', photograph[y : y + h, x : x + w])
-                images.append(dict(id=len(images) + 1, file_name=file, width=w, height=h))
-                for box in clipped(boxes, x, y, w, h):
-                    annotations.append(
-                        dict(
-                            id=len(annotations) + 1,
-                            image_id=len(images),
-                            category_id=1,
-                            iscrowd=0,
-                            area=box[2] * box[3],
-                            bbox=box,
-                        )
-                    )
-        os.makedirs(f'{out}/annotations', exist_ok=True)
-        with open(f'{out}/annotations/{split}.json', 'w') as file:
-            json.dump(dict(images=images, annotations=annotations, categories=[dict(id=1, name='tree')]), file)
+                write_image(f'{out}/{split}/{file}', photograph[y : y + tile, x : x + tile])
+                images.append(dict(id=len(images) + 1, file_name=file, width=tile, height=tile))
+                for box in clipped(boxes, x, y, tile):
+                    of = dict(id=len(annotations) + 1, image_id=len(images), category_id=1)
+                    annotations.append(dict(**of, iscrowd=0, area=box[2] * box[3], bbox=box))
+        categories = [dict(id=1, name='tree')]
+        write_json(
+            f'{out}/annotations/{split}.json', dict(images=images, annotations=annotations, categories=categories)
+        )
         print(f'{split}: {len(images)} images, {len(annotations)} crowns')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help="the folder data of the package deepforest, or one with its photographs")
+    parser.add_argument('source', help='the folder data of the package deepforest, or one with its photographs')
     parser.add_argument('--out-dir', default='data/crowns', help='folder to write (default: %(default)s)')
     args = parser.parse_args()
     with user_errors():
-        needed = [f'{args.source}/{name}{end}' for names in SPLITS.values() for name in names for end in ('.png', '.xml')]
-        missing = [path for path in needed if not os.path.isfile(path)]
+        files = [f'{args.source}/{name}' for names, _, _ in SPLITS.values() for name in names]
+        missing = [path for file in files for path in (f'{file}.png', f'{file}.xml') if not os.path.isfile(path)]
         if missing:
             raise UserError(f'{missing[0]} does not exist; give the folder data of the unpacked package deepforest')
-        check_writable(args.out_dir, '--out-dir')
+        for split in SPLITS:
+            check_writable(f'{args.out_dir}/{split}', '--out-dir')
+        check_writable(f'{args.out_dir}/annotations', '--out-dir')
         make(args.source, args.out_dir)
 
 

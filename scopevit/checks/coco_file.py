@@ -4,7 +4,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from ..utils.errors import UserError, one_line
 from ..utils.image import check_is_file
@@ -12,7 +12,7 @@ from .part import Part
 
 # What each entry of a file needs, and of what kind it is.
 _NUMBER, _ID = (int, float), (int, float, str)
-FIELDS = {
+FIELDS: dict[str, dict[str, Any]] = {
     'images': dict(id=_ID, file_name=str, width=_NUMBER, height=_NUMBER),
     'annotations': dict(id=_ID, image_id=_ID, category_id=_ID),
     'categories': dict(id=_ID, name=str),

@@ -42,12 +42,13 @@ def read_voc(path: Path, size: tuple[int, int]) -> Iterator[Box]:
     except (ElementTree.ParseError, OSError, UnicodeError, ValueError) as error:
         raise UserError(f'{path} cannot be read as XML') from error
     for i, found in enumerate(objects, 1):
-        place = f'{path}, object {i}'
+        place, name = f'{path}, object {i}', (found.findtext('name') or '').strip()
         try:
-            left, top, right, bottom = (float(found.findtext(f'bndbox/{side}')) for side in SIDES)
-            name = found.findtext('name').strip()
-        except (TypeError, ValueError, AttributeError):
-            raise UserError(f'{place} has no name, or no bndbox with xmin, ymin, xmax and ymax') from None
+            left, top, right, bottom = (float(found.findtext(f'bndbox/{side}') or '') for side in SIDES)
+        except ValueError:
+            name = ''
+        if not name:
+            raise UserError(f'{place} has no name, or no bndbox with xmin, ymin, xmax and ymax')
         yield Box(place, name, (left, top, right, bottom))
 
 
@@ -67,9 +68,10 @@ def read_yolo(path: Path, size: tuple[int, int]) -> Iterator[Box]:
             continue
         place = f'{path}, line {i}'
         try:
-            label, x, y, w, h = line.split()
-            x, w, y, h = float(x) * width, float(w) * width, float(y) * height, float(h) * height
-            yield Box(place, int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+            label, *numbers = line.split()
+            x, y, w, h = map(float, numbers)
+            corners = (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height
+            yield Box(place, int(label), corners)
         except ValueError:
             raise UserError(
                 f'{place} is not "class x y width height", in fractions of the image: {line[:60]}'
@@ -118,7 +120,9 @@ def to_coco(images: str, labels: str, classes: Sequence[str], clip: bool = False
         UserError: If images or files are missing or cannot be read, a class is unknown, or a box has no area or,
             without ``clip``, reaches outside its image.
     """
-    pictures, annotations, faults = [], [], Faults()
+    pictures: list[dict] = []
+    annotations: list[dict] = []
+    faults = Faults()
     for picture, path in find_pairs(images, labels):
         header = read_header(str(picture))
         if header is None:

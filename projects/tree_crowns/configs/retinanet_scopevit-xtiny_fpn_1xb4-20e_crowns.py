@@ -2,7 +2,8 @@
 # `projects/tree_crowns/make_crowns.py` makes the data; start with --pretrained.
 _base_ = '../../../configs/detection/retinanet_scopevit-xtiny_fpn_1xb4-40e-ft_custom-320px.py'
 
-# Training sees parts of the tiles, in nearly their own scale, from all sides; whole photographs are tested.
+# Training sees parts of the tiles, in nearly their own scale, from all sides; tiles as large as these
+# parts are tested.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -12,8 +13,8 @@ train_pipeline = [
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
-test_pipeline = [transform for transform in _base_.test_pipeline if transform['type'] != 'Resize']
-model = dict(test_cfg=dict(max_per_img=500))  # a photograph has hundreds of crowns
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = (256, 256)
 
 data = dict(data_root='data/crowns/', metainfo=dict(classes=('tree',)))
 train_dataloader = dict(dataset=dict(**data, pipeline=train_pipeline))
@@ -21,3 +22,7 @@ val_dataloader = dict(dataset=dict(**data, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file='data/crowns/annotations/val.json')
 test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=20)
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 20
