@@ -22,7 +22,3 @@ val_dataloader = dict(dataset=dict(**data, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file='data/crowns/annotations/val.json')
 test_evaluator = val_evaluator
-
-train_cfg = dict(max_epochs=20)
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].end = 20
