@@ -9,7 +9,8 @@ x.tif.png). The JSON holds "image", "width", "height" and, by the task of the co
 
   classification  "predicted" and "top", the five best: {"label", "class", "score"}
   detection       "instances": {"label", "class", "score", "bbox": [x, y, width, height]} and, if
-                  the model gives masks, "mask" in COCO's RLE
+                  the model gives masks, "mask" in COCO's RLE; "score_thr", below which they are left
+                  out, and "best_score" of all (null if there is none)
   segmentation    "classes": {"label", "class", "share" of the pixels}, and "class_map", the name of
                   a PNG beside it whose values are the labels
   pose            "instances": {"bbox", "score", "keypoints": {"name", "x", "y", "score"}}
@@ -51,7 +52,7 @@ from scopevit.apis.prediction_files import (
     printable,
 )
 from scopevit.engine.gpu_settings import compile_backbone
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_score_threshold, positive
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import check_writable
@@ -68,12 +69,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the results: a new or empty one')
     parser.add_argument('--overwrite', action='store_true', help='write into a folder with files, over older results')
     parser.add_argument('--device', help='for example cpu or cuda:1 (default: the GPU if there is one)')
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        help='leave out detections with a lower score, and do not draw such joints (default: %(default)s)',
-    )
+    add_score_threshold(parser, 'leave out detections with a lower score, and do not draw such joints')
     parser.add_argument(
         '--max-pixels',
         type=positive,

@@ -19,11 +19,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.structures import BaseDataElement
 
-from ..utils.arguments import check_device
+from ..utils.arguments import SCORE_THR, check_device
 from ..utils.checkpoint import get_meta, read_checkpoint
 from ..utils.config import innermost
 from ..utils.errors import UserError, one_line
-from ..utils.image import MOST_PIXELS, read_image, to_rgb
+from ..utils.image import MOST_PIXELS, annotated, read_image, to_rgb
 from .model import build_model, count_classes, in_scope, silence
 
 
@@ -170,42 +170,45 @@ class Detector(Predictor):
     def boxes(self, image: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4) of one class's objects, as x, y, width, height, and their scores (n,); nothing is drawn."""
         with self.in_toolbox():
-            found = self._find(image).pred_instances
+            found = self._find(image)[0].pred_instances
         found = found[found.labels == label]
         return _xywh(found.bboxes.numpy()), found.scores.numpy()
 
-    def _find(self, image: np.ndarray) -> BaseDataElement:
-        """mmdet's data sample, without the instances of a low score."""
+    def _find(self, image: np.ndarray) -> tuple[BaseDataElement, float | None]:
+        """mmdet's data sample without the instances of a low score, and the best score of all."""
         from mmdet.structures.mask import mask2bbox
 
         (sample,) = self.run(image, {})
         if 'pred_instances' not in sample:
             raise UserError(f'{type(self.model).__name__} gives no boxes; only detectors of objects are supported')
-        found = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
+        scores = sample.pred_instances.scores
+        found = sample.pred_instances[scores >= self.score_thr]
         if 'masks' in found and len(found) and not found.bboxes.any():  # some models give masks alone
             found.bboxes = mask2bbox(found.masks)
         sample.pred_instances = found
-        return sample
+        return sample, round(float(scores.max()), 5) if len(scores) else None
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
         from mmdet.structures.mask import encode_mask_results
 
-        sample = self._find(image)
+        sample, best = self._find(image)
         found = sample.pred_instances
-        instances = []
-        for box, label, score in zip(_xywh(found.bboxes.numpy()), found.labels.tolist(), found.scores.tolist()):
-            instances.append(
-                {'label': label, 'class': self.class_name(label), 'score': round(score, 5), 'bbox': _rounded(box)}
-            )
+        instances: list[dict] = [
+            {'label': label, 'class': self.class_name(label), 'score': round(score, 5), 'bbox': _rounded(box)}
+            for box, label, score in zip(_xywh(found.bboxes.numpy()), found.labels.tolist(), found.scores.tolist())
+        ]
         if 'masks' in found:
             for instance, mask in zip(instances, encode_mask_results(found.masks)):
                 instance['mask'] = dict(size=list(mask['size']), counts=mask['counts'].decode())
-        visualizer = self.visualizer
         names = [self.class_name(label) for label in range(max(found.labels.tolist(), default=0) + 1)]
-        visualizer.dataset_meta = dict(classes=names, palette=self._palette(len(names)))
+        self.visualizer.dataset_meta = dict(classes=names, palette=self._palette(len(names)))
         np.random.seed(0)  # mmdet varies the masks' colours at random
-        visualizer.add_datasample('', to_rgb(image), sample, draw_gt=False, pred_score_thr=0)
-        return Prediction(dict(instances=instances), visualizer.get_image()[..., ::-1])
+        self.visualizer.add_datasample('', to_rgb(image), sample, draw_gt=False, pred_score_thr=0)
+        figure = self.visualizer.get_image()
+        if not instances:
+            figure = annotated(figure, f'no box with a score of {self.score_thr:g} or more; the best: {best}')
+        data = dict(instances=instances, score_thr=self.score_thr, best_score=best)
+        return Prediction(data, figure[..., ::-1])
 
     def _palette(self, count: int) -> object:
         palette = self.meta.get('palette')
@@ -355,7 +358,7 @@ PREDICTORS = {kind.scope: kind for kind in (Classifier, Detector, Segmenter, Pos
 
 
 def build_predictor(
-    cfg: Config, checkpoint: str | None, device: str | None = None, score_thr: float = 0.3
+    cfg: Config, checkpoint: str | None, device: str | None = None, score_thr: float = SCORE_THR
 ) -> Predictor:
     """The predictor for a config, by its ``default_scope``.
 

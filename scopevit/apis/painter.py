@@ -1,6 +1,8 @@
 """Figures of data and predictions, drawn by the toolboxes' own visualizers."""
 
 import math
+import os
+from dataclasses import dataclass
 
 import cv2
 import mmcv
@@ -11,11 +13,27 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
+from ..utils.arguments import SCORE_THR
 from ..utils.errors import UserError
 from ..utils.files import check_file
-from ..utils.image import write_image
+from ..utils.image import text_width, write_image, write_text
 
 SMALL = 360  # images whose longer side is below this are enlarged, so that names can be read
+WITHIN, BETWEEN = 4, 24  # pixels between the panels of an item, and between items
+TEXT = 14  # pixels, the size of captions
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a figure.
+
+    Attributes:
+        image: (H, W, 3), RGB.
+        caption: The line above it.
+    """
+
+    image: np.ndarray
+    caption: str
 
 
 class Painter:
@@ -30,7 +48,7 @@ class Painter:
         UserError: If the config has no visualizer.
     """
 
-    def __init__(self, cfg: Config, dataset: BaseDataset, score_thr: float = 0.4) -> None:
+    def __init__(self, cfg: Config, dataset: BaseDataset, score_thr: float = SCORE_THR) -> None:
         if not cfg.get('visualizer'):
             raise UserError('this config has no visualizer')
         self.dataset = dataset
@@ -42,24 +60,31 @@ class Painter:
             dataset.pipeline.transforms[-1].pack_transformed = True  # the joints in the network's input
         else:
             self.visualizer.dataset_meta = dict(dataset.metainfo)
+        self.score_thr = score_thr
         self.options = dict(pred_score_thr=score_thr) if self.scope == 'mmdet' else {}
 
-    def sample(self, index: int) -> np.ndarray:
-        """What training sees of a sample: the image (H, W, 3) after its pipeline, RGB, with the ground truth drawn."""
+    def sample(self, index: int) -> list[Panel]:
+        """What training sees of a sample: its image after the pipeline, bare and with the ground truth drawn.
+
+        Of classification there is one panel, with the class written into it.
+        """
         item = self.dataset[index]
         image = item['inputs']
         image = (image[0] if isinstance(image, (list, tuple)) else image).permute(1, 2, 0).numpy()
         if image.dtype != np.uint8:
-            raise UserError('the pipeline of this config ends in floating-point images, which cannot be drawn')
+            if not _is_of_pixels(image):
+                raise UserError('the pipeline of this config ends in normalized images, which cannot be drawn')
+            image = image.clip(0, 255).astype(np.uint8)
         # What there is beyond three channels is not drawn.
         image = np.repeat(image, 3, 2) if image.shape[2] == 1 else np.ascontiguousarray(image[..., 2::-1])
         sample = _plain(item['data_samples'])
         if self.scope == 'mmpretrain':
-            return self._draw_class(image, sample)
-        return self._draw(*_enlarge(image, sample), draw_pred=False)
+            return [Panel(self._draw_class(image, sample), self._name(sample, index))]
+        image, sample = _enlarge(image, sample)
+        return [Panel(image, self._name(sample, index)), Panel(self._draw(image, sample, is_truth=True), 'labels')]
 
-    def prediction(self, index: int, predicted: dict) -> np.ndarray:
-        """The image (H, W, 3) in RGB with the ground truth on the left and what was predicted on the right.
+    def prediction(self, index: int, predicted: dict) -> list[Panel]:
+        """The image with the ground truth, and with what was predicted.
 
         Args:
             index: Which sample of the data set.
@@ -76,19 +101,40 @@ class Painter:
             raise UserError('predictions.pkl holds neither classes, instances nor a segmentation')
         if self.scope == 'mmpose':
             image, sample = _crop_to_person(image, sample)
-        return self._draw(*_enlarge(image, sample), draw_pred=True)
+        image, sample = _enlarge(image, sample)
+        return [
+            Panel(self._draw(image, sample, is_truth=True), f'{self._name(sample, index)}: ground truth'),
+            Panel(self._draw(image, sample, is_truth=False), self._describe(predicted)),
+        ]
 
-    def _draw(self, image: np.ndarray, sample: BaseDataElement, draw_pred: bool) -> np.ndarray:
-        panels = []
-        for is_truth in (True, False) if draw_pred else (True,):
-            self.visualizer.add_datasample('', image, sample, draw_gt=is_truth, draw_pred=not is_truth, **self.options)
-            panels.append(self.visualizer.get_image())
-        return np.concatenate(panels, axis=1)
+    def _name(self, sample: BaseDataElement, index: int) -> str:
+        return os.path.basename(sample.get('img_path') or '') or f'item {index}'
+
+    def _describe(self, predicted: dict) -> str:
+        """What stands above a prediction: of a detector, how many boxes are drawn and what the best score is."""
+        if self.scope != 'mmdet':
+            return 'predicted'
+        scores = np.asarray(predicted['pred_instances']['scores'])
+        if not len(scores):
+            return 'predicted: no box of any score'
+        shown = int((scores >= self.score_thr).sum())
+        return f'predicted: {shown or "no"} {"box" if shown == 1 else "boxes"}, score {self.score_thr:g} or more' + (
+            '' if shown else f'; best {scores.max():.2g}'
+        )
+
+    def _draw(self, image: np.ndarray, sample: BaseDataElement, is_truth: bool) -> np.ndarray:
+        self.visualizer.add_datasample('', image, sample, draw_gt=is_truth, draw_pred=not is_truth, **self.options)
+        return self.visualizer.get_image()
 
     def _draw_class(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         factor = max(1, math.ceil(SMALL / max(image.shape[:2])))
         self.visualizer.visualize_cls(image, sample, rescale_factor=factor, draw_pred=False)
         return self.visualizer.get_image()
+
+
+def _is_of_pixels(image: np.ndarray) -> bool:
+    """Whether floating-point numbers are those of 8 bits, as colour augmentation leaves them, and not normalized."""
+    return image.max(initial=0) > 16
 
 
 def _plain(sample: BaseDataElement) -> BaseDataElement:
@@ -160,24 +206,45 @@ def check_figure(path: str) -> None:
     check_file(path, '--out')
 
 
-def save_grid(images: list[np.ndarray], cols: int, path: str, width: int = 1800) -> None:
-    """Write images (H, W, 3) in RGB as one figure, ``cols`` in a row.
+def save_grid(items: list[list[Panel]], cols: int, path: str, width: int = 1800) -> None:
+    """Write items, each of panels side by side, as one figure with a line of text above each panel.
 
     Args:
+        cols: How many items stand in a row.
         width: Width of the figure in pixels.
     """
-    cols = min(cols, len(images))
-    tile = width // cols
-    fitted = []
-    for image in images:
-        scale = min(tile / image.shape[1], tile / image.shape[0])
-        fitted.append(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    rows = [fitted[i : i + cols] for i in range(0, len(fitted), cols)]
-    heights = [max(image.shape[0] for image in row) + 6 for row in rows]
-    grid = np.full((sum(heights), tile * cols, 3), 255, np.uint8)
+    cols = min(cols, len(items))
+    within = max(map(len, items))
+    tile = ((width + BETWEEN) // cols - BETWEEN + WITHIN) // within - WITHIN
+    tile, margin = max(tile, 1), TEXT + 8
+    rows = [[_fit_all(item, tile) for item in items[i : i + cols]] for i in range(0, len(items), cols)]
+    heights = [margin + max(panel.image.shape[0] for item in row for panel in item) for row in rows]
+    grid = np.full((sum(heights) + BETWEEN * (len(rows) - 1), width, 3), 255, np.uint8)
     top = 0
     for row, height in zip(rows, heights):
-        for i, image in enumerate(row):
-            grid[top : top + image.shape[0], i * tile : i * tile + image.shape[1]] = image
-        top += height
+        for i, item in enumerate(row):
+            for k, panel in enumerate(item):
+                left = i * (within * (tile + WITHIN) - WITHIN + BETWEEN) + k * (tile + WITHIN)
+                high, wide = panel.image.shape[:2]
+                write_text(grid[top : top + margin, left : left + tile], _shortened(panel.caption, tile), (0, 2), TEXT)
+                grid[top + margin : top + margin + high, left : left + wide] = panel.image
+        top += height + BETWEEN
     write_image(path, grid[..., ::-1])
+
+
+def _fit_all(item: list[Panel], side: int) -> list[Panel]:
+    """Panels whose images fit into a square."""
+    scales = [side / max(panel.image.shape[:2]) for panel in item]
+    return [
+        Panel(cv2.resize(panel.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), panel.caption)
+        for panel, scale in zip(item, scales)
+    ]
+
+
+def _shortened(text: str, width: int) -> str:
+    """A caption that fits into so many pixels: of a long one the end, which tells names of files apart."""
+    if text_width(text, TEXT) <= width:
+        return text
+    while text and text_width(f'…{text}', TEXT) > width:
+        text = text[1:]
+    return f'…{text}'

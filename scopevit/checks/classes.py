@@ -41,17 +41,36 @@ def classes_of(dataset: object) -> Sequence[str] | None:
     return metainfo.get('thing_classes', metainfo.get('classes'))
 
 
-def check_class_count(where: str, classes: Sequence[str] | None, model: nn.Module | None) -> Iterator[Finding]:
-    """The heads tell as many classes apart as there are."""
+def check_names_are_listed(where: str, classes: object) -> Iterator[Finding]:
+    """The classes are a list or tuple: of one name in brackets without a comma each letter would be a class."""
+    if isinstance(classes, str):
+        yield Finding('error', where, f'classes is a text: write classes=({classes!r},), with a comma')
+
+
+def check_class_count(
+    where: str, classes: Sequence[str] | None, model: nn.Module | None, in_file: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """The heads tell as many classes apart as there are.
+
+    Args:
+        in_file: Those of the classes that the annotation file has, where that is known.
+    """
     if not classes or isinstance(classes, str):
         return
     for key, count in class_heads(model).items():
         if count != len(classes):
-            text = (
-                f'the data have {len(classes)} classes ({first(list(classes))}), but {key}.num_classes is {count}: set '
-                f'it to {len(classes)}, or metainfo.classes of the data set to the classes wanted'
-            )
+            # Where the file has as many as the head, the config lists classes of other data.
+            is_of_file = 0 < len(in_file) == count
+            remedy = f'write {metainfo(in_file)} in the data sets' if is_of_file else f'set it to {len(classes)}'
+            number = '1 class' if len(classes) == 1 else f'{len(classes)} classes'
+            text = f'the data have {number} ({first(list(classes))}), but {key}.num_classes is {count}: {remedy}'
             yield Finding('warning', where, text)
+
+
+def metainfo(names: Sequence[str]) -> str:
+    """How a config lists classes; of many, the first."""
+    listed = ', '.join(map(repr, names[:10])) + (', ...' if len(names) > 10 else ',' if len(names) == 1 else '')
+    return f'metainfo=dict(classes=({listed}))'
 
 
 def check_softmax(model: nn.Module | None) -> Iterator[Finding]:

@@ -1,83 +1,19 @@
 """Rules for annotations of objects in COCO's form, which mmdet and mmpose read."""
 
-import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeGuard
 
-from ..utils.errors import UserError, one_line
-from ..utils.image import check_is_file, read_image
+from ..utils.errors import UserError
+from ..utils.image import read_image
+from .classes import check_names_are_listed, class_heads, metainfo
+from .coco_file import CocoFile, is_numbers, read_coco
 from .findings import Finding, faulty, first
 from .images import check_files, color_type
 from .part import Part
 from .paths import check_image_count, is_elsewhere
 
-# What each entry of a file needs, and of what kind it is.
-_NUMBER, _ID = (int, float), (int, float, str)
-FIELDS = {
-    'images': dict(id=_ID, file_name=str, width=_NUMBER, height=_NUMBER),
-    'annotations': dict(id=_ID, image_id=_ID, category_id=_ID),
-    'categories': dict(id=_ID, name=str),
-}
 MOST_PIXELS_AWAY = 1e6  # from an image's corner a coordinate is a mistake
-
-
-@dataclass(frozen=True)
-class CocoFile:
-    """The content of an annotation file.
-
-    Attributes:
-        images: How many images it lists.
-        sizes: Width and height of each image, by its id.
-        files: Path of each image, by its id.
-    """
-
-    path: str
-    images: int
-    sizes: dict[object, tuple[int, int]]
-    files: dict[object, str]
-    annotations: list[dict]
-    categories: list[dict]
-
-    def name(self, annotation: dict) -> str:
-        return f'annotation {annotation.get("id")}'
-
-
-def read_coco(part: Part) -> CocoFile:
-    """Read the annotation file of a data set.
-
-    Raises:
-        UserError: If it is none.
-    """
-    path, folder = part.dataset.ann_file, part.dataset.data_prefix['img']
-    try:
-        check_is_file(path)
-        with open(path) as file:
-            content = json.load(file)
-        if not part.is_learnt and isinstance(content, dict):  # of a test the labels need not be known
-            content.setdefault('annotations', [])
-        for name, fields in FIELDS.items():
-            for entry in content[name]:
-                for field, kinds in fields.items():
-                    if not isinstance(entry[field], kinds) or entry[field] is True:
-                        raise TypeError(f'{field} of {str(entry)[:60]} is {str(entry[field])[:60]!r}')
-        images = {image['id']: image for image in content['images']}
-        if not all(is_numbers([i['width'], i['height']], 2) and i['width'] > 0 < i['height'] for i in images.values()):
-            raise ValueError('images have to have a width and height above 0')
-        return CocoFile(
-            path=path,
-            images=len(content['images']),
-            sizes={i: (image['width'], image['height']) for i, image in images.items()},
-            files={i: os.path.join(folder, image['file_name']) for i, image in images.items()},
-            annotations=content['annotations'],
-            categories=[dict(id=category['id'], name=category['name']) for category in content['categories']],
-        )
-    except (UserError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = str(error) if isinstance(error, UserError) else one_line(error)
-        raise UserError(f'{path} is not a COCO annotation file ({reason}): correct it or use another') from error
 
 
 def check_images(part: Part, coco: CocoFile) -> Iterator[Finding]:
@@ -93,6 +29,28 @@ def check_images(part: Part, coco: CocoFile) -> Iterator[Finding]:
             'them from the annotation file'
         )
         yield Finding('error', part.where, text)
+
+
+def check_left_out(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """Which images mmdet does not train with: those without objects of the classes, and small ones."""
+    settings = {} if part.dataset.test_mode else part.dataset.filter_cfg or {}
+    classes = part.dataset.metainfo.get('classes')
+    classes = classes if isinstance(classes, (list, tuple)) else ()
+    ids = {category['id'] for category in coco.categories if category['name'] in classes}
+    used = {annotation['image_id'] for annotation in coco.annotations if annotation['category_id'] in ids}
+    least = settings.get('min_size', 0)
+    empty = [file for i, file in coco.files.items() if settings.get('filter_empty_gt') and i not in used]
+    small = [file for i, file in coco.files.items() if min(coco.sizes[i]) < least]
+    for files, why, setting in (
+        (empty, 'have no object of the classes', 'filter_empty_gt=False'),
+        (small, f'are less than {least} pixels wide or high', 'min_size=0'),
+    ):
+        if files and ids:
+            text = (
+                f'{len(files)} of {len(coco.files)} images {why} and are left out of the training ({first(files)}); '
+                f'filter_cfg=dict({setting}) of the data set keeps them'
+            )
+            yield Finding('note', part.where, text)
 
 
 def _is_odd(path: str) -> bool:
@@ -114,8 +72,8 @@ def check_names(part: Part, coco: CocoFile) -> Iterator[Finding]:
 def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
     """The classes are categories of the file, in its order: mmdet finds them by name and drops all others' objects."""
     where, classes = part.where, part.dataset.metainfo.get('classes') or []
+    yield from check_names_are_listed(where, classes)
     if isinstance(classes, str):
-        yield Finding('error', where, f'classes is a text: write classes=({classes!r},), with a comma')
         return
     classes = list(classes)
     in_file = [category['name'] for category in coco.categories]
@@ -130,9 +88,11 @@ def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
     labels = [name for name in in_file if name in classes]
     part.notes['labels'] = labels
     if not labels:
+        heads = [key for key, count in class_heads(part.model).items() if count != len(in_file)]
         text = (
-            f'none of the classes of the config ({first(classes)}) is a category of {coco.path} ({first(in_file)}): '
-            'set metainfo=dict(classes=(...)) of the data sets to the names of its categories, and num_classes to fit'
+            f'none of the classes of the config ({first(classes)}) is a category of {coco.path}: write '
+            f'{metainfo(in_file)} in the data sets'
+            + (f', and num_classes={len(in_file)} in {" and ".join(heads)}' if heads else '')
         )
         yield Finding('error', where, text)
         return
@@ -348,16 +308,6 @@ def unreadable(part: Part, path: str, error: UserError) -> Finding:
     return Finding('error', part.where, f'{path} {error}: replace it, or remove it and its annotation')
 
 
-def is_numbers(values: object, count: int) -> TypeGuard[list[float]]:
-    """Whether a value is a list of so many finite numbers."""
-    if not isinstance(values, list) or len(values) != count:
-        return False
-    try:
-        return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
-    except OverflowError:  # of a number with hundreds of digits
-        return False
-
-
 def check_image_files(part: Part, coco: CocoFile) -> Iterator[Finding]:
     """What :mod:`images` asks of any images."""
     yield from check_files(
@@ -369,7 +319,7 @@ def check_image_files(part: Part, coco: CocoFile) -> Iterator[Finding]:
 QUICK_RULES = (
     check_names, check_categories, check_ids, check_boxes, check_areas, check_crowds, check_masks, check_image_files
 )  # fmt: skip
-OBJECT_RULES = (check_images, *QUICK_RULES, check_pixels)
+OBJECT_RULES = (check_images, *QUICK_RULES, check_left_out, check_pixels)
 
 
 def check_coco(part: Part, rules: tuple = OBJECT_RULES) -> Iterator[Finding]:

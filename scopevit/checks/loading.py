@@ -1,11 +1,12 @@
 """Loading data as a training does: what is left of them, and what cannot be read."""
 
 import functools
+import io
 import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import cv2
@@ -105,7 +106,8 @@ def check_loading(part: Part, cfg: Config) -> Iterator[Finding]:
     yield Finding('info', where, 'loading as in training')
     settings = cfg[f'{where}_dataloader'].dataset
     try:
-        dataset = build(settings, cfg.get('default_scope') or 'mmengine')
+        with redirect_stdout(io.StringIO()):  # pycocotools says how long it reads
+            dataset = build(settings, cfg.get('default_scope') or 'mmengine')
         count = len(dataset)
     except Exception as error:  # the toolboxes check their data in many ways
         raise_own(error)

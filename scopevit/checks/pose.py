@@ -10,7 +10,6 @@ from torch import nn
 from ..utils.errors import one_line
 from .coco import (
     MOST_PIXELS_AWAY,
-    CocoFile,
     check_boxes,
     check_crowds,
     check_ids,
@@ -18,8 +17,8 @@ from .coco import (
     check_images,
     check_names,
     check_pixels,
-    is_numbers,
 )
+from .coco_file import CocoFile, is_numbers
 from .findings import Finding, faulty, first
 from .part import Part
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..utils.building import wrong_setting
 from ..utils.errors import one_line, raise_own
-from .classes import check_class_count, classes_of
+from .classes import check_class_count, check_names_are_listed, classes_of
 from .classification import check_class_folders, check_list
 from .coco import check_coco
 from .findings import Finding
@@ -53,13 +53,18 @@ def check_part(part: Part) -> Iterator[Finding]:
     if kind == 'people':
         yield from check_coco(part, PERSON_RULES)
     elif kind == 'classes':
+        yield from check_names_are_listed(part.where, part.dataset.metainfo.get('classes'))
         yield from check_list(part) if part.dataset.ann_file else check_class_folders(part)
     else:
         if kind == 'objects':
             yield from check_coco(part)
-        elif kind == 'label maps':
+        else:
+            yield from check_names_are_listed(part.where, classes_of(part.dataset))
+        if kind == 'label maps':
             yield from check_segmentation(part)
-        yield from check_class_count(part.where, classes_of(part.dataset), part.model)
+        labels = part.notes.get('labels')
+        if labels != []:  # else it has been said which classes to write, and how many that are
+            yield from check_class_count(part.where, classes_of(part.dataset), part.model, labels or ())
 
 
 def kind_of(dataset: BaseDataset) -> str | None:

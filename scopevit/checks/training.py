@@ -17,7 +17,15 @@ from ..utils.building import wrong_setting
 from ..utils.errors import ExplainedError, UserError, chain, one_line, own_error
 from ..utils.wrappers import unwrap
 from .batch import check_batch
-from .classes import check_class_count, check_labels, check_same_labels, check_softmax, classes_of, labels_of
+from .classes import (
+    check_class_count,
+    check_labels,
+    check_names_are_listed,
+    check_same_labels,
+    check_softmax,
+    classes_of,
+    labels_of,
+)
 from .classification import check_hidden, check_suffixes, class_folders
 from .coco import QUICK_RULES, check_categories, check_coco
 from .findings import Finding, found_in_time, listed, refuse_errors
@@ -89,10 +97,13 @@ def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> 
             return
         if _has_other_categories(inner) and not _is_short(inner.ann_file):
             yield from check_coco(Part(split, '', inner, model), (check_categories,))
+        if not hasattr(inner, 'cat_ids'):  # of others the annotation file is read
+            yield from check_names_are_listed(split, classes_of(inner))
         if split == 'train' and getattr(inner, 'cat_ids', True):  # without categories there are other words for it
             yield from check_objects(split, inner)
     if split == 'train':
-        yield from check_class_count(split, classes_of(dataset), model)
+        if all(getattr(inner, 'cat_ids', True) for inner in innermost_datasets(dataset)):  # else as above
+            yield from check_class_count(split, classes_of(dataset), model)
         yield from check_labels(split, labels_of(dataset), classes_of(dataset), model)
 
 

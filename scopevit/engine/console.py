@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -35,6 +35,7 @@ USELESS_WARNINGS = (
     '"HardDiskBackend" is the alias',
     'The metainfo config file',  # mmpose finds it under another path, and says so
 )
+LINES = 4  # of the log in an epoch that is shorter than its interval
 LIBRARIES = r'(mm\w+|torch|torchvision|timm|pkg_resources|importlib)(\.|$)'
 
 
@@ -76,13 +77,23 @@ class ScreenHook(Hook):
         self.screen = screen
 
     def before_train(self, runner: Runner) -> None:
-        """Say where a training goes on."""
+        """Let the log's lines follow the length of an epoch, and say where a training goes on."""
+        shorten_log_interval(runner)
         if runner.iter:
             epoch = f'epoch {runner.epoch}, ' if isinstance(runner.train_loop, EpochBasedTrainLoop) else ''
             runner.logger.info(f'The training goes on from {epoch}iteration {runner.iter}')
 
     def _before_iter(self, *args: object, **options: object) -> None:
         self.screen.is_open = True
+
+
+def shorten_log_interval(runner: Runner) -> None:
+    """Log several times in each epoch, or training by iterations, that is shorter than the log's interval."""
+    loop = runner.train_loop
+    length = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+    for hook in runner.hooks:
+        if isinstance(hook, LoggerHook) and hook.interval > length:
+            hook.interval = max(1, length // LINES)
 
 
 def screen_handlers(logger: logging.Logger) -> list[logging.StreamHandler]:

@@ -1,5 +1,7 @@
 """Reading images of any kind, and writing them as a whole."""
 
+import functools
+import math
 import os
 import stat
 import warnings
@@ -7,7 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from .errors import UserError
 from .files import whole_file
@@ -185,6 +187,40 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     if image.ndim == 3 and image.shape[2] != 3:
         image = np.ascontiguousarray(image[..., :3]) if image.shape[2] > 3 else image[..., 0]
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+
+def text_width(text: str, size: int) -> int:
+    """How many pixels a line of text takes that :func:`write_text` writes."""
+    return math.ceil(_font(size).getlength(text))
+
+
+def write_text(image: np.ndarray, text: str, corner: tuple[int, int], size: int, colour: tuple = (0, 0, 0)) -> None:
+    """Write a line of text into an image (H, W, 3), in place.
+
+    Args:
+        corner: Column and row where it begins, at its top.
+        size: Of its font, in pixels.
+    """
+    picture = Image.fromarray(image)
+    ImageDraw.Draw(picture).text(corner, text, fill=colour, font=_font(size))
+    image[:] = np.asarray(picture)
+
+
+def annotated(image: np.ndarray, text: str) -> np.ndarray:
+    """A copy of an image (H, W, 3) with a line of text on a dark strip at its top, as large as its width allows."""
+    image = image.copy()
+    height, width = image.shape[:2]
+    size = max(1, min(16 * width // (text_width(text, 16) + 8), height // 2, 32))
+    image[: size + 4] //= 4
+    write_text(image, text, (4, 0), size, (255, 255, 255))
+    return image
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib  # which brings a font along
+
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf'), size)
 
 
 def write_image(path: str, image: np.ndarray) -> None:

@@ -7,7 +7,14 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from scopevit.checks.classes import check_class_count, check_labels, check_softmax, classes_of
+from scopevit.checks.classes import (
+    check_class_count,
+    check_labels,
+    check_names_are_listed,
+    check_softmax,
+    classes_of,
+    metainfo,
+)
 
 
 class Model(torch.nn.Module):
@@ -66,3 +73,15 @@ def test_softmax_over_one_class_is_refused(settings, is_named):
     assert len(findings) == is_named
     assert all('over which softmax is always 1 and the loss 0' in finding.text for finding in findings)
     assert all(finding.severity == 'error' for finding in findings)
+
+
+def test_one_remedy_where_the_file_has_as_many_classes_as_the_head():
+    found = next(check_class_count('train', ['a', 'b', 'c', 'd'], Model(), in_file=['a', 'b', 'd']))
+    assert found.text.endswith("num_classes is 3: write metainfo=dict(classes=('a', 'b', 'd')) in the data sets")
+    assert metainfo(['a']) == "metainfo=dict(classes=('a',))"
+
+
+def test_a_text_in_place_of_a_list_of_classes_is_named():
+    (found,) = check_names_are_listed('val', 'tree')
+    assert (found.severity, found.text) == ('error', "classes is a text: write classes=('tree',), with a comma")
+    assert list(check_names_are_listed('val', ('tree',))) == []

@@ -10,6 +10,7 @@ from scopevit.checks.classes import check_same_labels
 from scopevit.checks.coco import check_coco
 from scopevit.checks.part import Part
 from scopevit.checks.pose import PERSON_RULES
+from scopevit.checks.rules import check_part
 
 
 @pytest.fixture
@@ -87,6 +88,25 @@ def test_what_an_annotation_lacks_is_named(key, content, tmp_path):
     del content['annotations'][0][key]
     (finding,) = problems(part_of(tmp_path, content))
     assert f"KeyError: '{key}'" in finding.text
+
+
+def test_images_that_the_training_leaves_out_are_told(content, tmp_path):
+    content['annotations'].pop()
+    content['images'].append(dict(id=3, file_name='1.jpg', width=20, height=60))
+    part = part_of(tmp_path, content)
+    part.dataset.filter_cfg = dict(filter_empty_gt=True, min_size=32)
+    notes = [finding.text for finding in check_coco(part) if finding.severity == 'note']
+    assert any('2 of 3 images have no object of the classes and are left out of the training' in text for text in notes)
+    assert any('1 of 3 images are less than 32 pixels wide or high and are left out' in text for text in notes)
+    part.dataset.filter_cfg = None
+    assert not [finding for finding in check_coco(part) if 'left out' in finding.text]
+
+
+def test_foreign_classes_have_one_remedy_which_says_what_to_write(content, tmp_path):
+    part = part_of(tmp_path, content)
+    part.dataset._metainfo['classes'] = ('object',)
+    (found,) = [finding for finding in check_part(part) if finding.is_problem]
+    assert found.text.endswith("write metainfo=dict(classes=('cat', 'dog')) in the data sets")
 
 
 def test_ids_that_cannot_be_sorted(content, tmp_path):

@@ -50,6 +50,7 @@ test_pipeline[1].scale = (96, 64)
 train_dataloader.update(dataset=dict(pipeline=train_pipeline))
 val_dataloader.update(dataset=dict(pipeline=test_pipeline))
 """
+IN_PROCESS = ('num_workers=0', 'persistent_workers=False')
 CLASSIFIER = """
 model = dict(backbone=backbone, head=dict(in_channels=64))
 """
@@ -78,7 +79,8 @@ class Page:
         self.folder, self.name, self.small = folder, name, small
         (section,) = [part for part in PAGE.split('\n## ') if f'`my_configs/{name}.py`' in part]
         self.configs = re.findall(r'```python\n(.*?)```', section, flags=re.DOTALL)
-        (block,) = re.findall(r'```bash\n(.*?)```', PAGE, flags=re.DOTALL)
+        blocks = re.findall(r'```bash\n(.*?)```', PAGE, flags=re.DOTALL)
+        (block,) = [block for block in blocks if block.startswith('name=')]
         variables, *lines = block.replace('\\\n', ' ').splitlines()
         assert re.fullmatch(r'name=\w+ epoch=\d+', variables)
         self.commands = [line.replace('$name', name).replace('$epoch', '2') for line in lines]
@@ -131,9 +133,20 @@ class Page:
     def try_variant(self, text, name):
         """Another config of the page: checked, and trained."""
         self.write_config(text, name)
+        return self.check_and_train(name)
+
+    def try_other(self, name, replaced, *words):
+        """A config of another section of the page, with a text replaced to make it small: checked, and trained."""
+        (section,) = [part for part in PAGE.split('\n## ') if f'`my_configs/{name}.py`' in part]
+        text = re.search(r'```python\n(.*?)```', section, flags=re.DOTALL)[1]
+        assert replaced[0] in text
+        (self.folder / 'my_configs' / f'{name}.py').write_text(text.replace(*replaced))
+        return self.check_and_train(name, *words)
+
+    def check_and_train(self, name, *words):
         config = f'my_configs/{name}.py'
-        for command in ('data/check_dataset.py', 'train.py'):
-            result = tool_here(command, config, cwd=self.folder)
+        for command, *more in (('data/check_dataset.py',), ('train.py', *words)):
+            result = tool_here(command, config, *more, cwd=self.folder)
             assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
         return self.folder / 'work_dirs' / name
 
@@ -190,7 +203,9 @@ def test_config_builds_and_keeps_the_promises_of_its_name(path):
     groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
     rates = {id(group['params'][0]): group['lr'] for group in groups if group['params']}
     first = model.backbone.stages[0].patch_embed[0].weight
-    assert rates[id(first)] == pytest.approx(cfg.optim_wrapper.optimizer.lr * 0.8**12)
+    blocks = sum(len(stage.blocks) for stage in model.backbone.stages)
+    decay = cfg.optim_wrapper.paramwise_cfg.layer_decay_rate
+    assert rates[id(first)] == pytest.approx(cfg.optim_wrapper.optimizer.lr * decay ** (blocks + 1))
 
 
 @pytest.mark.parametrize('name', ['pets', 'fruit', 'roads', 'dance'])
@@ -236,6 +251,21 @@ def test_detection(tmp_path):
     ]
     page.try_variant('\n'.join(changed), 'fruit_boxes')
     assert (tmp_path / 'work_dirs/fruit_boxes/epoch_2.pth').is_file()
+
+    # The slim detector, whose size of images is one number, and a toolbox's with its backbone swapped.
+    short = ['train_cfg.max_epochs=1', 'default_hooks.checkpoint.interval=1', 'train_cfg.val_interval=1']
+    short += [f'{loader}_dataloader.{key}' for loader in ('train', 'val') for key in IN_PROCESS]
+    slim = page.try_other('fruit_small', ('(320, 320)', '(96, 96)'), '--cfg-options', *short)
+    saved = Config.fromfile(slim / 'fruit_small.py')
+    assert (
+        saved.train_dataloader.dataset.pipeline[2].scale == saved.test_dataloader.dataset.pipeline[1].scale == (96, 96)
+    )
+    assert (slim / 'epoch_1.pth').is_file()
+    small = ['train_dataloader.dataset.pipeline.2.scale=(96,64)', 'val_dataloader.dataset.pipeline.1.scale=(96,64)']
+    swapped = page.try_other('fruit_atss', ('', ''), '--swap-backbone', 'xtiny', '--cfg-options', *short, *small)
+    saved = Config.fromfile(swapped / 'fruit_atss.py')
+    assert saved.model.backbone.type == 'scopevit.ScopeViT'
+    assert (swapped / 'epoch_1.pth').is_file()
 
 
 @pytest.mark.slow

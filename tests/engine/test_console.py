@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import LoggerHook
 from mmengine.runner import EpochBasedTrainLoop
 
 from scopevit.engine import console
@@ -80,3 +81,16 @@ def test_warnings_that_help_nobody_are_hidden_and_others_said_once(rank, shown, 
         warnings.warn('Grad strides do not match bucket view strides. This may', stacklevel=1)
         warnings.warn('yours', stacklevel=1)
     assert [str(warning.message) for warning in caught] == shown
+
+
+@pytest.mark.parametrize(('length', 'interval'), [(9, 2), (3, 1), (50, 50), (1000, 50)])
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_an_epoch_shorter_than_the_interval_of_the_log_has_several_lines(length, interval, by_epoch):
+    loop = SimpleNamespace(max_iters=length)
+    if by_epoch:
+        loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+        loop.dataloader, loop._max_iters = [0] * length, 60 * length
+    shown, hook = runner(loop), LoggerHook(interval=50)
+    shown.hooks = [hook]
+    console.shorten_log_interval(shown)
+    assert hook.interval == interval

@@ -151,6 +151,20 @@ def test_pictures_show_the_prediction(models, tmp_path):
             assert changed.mean() < 0.6
 
 
+def test_without_a_box_the_figure_and_the_json_say_the_best_score(models, tmp_path):
+    picture = write_image(tmp_path / 'x.png', size=(300, 400))
+    result = predict(models, 'detection', picture, '--out', tmp_path / 'out', '--score-thr', 1)
+    assert result.returncode == 0, result.stderr
+    found = results(tmp_path / 'out')['x.png.json']
+    assert (found['instances'], found['score_thr']) == ([], 1)
+    assert 0 < found['best_score'] < 1
+    drawn = cv2.imread(str(tmp_path / 'out' / 'x.png')).astype(int)
+    changed = np.abs(drawn - cv2.imread(str(picture))).max(-1).mean(-1)
+    assert changed[:10].min() > 20 > changed[60:].max()
+    result = predict(models, 'detection', picture, '--out', tmp_path / 'out', '--score-thr', 30)
+    assert '--score-thr: must be from 0 to 1' in result.stderr
+
+
 def test_the_numbers_are_those_of_the_toolbox(models, tmp_path):
     """The same picture through mmdet's own functions for a file."""
     from mmdet.apis import inference_detector, init_detector

@@ -3,7 +3,7 @@
     python tools/visualization/draw_predictions.py CONFIG predictions.pkl --out predictions.png
 
 The predictions are what tools/test.py wrote for the same config, of any task: classes (mistakes
-in red), boxes and masks, segmentation, or keypoints (ground truth on the left, prediction on the right).
+in red), boxes and masks, segmentation, or keypoints (in pairs: ground truth, prediction).
 """
 
 import argparse
@@ -18,6 +18,7 @@ from mmengine.registry import init_default_scope
 from scopevit.apis.painter import Painter, check_figure, save_grid
 from scopevit.checks.loading import build_dataset
 from scopevit.engine.evaluation import read_predictions
+from scopevit.utils.arguments import add_score_threshold, positive
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
@@ -61,7 +62,7 @@ def draw(args: argparse.Namespace) -> None:
             f'{len(dataset)}; were they made with another config?'
         )
     is_classifier = 'pred_label' in results[0]
-    rows, cols = args.rows or (5 if is_classifier else 4), args.cols or (8 if is_classifier else 3)
+    rows, cols = args.rows or (5 if is_classifier else 4), args.cols or (8 if is_classifier else 2)
     chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(rows * cols, len(dataset))))
     if is_classifier:
         with whole_file(args.out) as temporary:
@@ -77,10 +78,10 @@ def main() -> None:
     parser.add_argument('config', help='config of the test run')
     parser.add_argument('predictions', help='predictions.pkl that tools/test.py wrote')
     parser.add_argument('--out', default='predictions.png', help='figure to write (default: %(default)s)')
-    parser.add_argument('--rows', type=int)
-    parser.add_argument('--cols', type=int)
+    parser.add_argument('--rows', type=positive, help='images below one another (default: 5 of a classifier, else 4)')
+    parser.add_argument('--cols', type=positive, help='images in a row (default: 8 of a classifier, else 2)')
     parser.add_argument('--seed', type=int, default=0, help='which images are drawn')
-    parser.add_argument('--score-thr', type=float, default=0.4, help='lowest score of boxes (default: %(default)s)')
+    add_score_threshold(parser, 'lowest score of boxes that are drawn')
     add_config_options(parser)
     args = parser.parse_args()
     with user_errors():
