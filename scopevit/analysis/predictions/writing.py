@@ -167,10 +167,16 @@ def _worst_figure(analysis: Analysis, worst: list[Judged], cfg: Config, score_th
         if painter is None:
             drawn = _load(analysis.dataset, image.index)
         else:
-            drawn = painter.prediction(image.index, image.predicted or {})
+            drawn = _side_by_side([panel.image for panel in painter.prediction(image.index, image.predicted or {})])
         axes.imshow(drawn, cmap='gray')
         axes.set_title(f'{os.path.basename(image.path)}\n{image.text}'.strip(), fontsize=8)
     return figure
+
+
+def _side_by_side(images: list[np.ndarray]) -> np.ndarray:
+    """Images of one height, with a white gap between them."""
+    gap = np.full((images[0].shape[0], max(images[0].shape[1] // 32, 4), 3), 255, images[0].dtype)
+    return np.concatenate([part for image in images for part in (gap, image)][1:], axis=1)
 
 
 def _load(dataset: Any, index: int) -> np.ndarray:
