@@ -54,7 +54,7 @@ from scopevit.apis.prediction_files import (
 from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.utils.arguments import add_score_threshold, positive
 from scopevit.utils.config import add_config_options, load_config
-from scopevit.utils.errors import UserError, one_line, user_errors
+from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
 from scopevit.utils.files import check_writable
 from scopevit.utils.image import MOST_PIXELS
 
@@ -141,6 +141,7 @@ def predict_all(predictor: Predictor, inputs: list[Input], args: argparse.Namesp
             try:
                 predict(predictor, item, args, progress)
             except Exception as error:  # whatever is wrong with one input, the others are to be done
+                raise_own(error)
                 failed += 1
                 reason = str(error) if isinstance(error, UserError) else f'cannot be predicted: {one_line(error)}'
                 progress.console.print(

@@ -7,7 +7,7 @@ from ..utils.errors import one_line
 from .classes import check_class_count, check_labels
 from .findings import Finding, first
 from .images import check_files, check_passed_over
-from .part import Part
+from .part import Part, is_a
 from .paths import check_image_count, exists, source_of
 
 
@@ -71,6 +71,7 @@ def class_folders(part: Part) -> list[str]:
 
 def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
     """All splits have the same class folders: labels follow their order."""
+    those = [part for part in those if _is_of_folders(part)]
     for i, part in enumerate(those):
         for other in those[:i]:
             differing = set(class_folders(part)) ^ set(class_folders(other))
@@ -82,6 +83,12 @@ def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
                 )
                 yield Finding('warning', part.where, text)
                 break
+
+
+def _is_of_folders(part: Part) -> bool:
+    """Whether a data set's labels are the order of its class folders."""
+    is_custom = is_a(part.dataset, 'CustomDataset', 'load_data_list')
+    return is_custom and not part.dataset.ann_file and part.dataset.with_label and exists(part.dataset.img_prefix)
 
 
 def check_list(part: Part) -> Iterator[Finding]:

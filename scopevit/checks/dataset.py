@@ -12,7 +12,7 @@ from .classification import check_same_folders
 from .findings import Finding
 from .loaders import check_settings
 from .loading import check_loading
-from .part import Part, is_a
+from .part import Part
 from .paths import check_evaluator_files, exists, paths_of
 from .rules import check_part, parts_of
 
@@ -66,16 +66,10 @@ def check_dataset(cfg: Config, sample: int = 50, seed: int = 0) -> Iterator[Find
 
 def check_across(cfg: Config, those: list[Part]) -> Iterator[Finding]:
     """What splits have to do with each other and with the metrics, and where all files belong if one is missing."""
-    yield from check_same_folders([part for part in those if _is_of_folders(part)])
+    yield from check_same_folders(those)
     yield from check_same_labels(those)
     paths = {path for part in those for path in paths_of(part.dataset)}
     yield from check_evaluator_files(cfg, paths)
     if not all(map(exists, paths)):
         tree = '\n'.join(f'  {path}' + ('' if exists(path) else '  (missing)') for path in sorted(paths))
         yield Finding('info', 'files', f'this config expects, seen from {os.getcwd()}:\n{tree}')
-
-
-def _is_of_folders(part: Part) -> bool:
-    """Whether a data set's labels are the order of its class folders."""
-    is_custom = is_a(part.dataset, 'CustomDataset', 'load_data_list')
-    return is_custom and not part.dataset.ann_file and part.dataset.with_label and exists(part.dataset.img_prefix)

@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Literal
 
 from mmengine.logging import print_log
 
-from ..utils.errors import UserError, one_line
+from ..utils.errors import UserError
 
 SECONDS = 60  # that checks after a failure may take
 TOLERATED = 1e-4  # faults of COCO's own files are about as many
@@ -74,9 +75,9 @@ def listed(findings: Sequence[Finding]) -> str:
 
 
 def found_in_time(findings: Iterable[Finding], seconds: float = SECONDS) -> list[Finding]:
-    """The problems, each once, that rules find in some time after a failure, which is to be told in any case.
+    """Distinct problems found within a time limit after a failure, which is reported regardless.
 
-    A rule that itself fails is told, and is the last.
+    A rule that itself fails is the last; its traceback is printed.
     """
     found: list[Finding] = []
     try:
@@ -87,7 +88,8 @@ def found_in_time(findings: Iterable[Finding], seconds: float = SECONDS) -> list
     except _OutOfTime:
         print(f'The data were not checked to the end: that takes more than {seconds:g} s', file=sys.stderr)
     except Exception as error:
-        print(f'The data were not checked to the end: {one_line(error)}', file=sys.stderr)
+        traceback.print_exception(error)
+        print('The data were not checked to the end: a rule failed, see above', file=sys.stderr)
     return found
 
 

@@ -137,7 +137,7 @@ def check_channels_of_images(split: str, dataset: BaseDataset, model: nn.Module 
 
 
 def _takes(backbone: nn.Module, channels: int) -> bool:
-    """Whether a backbone runs with images of so many channels: what its first layer says is not always theirs."""
+    """Whether a backbone runs with images of this many channels; ``in_channels`` is not always reliable."""
     try:
         with random_state_kept(), torch.no_grad():
             without_data(backbone).eval()(torch.empty(2, channels, 224, 224, device='meta'))

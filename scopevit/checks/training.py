@@ -26,7 +26,7 @@ from .classes import (
     classes_of,
     labels_of,
 )
-from .classification import check_hidden, check_suffixes, class_folders
+from .classification import check_hidden, check_same_folders, check_suffixes, class_folders
 from .coco import QUICK_RULES, check_categories, check_coco
 from .findings import Finding, found_in_time, listed, refuse_errors
 from .images import MOST_HEADERS, check_files, spread
@@ -131,6 +131,7 @@ def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:
         elif kind == 'classes' and not dataset.ann_file and dataset.with_label:
             yield from check_hidden(part, class_folders(part))
             yield from check_suffixes(part)
+    yield from check_same_folders(those)
     yield from check_same_labels(those)
 
 

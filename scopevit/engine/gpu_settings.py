@@ -282,7 +282,7 @@ def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> str:
 
 
 def _varying_sizes(cfg: Config, splits: tuple[str, ...]) -> bool | None:
-    """What torch calls ``dynamic``; None, where one split alone has one size, compiles for it and then for all."""
+    """Value for torch.compile's ``dynamic``; None if one split alone has one size: compiled for it, later for all."""
     used = {has_one_size(cfg, split) for split in splits if cfg.get(f'{split}_dataloader')}
     return None if len(used) == 2 else used != {True}
 

@@ -50,7 +50,7 @@ class StopHook(Hook):
         self._before: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals, and make up for a validation in which or before which the run was stopped."""
+        """Install the signal handlers, and rerun a validation that was interrupted or skipped."""
         if get_world_size() > 1:
             self.group = distributed.new_group(backend='gloo')  # a GPU would have to be waited for
         if threading.current_thread() is threading.main_thread():

@@ -190,7 +190,7 @@ def describe_run(runner: Runner) -> dict:
 
 
 def adapt_position(runner: Runner, checkpoint: dict) -> None:
-    """Say why a run may not go on as it would have, and count in epochs of the present length."""
+    """Warn if the run cannot continue identically; recompute the position for the new length of an epoch."""
     before, now = checkpoint['meta'].get('run'), describe_run(runner)
     if before is None or 'random_states' not in checkpoint:
         runner.logger.warning('The checkpoint says nothing of random states: the training goes on with others')

@@ -95,7 +95,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     @contextmanager
     def _or_as_before(self, runner: Runner, goes_on: bool) -> Iterator[None]:
-        """Take back what a save has changed if it fails, and say what to do."""
+        """Roll back the hook's state if saving fails, and say what to do."""
         hub = runner.message_hub.runtime_info
         noted = {name: copy.copy(getattr(self, name)) for name in _OF_A_SAVE if hasattr(self, name)}
         known = dict(hub)

@@ -92,7 +92,7 @@ def attention_kernel() -> bool:
 
 
 def kernel_is_possible() -> bool:
-    """Whether it could be."""
+    """Whether this platform supports the CPU kernel."""
     import torch
 
     return (

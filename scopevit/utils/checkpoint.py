@@ -296,7 +296,7 @@ def check_fits(model: nn.Module, path: str) -> None:
 
 
 def _is_of_a_further_layer(model: nn.Module, key: str) -> bool:
-    """Whether a weight left over belongs to a layer beyond the last one of a list of the model."""
+    """Whether an unexpected weight belongs to an index past the end of one of the model's lists of layers."""
     names = key.split('.')
     for name in names:
         if not hasattr(model, name):

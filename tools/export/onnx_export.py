@@ -13,7 +13,6 @@ it is kept.
 import argparse
 import importlib.util
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -27,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from scopevit.apis.model import Network, build_model, image_channels
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
-from scopevit.utils.files import check_file, whole_file
+from scopevit.utils.files import check_new_file, whole_file
 from scopevit.utils.toolboxes import TOOLBOXES
 
 # Largest difference from PyTorch that is accepted, in standard deviations of the output.
@@ -132,15 +131,13 @@ def main() -> None:
     parser.add_argument('--shape', type=int, nargs=2, default=(224, 288), metavar=('H', 'W'), help='size to trace with')
     args = parser.parse_args()
     with user_errors():
-        if os.path.exists(args.output):
-            raise UserError(f'{args.output} exists already and is left as it is; choose another name or remove it')
         if min(args.shape) < 33:
             raise UserError(
                 f'--shape must be at least 33 33, but is {args.shape[0]} {args.shape[1]}: smaller images leave one row '
                 'or column on the last map, and a graph traced with it serves no others'
             )
         check_packages()
-        check_file(args.output, 'OUT')
+        check_new_file(args.output, 'OUT')
         cfg = load_config(args.config)
         network = build(cfg, args.checkpoint)
         pairs = references(network)

@@ -1,4 +1,4 @@
-"""Which calls the operators here may answer; what a tool traces, transforms or replaces is left to PyTorch's own."""
+"""When custom operators may be used: calls that are traced, transformed or replaced fall back to PyTorch."""
 
 import functools
 from collections.abc import Callable

@@ -116,7 +116,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) -> Tensor:
-    """x + branch * gamma, with the branches of single images dropped or made stronger.
+    """x + branch * gamma, each image's branch times a factor (stochastic depth).
 
     Args:
         x: (B, ..., C).
@@ -134,7 +134,7 @@ def mlp_branch(
     x: Tensor, norm: tuple[Tensor, Tensor, float], fc1: tuple[Tensor, Tensor], fc2: tuple[Tensor, Tensor],
     gamma: Tensor | None, keep: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """x + fc2(GELU(fc1(norm(x)))) * gamma, with the branches of single images dropped or made stronger.
+    """x + fc2(GELU(fc1(norm(x)))) * gamma, each image's branch times a factor (stochastic depth).
 
     Args:
         x: (B, ..., C).

@@ -54,7 +54,7 @@ def convolution(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def relu(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """Call an nn.ReLU on what a batch norm returned: in its memory, but where a hook sees it.
+    """Call an nn.ReLU on what a batch norm returned: in place, unless a hook sees it.
 
     (B, C, H, W) -> (B, C, H, W).
     """

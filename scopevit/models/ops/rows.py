@@ -17,7 +17,7 @@ def layer_norm(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) -> Tensor:
-    """x + branch * gamma, with the branches of single images dropped or made stronger.
+    """x + branch * gamma, each image's branch times a factor (stochastic depth).
 
     Args:
         x: (B, H, W, C).
