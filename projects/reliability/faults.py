@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -226,14 +227,13 @@ def faults(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     todo = list(trials(args.kills, args.saving, args.signals))
-    for number, trial in enumerate(todo, 1):
-        if (trial['kind'], trial['processes'], trial['seed']) in known:
-            continue
-        row = run(trial, folder, data, expected[trial['processes']])
-        rows.append(row)
-        with open(results, 'a') as file:
-            file.write(json.dumps(row) + '\n')
-        print(f'[{number}/{len(todo)}] {row}', flush=True)
+    left = [trial for trial in todo if (trial['kind'], trial['processes'], trial['seed']) not in known]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for row in pool.map(lambda trial: run(trial, folder, data, expected[trial['processes']]), left):
+            rows.append(row)
+            with open(results, 'a') as file:
+                file.write(json.dumps(row) + '\n')
+            print(f'[{len(rows)}/{len(todo)}] {row}', flush=True)
     if args.table:
         command = shlex.join(['python', os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
         with whole_file(args.table) as temporary:
@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument('--kills', type=positive, default=30, help='trials of that kind (default: %(default)s)')
     parser.add_argument('--saving', type=positive, default=20, help='of kill saving (default: %(default)s)')
     parser.add_argument('--signals', type=positive, default=10, help='of each other kind (default: %(default)s)')
+    parser.add_argument('--jobs', type=positive, default=1, metavar='N', help='trials at a time (default: %(default)s)')
     parser.add_argument('--folder', default='work_dirs/faults', help='trainings and results (default: %(default)s)')
     parser.add_argument('--table', metavar='FILE', help='write a table of all results, in Markdown')
     with user_errors():
