@@ -99,7 +99,7 @@ class Page:
         (configs / f'{name}.py').write_text(SMALL.format(page=f'{name}_page', arch=ARCH) + self.small)
 
     def run(self):
-        """Run every command in its order; training and testing as processes of their own, as users do."""
+        """Run every command in its order; of one page training and testing as processes of their own, as users do."""
         self.write_config(self.configs[0], self.name)
         names = []
         for command in self.commands:
@@ -107,7 +107,7 @@ class Page:
             assert python == 'python'
             name = path.removeprefix('tools/')
             names.append(name)
-            run = tool if name in ('train.py', 'test.py') else tool_here
+            run = tool if self.name == 'pets' and name in ('train.py', 'test.py') else tool_here
             words += self.predict if name == 'predict.py' else ()
             result = run(name, *words, cwd=self.folder)
             assert result.returncode == 0, f'{command}\n{result.stdout[-2000:]}{result.stderr[-4000:]}'
