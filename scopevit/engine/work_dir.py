@@ -35,6 +35,7 @@ def claim_work_dir(cfg: Config) -> None:
     saved = [path for kind in ('epoch', 'iter', 'interrupted') for path in _checkpoints(cfg.work_dir, kind)]
     goes_on_here = cfg.get('resume') and cfg.get('load_from') and any(_same(path, cfg.load_from) for path in saved)
     if saved and not goes_on_here:
+        let_go()
         raise UserError(
             f'{cfg.work_dir} has checkpoints of another run ({os.path.basename(saved[0])}), which this one would '
             'overwrite: go on with --resume, choose another --work-dir, or move them away'
@@ -42,7 +43,7 @@ def claim_work_dir(cfg: Config) -> None:
 
 
 def let_go() -> None:
-    """Give up what a process that was forked has inherited; it would hold the folder longer than the training."""
+    """Give the folder free; a process that was forked, and has inherited it, would hold it longer than the training."""
     while _held:
         _held.popitem()[1].close()
 
