@@ -246,7 +246,7 @@ def test_processes_that_would_go_on_from_other_places_end(monkeypatch):
 def test_a_folder_is_free_when_the_training_has_ended(tmp_path):
     """Whatever processes of its data loaders are left, which inherit the lock."""
     work_dir._lock(str(tmp_path))
-    (inherited,) = work_dir._held.values()
+    inherited = work_dir._held[os.path.realpath(tmp_path)]
     with open(tmp_path / work_dir.LOCK) as other:
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

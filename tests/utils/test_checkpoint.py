@@ -100,7 +100,7 @@ def test_what_the_system_says_of_a_file_is_told(tmp_path, monkeypatch):
 
     (tmp_path / 'c.pth').touch()
     monkeypatch.setattr(torch, 'load', load)
-    with pytest.raises(CheckpointError, match=r'use another one \(Input/output error\)$'):
+    with pytest.raises(CheckpointError, match=r'cannot be read \(Input/output error\)$'):
         read_checkpoint(tmp_path / 'c.pth')
 
 

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from scopevit.apis.model import Network, build_model, image_channels
 from scopevit.utils.config import load_config
-from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
+from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import check_new_file, whole_file
 from scopevit.utils.toolboxes import TOOLBOXES
 
@@ -43,7 +43,6 @@ def explained(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise_own(error)
         cause = error
         while cause.__cause__ is not None:  # the exporter's own message is a page about itself
             cause = cause.__cause__
