@@ -38,7 +38,7 @@ class ReleasedStyleScopeViT(nn.Module):
         # A multiple of the grid on the last map is one on all.
         multiple = self.backbone.stages[-1].blocks[0].gsda.attn.grid_size * self.backbone.feature_strides[-1]
         if height % multiple or width % multiple:
-            raise ValueError(
+            raise UserError(
                 f'the released style takes images whose sides are multiples of {multiple}, but got {height}x{width}'
             )
         features = []

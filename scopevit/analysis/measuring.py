@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..apis.model import Size, image_channels
 from ..models.ops.linear import HAS_FUSED_LINEAR
-from ..utils.errors import UserError, one_line, own_error
+from ..utils.errors import UserError, is_own_bug, one_line
 from .count import count
 from .machine import describe_machine, load_average
 from .profiling import profile
@@ -187,7 +187,7 @@ def _noted(result: Result) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a model is a program: whatever it raises, it is the model's
-        if own_error(error) is not None:
+        if is_own_bug(error):
             traceback.print_exception(error)
         result.error = one_line(error)
 

@@ -42,7 +42,7 @@ def user_errors() -> Iterator[None]:
             yield
         except UserError as error:
             _leave_it_to_the_first(error)
-            if isinstance(error, ExplainedError) or _has_own_bug(error):
+            if isinstance(error, ExplainedError) or is_own_bug(error.__cause__):
                 traceback.print_exception(error.__cause__)
             # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
             message = str(error).rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]
@@ -53,12 +53,6 @@ def user_errors() -> Iterator[None]:
         except Exception as error:
             _leave_it_to_the_first(error)
             raise
-
-
-def _has_own_bug(error: UserError) -> bool:
-    """Whether something was raised in the user's own code that does not say what to do."""
-    own = own_error(error.__cause__)
-    return own is not None and not isinstance(own, UserError)
 
 
 @contextmanager
@@ -137,6 +131,12 @@ def own_error(error: BaseException | None) -> BaseException | None:
         ):
             return link
     return None
+
+
+def is_own_bug(error: BaseException | None) -> bool:
+    """Whether something was raised in the user's own code that does not say itself what to do."""
+    own = own_error(error)
+    return own is not None and not isinstance(own, UserError)
 
 
 def raise_own(error: BaseException) -> None:
