@@ -10,6 +10,7 @@ from reference.weights import fill, formula_image
 from scopevit.analysis import count
 from scopevit.analysis.measuring import COPIED_BYTES, MATMUL_SIDES
 from scopevit.models import ScopeViT
+from scopevit.utils.errors import UserError
 
 STYLE = ROOT / 'projects' / 'speed' / 'released_style.py'
 ARCH = dict(embed_dims=(16, 16, 32, 64), depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 8))
@@ -69,7 +70,7 @@ def test_it_computes_what_the_released_code_computes(released, backbone):
 
 @pytest.mark.parametrize('size', [(96, 96), (256, 320)])
 def test_sizes_that_do_not_divide(released, backbone, size):
-    with pytest.raises(ValueError, match=f'multiples of 256, but got {size[0]}x{size[1]}'):
+    with pytest.raises(UserError, match=f'multiples of 256, but got {size[0]}x{size[1]}'):
         released.ReleasedStyleScopeViT(backbone)(torch.zeros(1, 3, *size))
 
 
