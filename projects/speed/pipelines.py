@@ -36,9 +36,8 @@ SIZES = ((375, 500), (375, 500), (500, 375))
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument(
-        'images', nargs='?', metavar='IMAGES', help='folder of photographs (default: 48 synthetic ones)'
-    )
+    images = 'folder of photographs (default: 48 synthetic ones)'
+    add_arguments(parser, 'images', nargs='?', metavar='IMAGES', help=images)
     add_arguments(parser, '--rounds', default=21)
     add_arguments(parser, '--json', '--table')
     return parser.parse_args()

@@ -54,7 +54,12 @@ SHARED: dict[str, dict[str, Any]] = {
     '--json': dict(metavar='FILE', help='write all measurements (default: they are only printed)'),
     '--table': dict(metavar='FILE', help='write what is printed, in Markdown (default: it is only printed)'),
     '--plot': dict(metavar='FILE', help='figure to write (default: none)'),
-    '--size': dict(nargs='+', action=SizeAction, metavar=('H', 'W'), help='height and width, or one for a square'),
+    '--size': dict(
+        nargs='+',
+        action=SizeAction,
+        metavar=('H', 'W'),
+        help='height and width, or one for a square (default: %(default)s)',
+    ),
     '--batch-size': dict(type=positive, default=8, metavar='N', help='images in a batch (default: %(default)s)'),
     '--count': dict(type=positive, metavar='N', help='how many images (default: %(default)s)'),
     '--rounds': dict(type=positive, metavar='N', help='how often each is measured (default: %(default)s)'),
@@ -62,10 +67,10 @@ SHARED: dict[str, dict[str, Any]] = {
     '--device': dict(help='for example cpu or cuda:1 (default: the GPU if there is one)'),
     '--score-thr': dict(type=fraction, default=SCORE_THR, help='lowest score of boxes (default: %(default)s)'),
     '--compile': dict(action='store_true', help='compile the backbone (a minute or more at the start)'),
-    '--pixel': dict(nargs=2, type=float, metavar=('X', 'Y'), help='a place in the image'),
+    '--pixel': dict(nargs=2, type=float, metavar=('X', 'Y'), help='a place in the image (default: its middle)'),
     '--box': dict(nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses (default: all)'),
     '--detector-config': dict(metavar='CONFIG', help='a detector of people, for pose models (default: none)'),
-    '--detector-checkpoint': dict(metavar='CHECKPOINT', help='checkpoint of the detector'),
+    '--detector-checkpoint': dict(metavar='CHECKPOINT', help='checkpoint of the detector (default: none)'),
     '--detector-category': dict(default='person', help='class of the detector to take (default: %(default)s)'),
 }
 """What a name means wherever it stands; CONTRIBUTING.md has the table."""

@@ -123,7 +123,7 @@ def test_export_names_what_is_wrong(trained, tmp_path, monkeypatch):
     out = tmp_path / 'x.onnx'
     fails_cleanly(tool_here(*words, tmp_path / 'no.pth', out), 'does not exist')
     fails_cleanly(
-        tool_here(*words, checkpoint, out, '--shape', 32, 64), 'at least 33 33, but is 32 64', 'one row or column'
+        tool_here(*words, checkpoint, out, '--size', 32, 64), 'at least 33 33, but is 32 64', 'one row or column'
     )
     nothing = 'mmpretrain::_base_/default_runtime.py'
     fails_cleanly(tool_here(words[0], nothing, checkpoint, out), 'this config has no model')

@@ -52,9 +52,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tf32', action='store_true', help='on GPUs: float32 products of matrices in TF32')
     parser.add_argument('--autocast', action='store_true', help='keep float32 weights, compute in --dtype')
     parser.add_argument('--channels-last', action='store_true', help='memory format of weights and images')
-    parser.add_argument(
+    add_arguments(
+        parser,
         '--compile',
-        action='store_true',
         help='run what torch.compile makes of the models, again for each size; in evaluation compile the deploy form: '
         'the ordinary one then computes again what else it keeps between calls',
     )

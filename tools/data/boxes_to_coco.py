@@ -36,7 +36,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = tool_parser(__doc__)
-    parser.add_argument('images', metavar='IMAGES', help='folder of images')
+    add_arguments(parser, 'images', nargs=None, metavar='IMAGES', help='folder of images')
     parser.add_argument('labels', metavar='LABELS', help="folder of Pascal VOC's .xml or YOLO's .txt files")
     parser.add_argument('--classes', nargs='+', required=True, metavar='NAME', help='names of the classes, in order')
     add_arguments(parser, '--out', required=True, help='annotation file to write (.json)')
