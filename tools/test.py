@@ -1,6 +1,8 @@
-"""Test a checkpoint with the config it was trained with; writes predictions, metrics and tables of classes.
+"""Test a checkpoint with the config it was trained with.
 
-python tools/test.py CONFIG CHECKPOINT --tta
+    python tools/test.py CONFIG CHECKPOINT --tta
+
+Predictions, metrics and tables of classes go to the work dir.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Train a model from a config of any of the four toolboxes.
 
-python tools/train.py configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py --amp
+    python tools/train.py configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py --amp
+
+Logs, checkpoints and the config as it was run go to the work dir.
 """
 
 import argparse

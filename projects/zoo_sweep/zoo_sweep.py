@@ -1,5 +1,7 @@
 """Swap the backbone in every model config of the installed toolboxes, and train each for one step.
 
+    python projects/zoo_sweep/zoo_sweep.py --only 'mmdet/fcos/*'
+
 For each config: build the original, swap, build, run on a small batch without post-processing, and
 take one loss with a backward pass. Results are appended to a JSON-lines file, so that a sweep
 that was stopped goes on where it was; the table is written from that file.

@@ -137,6 +137,15 @@ def test_help_tells_defaults_and_kinds_of_values(all_tools):
     assert not unsaid
 
 
+def test_help_begins_with_a_sentence_and_an_example(all_tools):
+    for tool in all_tools:
+        text = ast.get_docstring(tool.nodes[0], clean=False)
+        if str(tool).startswith('scopevit') or tool.path.name == 'cases.py':  # helpers of others
+            continue
+        assert text.splitlines()[0].endswith(('.', ':')), tool
+        assert re.search(rf'^ {{4}}.*({tool}|scopevit )', text, re.MULTILINE), f'{tool}: the help has no example'
+
+
 def test_options_are_taken_by_their_whole_names_only(all_tools):
     for tool in all_tools:
         for call in tool.called('ArgumentParser', 'add_parser'):
@@ -157,10 +166,8 @@ def test_commands_of_pages_and_docstrings_have_options_that_there_are(all_tools)
         {f'scopevit {name}': of[f'tools/{file}'] for name, (file, _) in COMMANDS.items() if f'tools/{file}' in of}
     )
     of['tools/dist_train.sh'], of['tools/dist_test.sh'] = of['tools/train.py'], of['tools/test.py']
-    pages = [
-        *ROOT.glob('*.md'),
-        *(path for name in ('docs', 'configs', 'projects') for path in (ROOT / name).rglob('*.md')),
-    ]
+    folders = [ROOT / name for name in ('docs', 'configs', 'projects', 'tools')]
+    pages = [*ROOT.glob('*.md'), *(path for folder in folders for path in folder.rglob('*.md'))]
     pages += [*(tool.path for tool in all_tools), *(ROOT / 'tools').glob('*.sh'), *(ROOT / 'projects').rglob('*.sh')]
     wrong = []
     for page in pages:
@@ -168,19 +175,12 @@ def test_commands_of_pages_and_docstrings_have_options_that_there_are(all_tools)
             continue
         text = page.read_text().replace('\\\n', ' ')
         code = [line for block in re.findall(r'```bash\n(.*?)```', text, re.DOTALL) for line in block.splitlines()]
-        for line in [
-            *code,
-            *re.findall(r'^ {4}(?:\w+=\S+ )*(?:python|scopevit|bash|"\$PYTHON") .*', text, re.MULTILINE),
-        ]:
-            command = line.split(' #')[0]
+        code += re.findall(r'^ {4}(?:\w+=\S+ )*(?:python|scopevit|bash|"\$PYTHON") .*', text, re.MULTILINE)
+        for command in (line.split(' #')[0] for line in code):
             found = re.search(r'((?:tools|projects|docs)/[^\s"]+\.(?:py|sh)|\bscopevit [\w-]+)(.*)', command)
-            if found and found[1] in of and found[1] != 'scopevit toolbox':
-                given = re.findall(r'(?<![\w-])--[a-z][\w-]*', found[2])
-                wrong += [
-                    f'{page.relative_to(ROOT)}: {found[1]} {name}'
-                    for name in given
-                    if name not in {'--help', *of[found[1]]}
-                ]
+            if found and found[1] in of and found[1] != 'scopevit toolbox':  # which takes other tools' options
+                given = set(re.findall(r'(?<![\w-])--[a-z][\w-]*', found[2])) - of[found[1]] - {'--help'}
+                wrong += [f'{page.relative_to(ROOT)}: {found[1]} {name}' for name in given]
     assert not wrong
 
 

@@ -1,7 +1,8 @@
 """Write the READMEs' tables of configs from the metafiles, the one home of their numbers.
 
-python tools/analysis/readme_tables.py            # rewrites what stands between the markers
-python tools/analysis/readme_tables.py --check    # writes nothing; fails if a table is out of date
+    python tools/analysis/readme_tables.py
+
+What stands between the markers of a page is rewritten.
 """
 
 import os

@@ -111,9 +111,9 @@ def main() -> None:
     command.add_argument('source', metavar='SOURCE', help='folder of the four .gz files of the full set')
     out_dir = 'folder to write to (default: the subset of this repository)'
     command.add_argument('--out-dir', metavar='DIR', default=SUBSET, help=out_dir)
-    for split, count in (('train', 600), ('test', 100)):
-        count_help = f'{split} images of a class (default: %(default)s)'
-        command.add_argument(f'--{split}-per-class', type=int, default=count, metavar='N', help=count_help)
+    count = 'images of a class (default: %(default)s)'
+    command.add_argument('--train-per-class', type=int, default=600, metavar='N', help=f'training {count}')
+    command.add_argument('--test-per-class', type=int, default=100, metavar='N', help=f'test {count}')
     args = parser.parse_args()
     try:
         if args.command == 'unpack':

@@ -1,7 +1,9 @@
 """Draw losses, learning rates and validation metrics of one run, or of several over each other.
 
-python tools/visualization/plot_curves.py work_dirs/x --out curves.png
-python tools/visualization/plot_curves.py work_dirs/x work_dirs/y --metrics mIoU --out compared.png
+    python tools/visualization/plot_curves.py work_dirs/x --out curves.png
+    python tools/visualization/plot_curves.py work_dirs/x work_dirs/y --metrics mIoU --out compared.png
+
+Each metric of validation has a part of its own.
 """
 
 import argparse
