@@ -76,7 +76,7 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help="images that have more are skipped before they are decoded (default: %(default)s, Pillow's limit)",
     )
-    parser.add_argument('--boxes', metavar='whole|FILE', help='where the people are, for pose models (default: unsaid)')
+    parser.add_argument('--boxes', metavar='whole|FILE', help='where the people are, for pose models (default: none)')
     add_arguments(parser, '--detector-config', '--detector-checkpoint', '--detector-category', '--compile')
     add_config_options(parser)
     return parser.parse_args()

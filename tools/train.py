@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--swap-backbone',
         metavar='ARCH',
-        help='put ScopeViT (xtiny, tiny or small) in place of the backbone (default: no)',
+        help='put ScopeViT (xtiny, tiny or small) in place of the backbone (default: it stays)',
     )
     parser.add_argument(
         '--pretrained', metavar='CHECKPOINT', help='start with the backbone of this checkpoint (default: none)'

@@ -76,13 +76,12 @@ class Tool:
         return own.union(*(Tool(ROOT / file).names() for name, file in HELPERS.items() if self.called(name)))
 
     def words(self, node):
-        """The text of a help, which may be a variable."""
-        if isinstance(node, ast.Name):
-            assigned = [each for each in self.nodes if isinstance(each, ast.Assign)]
-            return ' '.join(
-                self.words(each.value) for each in assigned if getattr(each.targets[0], 'id', '') == node.id
-            )
-        return ''.join(each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and each.value)
+        """The text of a help, with that of variables in it."""
+        parts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and each.value]
+        names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+        assigned = [each for each in self.nodes if isinstance(each, ast.Assign) and len(each.targets) == 1]
+        values = [each.value for each in assigned if getattr(each.targets[0], 'id', '') in names]
+        return ''.join([*map(str, parts), *map(self.words, values)])
 
     def __str__(self):
         return self.path.relative_to(ROOT).as_posix()
@@ -124,8 +123,8 @@ def test_help_tells_defaults_and_kinds_of_values(all_tools):
     unsaid = []
     for tool in all_tools:
         for name, is_shared, said in tool.arguments():
-            if None in said or 'SUPPRESS' in ast.unparse(said.get('help', ast.Constant(''))):
-                continue  # **settings of SHARED; not for users
+            if 'SUPPRESS' in ast.unparse(said.get('help', ast.Constant(''))):
+                continue
             shared = SHARED[name] if is_shared else {}
             text = tool.words(said['help']) if 'help' in said else shared.get('help', '')
             action = tool.words(said['action']) if 'action' in said else shared.get('action')

@@ -63,7 +63,9 @@ def parse_args() -> argparse.Namespace:
     warmup = 'steps of each model before the measurement (default: %(default)s)'
     parser.add_argument('--warmup', type=positive, default=3, metavar='N', help=warmup)
     add_arguments(parser, '--rounds', default=20)
-    parser.add_argument('--budget', type=float, metavar='SECONDS', help='last start of a round (default: no limit)')
+    parser.add_argument(
+        '--budget', type=float, metavar='SECONDS', help='begin no round after this time (default: no limit)'
+    )
     parser.add_argument(
         '--calls', type=positive, metavar='N', help='steps in a sample (default: as many as last 0.2 s)'
     )

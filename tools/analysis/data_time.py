@@ -27,7 +27,7 @@ from scopevit.analysis.data_time import cores_for, measure, table
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
 from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.launch import build_runner, end_loaders, prepare
-from scopevit.utils.arguments import SHARED, add_arguments, positive, tool_parser
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import add_config_options, load_config, without_weights
 from scopevit.utils.cores import usable_cores
 from scopevit.utils.errors import UserError, user_errors
@@ -36,7 +36,8 @@ from scopevit.utils.files import check_file, whole_file, write_json
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument('configs', nargs='+', **SHARED['config'])
+    configs = 'config files, or configs of an installed toolbox such as mmdet::...'
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help=configs)
     parser.add_argument(
         '--iters', type=positive, default=50, metavar='N', help='iterations to measure (default: %(default)s)'
     )

@@ -28,7 +28,9 @@ def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT', help='two files or more, or one work dir')
     add_arguments(parser, '--out', required=True, help='file to write (.pth, .safetensors)')
-    parser.add_argument('--last', type=positive, metavar='N', help='how many of a work dir, the newest (default: none)')
+    parser.add_argument(
+        '--last', type=positive, metavar='N', help='how many of the newest of a work dir (default: files are named)'
+    )
     parser.add_argument(
         '--decay',
         type=float,
@@ -40,14 +42,14 @@ def parse_args() -> argparse.Namespace:
         '--weights',
         choices=WEIGHTS,
         default='auto',
-        help='of a training with --ema, its moving average, the raw weights, or the average if there is one '
+        help='of a training with --ema its moving average, the raw weights, or (auto) the average if there is one '
         '(default: %(default)s)',
     )
     parser.add_argument('--across-runs', action='store_true', help='average checkpoints of several trainings, too')
     parser.add_argument(
         '--recompute-norms',
         metavar='CONFIG',
-        help="compute batch norms' statistics anew, over its training data (default: no)",
+        help="compute batch norms' statistics anew, over its training data (default: they are averaged)",
     )
     add_arguments(parser, '--count', default=8192, help='how many images of these data at most (default: %(default)s)')
     add_arguments(parser, '--seed', help='random seed of the order of these data (default: %(default)s)')

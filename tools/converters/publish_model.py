@@ -39,7 +39,8 @@ def main() -> None:
         '--weights',
         choices=WEIGHTS,
         default='auto',
-        help='averaged weights, raw weights, or the averaged ones if there are any (default: %(default)s)',
+        help='of a training with --ema its moving average, the raw weights, or (auto) the average if there is one '
+        '(default: %(default)s)',
     )
     args = parser.parse_args()
     with user_errors():

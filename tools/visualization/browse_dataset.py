@@ -35,7 +35,7 @@ def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config')
     parser.add_argument(
-        '--split', choices=('train', 'val', 'test'), default='train', help='data (default: %(default)s)'
+        '--split', choices=('train', 'val', 'test'), default='train', help='which data (default: %(default)s)'
     )
     add_arguments(parser, '--out', default='samples.png')
     add_arguments(parser, '--count', default=16)

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--joint', metavar='NAME', help='a joint, of pose models (default: see above)')
     add_arguments(parser, '--pixel', help='which region or box (default: see above)')
     add_arguments(parser, '--box')
-    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='ways (default: both)')
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='methods (default: both)')
     add_arguments(parser, '--out', default='cam.png')
     add_arguments(parser, '--device')
     add_config_options(parser)
