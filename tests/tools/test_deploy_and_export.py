@@ -71,6 +71,10 @@ def test_deploy_checkpoint(trained, tmp_path):
     # Nothing is converted twice, written over or mixed up.
     fails_cleanly(tool_here('converters/deploy_model.py', config, checkpoint, out), 'exists already')
     fails_cleanly(tool_here('converters/deploy_model.py', config, out, tmp_path / 'x.pth'), 'is of another model')
+    other = ('--cfg-options', 'model.head.num_classes=4')
+    fails_cleanly(
+        tool_here('converters/deploy_model.py', config, checkpoint, tmp_path / 'x.pth', *other), 'another model'
+    )
     assert not (tmp_path / 'x.pth').exists()
 
 
@@ -98,11 +102,12 @@ def test_onnx_graph_serves_any_size(classifier, tmp_path):
 
     config, checkpoint = classifier
     out = tmp_path / 'model.onnx'
-    result = tool_here('export/onnx_export.py', config, checkpoint, out)
+    words = ('--size', 256, '--cfg-options', 'data_preprocessor.to_rgb=False')
+    result = tool_here('export/onnx_export.py', config, checkpoint, out, *words)
     assert result.returncode == 0, result.stderr[-3000:]
     session = onnxruntime.InferenceSession(str(out))
     metadata = session.get_modelmeta().custom_metadata_map
-    assert json.loads(metadata['channels']) == 'RGB'
+    assert json.loads(metadata['channels']) == 'BGR'
     assert np.allclose(json.loads(metadata['mean']), [123.675, 116.28, 103.53])
     model = build(config).eval()
     model.load_state_dict(torch.load(checkpoint, weights_only=False)['state_dict'])
@@ -128,10 +133,9 @@ def test_export_names_what_is_wrong(trained, tmp_path, monkeypatch):
     nothing = 'mmpretrain::_base_/default_runtime.py'
     fails_cleanly(tool_here(words[0], nothing, checkpoint, out), 'this config has no model')
 
-    def broken(*args, **kwargs):
-        raise RuntimeError('a page about the exporter') from ValueError('a branch on the size')
-
-    monkeypatch.setattr(torch.onnx, 'export', broken)
+    code = "def broken(*args, **kwargs): raise RuntimeError('a page about it') from ValueError('a branch on the size')"
+    exec(code, library := {})  # an error of this file would be taken for one of the user's own
+    monkeypatch.setattr(torch.onnx, 'export', library['broken'])
     result = tool_here(*words, checkpoint, out)
     fails_cleanly(result, 'cannot be exported as one graph for images of any size: ValueError: a branch on the size')
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import ROOT
 from scopevit.__main__ import COMMANDS
-from scopevit.utils.arguments import SHARED, SizeAction
+from scopevit.utils.arguments import SHARED, SizeAction, add_arguments, tool_parser
 
 # What else one might call it.
 INSTEAD = {
@@ -186,6 +186,14 @@ def test_commands_of_pages_and_docstrings_have_options_that_there_are(all_tools)
 def test_contributing_has_the_vocabulary():
     text = (ROOT / 'CONTRIBUTING.md').read_text().partition('## A tool')[2].partition('\n## ')[0]
     assert [name for name in SHARED if not re.search(rf'`{name}[ `]', text)] == []
+
+
+def test_an_option_that_is_no_more_is_refused(capsys):
+    parser = tool_parser('A tool.')
+    add_arguments(parser, '--out-dir', '--batch-size')
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--out', 'results', '--batch', '2'])
+    assert 'unrecognized arguments: --out results --batch 2' in capsys.readouterr().err
 
 
 def test_a_size_is_height_and_width_or_one_number():
