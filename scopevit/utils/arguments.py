@@ -33,7 +33,9 @@ class SizeAction(argparse.Action):
     With a list as its default it may be given several times and collects them.
     """
 
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
         if len(values) > 2 or not all(value.isdecimal() and int(value) for value in values):
             wanted = 'takes a height and a width of at least 1, or one number for a square'
             raise argparse.ArgumentError(self, f'{wanted}, but got {" ".join(values)}')

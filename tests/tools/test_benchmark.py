@@ -84,7 +84,7 @@ def test_options_of_models(nets):
 def test_a_model_that_fails_leaves_the_others_results(nets, tmp_path):
     files = {kind: tmp_path / f'out.{kind}' for kind in ('json', 'md', 'png')}
     result = benchmark(
-        *(nets, '--size', '2', '16', '24'),
+        *(nets, '--size', 2, '--size', 16, '--size', 24),
         *('--json', files['json'], '--table', files['md'], '--plot', files['png']),
     )
     fails_cleanly(result, 'net does not run at 2x2')
