@@ -65,7 +65,11 @@ def main() -> None:
     )
     parser.add_argument('run', metavar='RUN', type=Path, help='folder of a quick start with --task all')
     parser.add_argument(
-        '--seed', type=int, default=0, help='random seed, by which images are chosen (default: %(default)s)'
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='random seed, by which images are chosen (default: %(default)s)',
     )
     out = Path(__file__).with_name('results.jpg')
     parser.add_argument(

@@ -65,15 +65,21 @@ SHARED: dict[str, dict[str, Any]] = {
     '--batch-size': dict(type=positive, default=8, metavar='N', help='images in a batch (default: %(default)s)'),
     '--count': dict(type=positive, metavar='N', help='how many images (default: %(default)s)'),
     '--rounds': dict(type=positive, metavar='N', help='how often each is measured (default: %(default)s)'),
-    '--seed': dict(type=int, default=0, help='random seed (default: %(default)s)'),
+    '--seed': dict(type=int, default=0, metavar='N', help='random seed (default: %(default)s)'),
     '--device': dict(help='for example cpu or cuda:1 (default: the GPU if there is one)'),
-    '--score-thr': dict(type=fraction, default=SCORE_THR, help='lowest score of boxes (default: %(default)s)'),
+    '--score-thr': dict(
+        type=fraction, default=SCORE_THR, metavar='SCORE', help='lowest score of boxes (default: %(default)s)'
+    ),
     '--compile': dict(action='store_true', help='compile the backbone (a minute or more at the start)'),
     '--pixel': dict(nargs=2, type=float, metavar=('X', 'Y'), help='a place in the image (default: its middle)'),
-    '--box': dict(nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses (default: all)'),
+    '--box': dict(
+        nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses (default: the whole image)'
+    ),
     '--detector-config': dict(metavar='CONFIG', help='a detector of people, for pose models (default: none)'),
     '--detector-checkpoint': dict(metavar='CHECKPOINT', help='checkpoint of the detector (default: none)'),
-    '--detector-category': dict(default='person', help='class of the detector to take (default: %(default)s)'),
+    '--detector-category': dict(
+        default='person', metavar='NAME', help='class of the detector to take (default: %(default)s)'
+    ),
 }
 """What a name means wherever it stands; CONTRIBUTING.md has the table."""
 

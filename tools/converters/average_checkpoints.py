@@ -29,7 +29,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT', help='two files or more, or one work dir')
     add_arguments(parser, '--out', required=True, help='file to write (.pth, .safetensors)')
     parser.add_argument(
-        '--last', type=positive, metavar='N', help='how many of the newest of a work dir (default: files are named)'
+        '--last',
+        type=positive,
+        metavar='N',
+        help='how many of the newest checkpoints of a work dir (default: files are named)',
     )
     parser.add_argument(
         '--decay',
