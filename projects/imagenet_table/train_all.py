@@ -44,6 +44,7 @@ from scopevit.utils.arguments import add_arguments, positive, tool_parser  # noq
 from scopevit.utils.errors import UserError, user_errors
 
 SETTINGS = ('data', 'size', 'images', 'epochs', 'batch', 'lr', 'amp')
+OPTIONS = dict(images='count', batch='batch-size')  # of other names than the settings
 START_UP = 20.0  # seconds, of training and test together
 
 
@@ -73,7 +74,8 @@ def claim(args: argparse.Namespace, write: bool = True) -> None:
     file = Path(args.work_dir) / 'settings.json'
     begun = json.loads(file.read_text()) if file.exists() else settings
     if begun != settings:
-        others = ', '.join(f'{name} {begun.get(name)}' for name in SETTINGS if begun.get(name) != settings[name])
+        differing = [name for name in SETTINGS if begun.get(name) != settings[name]]
+        others = ', '.join(f'--{OPTIONS.get(name, name)} {begun.get(name)}' for name in differing)
         raise UserError(f'{args.work_dir} was begun with other settings ({others}); give those, or another --work-dir')
     if write:
         file.parent.mkdir(parents=True, exist_ok=True)

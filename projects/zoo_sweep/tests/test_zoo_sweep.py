@@ -108,6 +108,6 @@ def test_table_is_of_all_configs_and_the_page_says_what_it_counts():
 
 def test_the_table_is_never_replaced_by_a_part_of_it(tmp_path):
     before = TABLE.read_bytes()
-    result = tool_here(SWEEP, '--table', '--results', tmp_path / 'none.jsonl')
+    result = tool_here(SWEEP, '--write-table', '--results', tmp_path / 'none.jsonl')
     fails_cleanly(result, 'configs have no result', '--from-table')
     assert TABLE.read_bytes() == before
