@@ -90,7 +90,7 @@ def fashion_mnist(tmp_path_factory):
     from helpers import tool_here
 
     out = tmp_path_factory.mktemp('data') / 'fashion_mnist_subset'
-    tool_here('data/fashion_mnist.py', 'unpack', '--out', out, check=True)
+    tool_here('data/fashion_mnist.py', 'unpack', '--out-dir', out, check=True)
     return out
 
 

@@ -113,7 +113,7 @@ def test_first_python_of_a_page_prints_what_its_comment_says(page):
 
 
 def test_figure_of_the_architecture_is_what_its_script_draws(tmp_path):
-    subprocess.run([sys.executable, FIGURES / 'draw_architecture.py', '--out', tmp_path], check=True)
+    subprocess.run([sys.executable, FIGURES / 'draw_architecture.py', '--out-dir', tmp_path], check=True)
     drawn = sorted(tmp_path.iterdir())
     assert [path.name for path in drawn] == ['architecture_dark.svg', 'architecture_light.svg']
     for path in drawn:

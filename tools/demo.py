@@ -1,7 +1,7 @@
 """Try a model in the browser: upload a picture, see what is predicted and what its scopes attend to.
 
-    python tools/demo.py CONFIG CKPT                # then open http://127.0.0.1:7860
-    python tools/demo.py CONFIG CKPT --host 0.0.0.0 --port 8000
+    python tools/demo.py CONFIG CHECKPOINT                # then open http://127.0.0.1:7860
+    python tools/demo.py CONFIG CHECKPOINT --host 0.0.0.0 --port 8000
 
 For models of all four tasks: the picture with the prediction drawn, a table of the scores, and what the scopes
 attend to from the place that is clicked. The page needs gradio, which set-up leaves out:
@@ -27,6 +27,7 @@ from mmengine.logging import MMLogger
 
 from scopevit.analysis.demo import Demo, attended, predicted
 from scopevit.apis.inferencer import BoxFinder, Detector, PoseEstimator, build_predictor, detected_boxes
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 
@@ -37,18 +38,12 @@ STYLE = '#scopes img { margin-top: 40px }  /* below the buttons */'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
-    parser.add_argument('checkpoint', help='checkpoint of the model that the config describes')
-    parser.add_argument('--device', help='for example cpu or cuda:1 (default: the GPU if there is one)')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='where the slider of the page begins (default: %(default)s)'
-    )
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'checkpoint', '--device')
+    add_arguments(parser, '--score-thr', help='where the slider of the page begins (default: %(default)s)')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
-    parser.add_argument('--port', type=int, help='(default: the first free one from 7860 on)')
-    parser.add_argument('--detector-config', metavar='CONFIG', help='a detector of people, for pose models')
-    parser.add_argument('--detector-checkpoint', metavar='CKPT')
-    parser.add_argument('--detector-category', default='person', help='its class to take (default: %(default)s)')
+    parser.add_argument('--port', type=int, help='port to listen at (default: the first free one from 7860 on)')
+    add_arguments(parser, '--detector-config', '--detector-checkpoint', '--detector-category')
     add_config_options(parser)
     return parser.parse_args()
 

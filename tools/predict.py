@@ -1,6 +1,6 @@
 """Predict with a model of any of the four toolboxes: figures and JSON for images, folders and videos.
 
-    python tools/predict.py CONFIG CHECKPOINT photos/ 'more/*.jpg' clip.mp4 --out results
+    python tools/predict.py CONFIG CHECKPOINT photos/ 'more/*.jpg' clip.mp4 --out-dir results
 
 Results are named by the input's path below the folder on the command line, or by the file's name if
 a file or pattern stands there: for photos/a/x.jpg, found in photos/, results/a/x.jpg has the
@@ -52,7 +52,7 @@ from scopevit.apis.prediction_files import (
     printable,
 )
 from scopevit.engine.gpu_settings import compile_backbone
-from scopevit.utils.arguments import add_score_threshold, positive
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
 from scopevit.utils.files import check_writable
@@ -60,27 +60,24 @@ from scopevit.utils.image import MOST_PIXELS
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
-    parser.add_argument('checkpoint', help='checkpoint of the model that the config describes')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'checkpoint')
     parser.add_argument(
         'inputs', nargs='+', metavar='INPUT', help='image, video, folder (with the folders in it) or pattern'
     )
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the results: a new or empty one')
+    add_arguments(parser, '--out-dir', required=True, help='folder to write to, a new or empty one')
     parser.add_argument('--overwrite', action='store_true', help='write into a folder with files, over older results')
-    parser.add_argument('--device', help='for example cpu or cuda:1 (default: the GPU if there is one)')
-    add_score_threshold(parser, 'leave out detections with a lower score, and do not draw such joints')
+    add_arguments(parser, '--device')
+    add_arguments(parser, '--score-thr', help='lowest score of detections, and of joints drawn (default: %(default)s)')
     parser.add_argument(
         '--max-pixels',
         type=positive,
         default=MOST_PIXELS,
+        metavar='N',
         help="images that have more are skipped before they are decoded (default: %(default)s, Pillow's limit)",
     )
-    parser.add_argument('--boxes', metavar='whole|FILE', help='where the people are, for pose models')
-    parser.add_argument('--detector-config', metavar='CONFIG', help='a detector of people, for pose models')
-    parser.add_argument('--detector-checkpoint', metavar='CKPT')
-    parser.add_argument('--detector-category', default='person', help='its class to take (default: %(default)s)')
-    parser.add_argument('--compile', action='store_true', help='compile the backbone (a minute or more at the start)')
+    parser.add_argument('--boxes', metavar='whole|FILE', help='where the people are, for pose models (default: none)')
+    add_arguments(parser, '--detector-config', '--detector-checkpoint', '--detector-category', '--compile')
     add_config_options(parser)
     return parser.parse_args()
 
@@ -120,13 +117,13 @@ def build_detector(args: argparse.Namespace, device: str) -> Detector:
 
 def predict(predictor: Predictor, item: Input, args: argparse.Namespace, progress: Progress) -> None:
     if not item.is_video:
-        predict_image(predictor, item, args.out, args.max_pixels)
+        predict_image(predictor, item, args.out_dir, args.max_pixels)
         return
     with opened_video(item.path) as video:
         total = frames_of(video) or None
     bar = progress.add_task(os.path.basename(item.shown), total=total)
     try:
-        predict_video(predictor, item, args.out, lambda: progress.advance(bar))
+        predict_video(predictor, item, args.out_dir, lambda: progress.advance(bar))
     finally:
         progress.remove_task(bar)
 
@@ -163,19 +160,19 @@ def main() -> None:
 
     with user_errors():
         cfg = load_config(args.config, args.cfg_options)
-        inputs = find_inputs(args.inputs, args.out, note)
+        inputs = find_inputs(args.inputs, args.out_dir, note)
         predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
         set_box_finder(predictor, inputs, args)
-        check_writable(args.out, '--out')
-        if os.listdir(args.out) and not args.overwrite:
+        check_writable(args.out_dir, '--out-dir')
+        if os.listdir(args.out_dir) and not args.overwrite:
             raise UserError(
-                f'--out {args.out} has files in it; choose another folder, or add --overwrite to write over older '
-                'results (files of other names stay)'
+                f'--out-dir {args.out_dir} has files in it; choose another folder, or add --overwrite to write over '
+                'older results (files of other names stay)'
             )
         if args.compile:
             note(compile_backbone(predictor.model, cfg, 'test'))
         failed = predict_all(predictor, inputs, args, console)
-        print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {printable(args.out)}')
+        print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {printable(args.out_dir)}')
         if failed:
             raise UserError(f'{failed} of {len(inputs)} inputs could not be read or predicted; they are named above')
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a trained ScopeViT: set up, train, test on held-out images, draw.
 #
-#   bash tools/quickstart.sh [--task TASK] [--seed N] [--pretrained CKPT]
+#   bash tools/quickstart.sh [--task TASK] [--seed N] [--pretrained CHECKPOINT]
 #
 # TASK is classification (the default: real images of clothing, minutes), detection (RetinaNet),
 # instance (Mask R-CNN), segmentation (UperNet and Semantic FPN), pose, or all of the last four.

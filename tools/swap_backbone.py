@@ -1,5 +1,7 @@
 """Put ScopeViT in place of the backbone of a config of any of the four toolboxes.
 
+    python tools/swap_backbone.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --out retinanet_scopevit.py
+
 Without --out or --show-diff it prints which settings change. The new config is built and run on
 a small batch before anything is written.
 """
@@ -10,19 +12,21 @@ import sys
 
 from mmengine.config import Config
 
-from scopevit.swap import list_changes, list_notes, show_diff, swap_backbone, toolbox_of
-from scopevit.utils.config import load_config
+from scopevit.swap import list_changes, list_notes, show_diff, split_options, swap_backbone, toolbox_of
+from scopevit.utils.arguments import add_arguments, tool_parser
+from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_file, whole_file
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
-    parser.add_argument('--arch', default='tiny', help='xtiny, tiny (default) or small')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
+    parser.add_argument('--arch', default='tiny', help='xtiny, tiny or small (default: %(default)s)')
     output = parser.add_mutually_exclusive_group()
-    output.add_argument('--out', metavar='FILE', help='write the new config, complete in itself, to a new .py file')
+    add_arguments(output, '--out', help='new config to write, complete in itself (.py; default: list what changes)')
     output.add_argument('--show-diff', action='store_true', help='print both configs in full, compared line by line')
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -48,8 +52,9 @@ def main() -> None:
     with user_errors():
         if args.out is not None:
             check_new_file(args.out)
-        old = load_config(args.config)
-        new = swap_backbone(old, args.arch, scope=toolbox_of(args.config))
+        own, others = split_options(args.cfg_options)
+        old = load_config(args.config, others)
+        new = swap_backbone(old, own.pop('arch', args.arch), scope=toolbox_of(args.config), **own)
         if args.out is not None:
             write(new, args.out)
             print(f'Wrote {args.out}: built, and run on a small batch')

@@ -1,6 +1,8 @@
-"""Test a checkpoint with the config it was trained with; writes predictions, metrics and tables of classes.
+"""Test a checkpoint with the config it was trained with.
 
-python tools/test.py CONFIG CHECKPOINT
+    python tools/test.py CONFIG CHECKPOINT --tta
+
+Predictions, metrics and tables of classes go to the work dir.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from scopevit.engine.console import progress_shown
 from scopevit.engine.evaluation import read_predictions
 from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.checkpoint import check_fits, to_plain
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
@@ -29,16 +32,11 @@ MOST_IMAGES = 2000  # whose boxes or pixels are analysed after a test, as many a
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'checkpoint')
     add_common_arguments(parser)
-    parser.add_argument(
-        '--out', metavar='FILE', help='pickle file for the predictions (default: predictions.pkl in the work dir)'
-    )
-    parser.add_argument(
-        '--metrics', metavar='FILE', help='JSON file for the metrics (default: metrics.json in the work dir)'
-    )
+    add_arguments(parser, '--out', help='predictions to write (.pkl; default: predictions.pkl in the work dir)')
+    add_arguments(parser, '--json', help='metrics to write (default: metrics.json in the work dir)')
     parser.add_argument(
         '--no-analysis', action='store_true', help='do not write the folder analysis beside the metrics'
     )
@@ -48,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         metavar='SCALE',
         help='test-time augmentation: average over each image and its mirror image, at these multiples of its usual '
-        'size (default: 1), for example --tta 0.75 1 1.25',
+        'size (1 if none is given), for example --tta 0.75 1 1.25 (default: none)',
     )
     return parser.parse_args()
 
@@ -95,10 +93,10 @@ def test(args: argparse.Namespace) -> tuple[Config, Any, str, str] | None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
-    metrics_file = args.metrics or os.path.join(cfg.work_dir, 'metrics.json')
+    metrics_file = args.json or os.path.join(cfg.work_dir, 'metrics.json')
     if not predictions.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out writes a pickle file: its name must end with .pkl, but is {predictions}')
-    for path, option in ((predictions, '--out'), (metrics_file, '--metrics')):
+    for path, option in ((predictions, '--out'), (metrics_file, '--json')):
         check_file(path, option)
     dump_predictions(cfg, predictions)
 

@@ -17,14 +17,15 @@ import sys
 from pathlib import Path
 
 import scopevit  # noqa: F401 - registers the backbone, and lets checkpoints be loaded
+from scopevit.utils.arguments import tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.shipped import shipped
 from scopevit.utils.toolboxes import TOOLBOXES, described, find_tool, list_tools, tools_of
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('toolbox', nargs='?', metavar='TOOLBOX', help=', '.join(TOOLBOXES))
+    parser = tool_parser(__doc__)
+    parser.add_argument('toolbox', nargs='?', metavar='TOOLBOX', help=f'{", ".join(TOOLBOXES)} (default: all)')
     parser.add_argument(
         'tool', nargs='?', metavar='TOOL', help='which tool; without it those of the toolbox are listed'
     )

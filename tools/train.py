@@ -1,4 +1,9 @@
-"""Train a model from a config of any of the four toolboxes."""
+"""Train a model from a config of any of the four toolboxes.
+
+    python tools/train.py configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py --amp
+
+Logs, checkpoints and the config as it was run go to the work dir.
+"""
 
 import argparse
 
@@ -15,39 +20,46 @@ from scopevit.engine.preemption import Stopped
 from scopevit.engine.resume import settle_resume
 from scopevit.engine.work_dir import claim_work_dir
 from scopevit.swap import load_and_swap
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.checkpoint import check_backbone_matches, check_fits, read_checkpoint
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
     add_common_arguments(parser)
     parser.add_argument(
-        '--swap-backbone', metavar='ARCH', help='put ScopeViT (xtiny, tiny or small) in place of the backbone'
+        '--swap-backbone',
+        metavar='ARCH',
+        help='put ScopeViT (xtiny, tiny or small) in place of the backbone (default: it stays)',
     )
-    parser.add_argument('--pretrained', metavar='CKPT', help='start with the backbone of this checkpoint')
+    parser.add_argument(
+        '--pretrained', metavar='CHECKPOINT', help='start with the backbone of this checkpoint (default: none)'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        metavar='CKPT',
-        help='go on from this checkpoint; without one, from the latest in the work dir if there is any',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the latest in the work dir if there is any (default: start anew)',
     )
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision: bfloat16 or float16 on GPUs, bfloat16 on CPUs'
     )
     parser.add_argument(
-        '--amp-dtype', choices=('bfloat16', 'float16'), help='mixed precision in this number format; implies --amp'
+        '--amp-dtype',
+        choices=('bfloat16', 'float16'),
+        help='number format of --amp, which it implies (default: by the device)',
     )
     parser.add_argument(
         '--accumulate',
         type=positive,
         default=1,
         metavar='N',
-        help='run each batch in N parts, for less memory, with one step of the optimizer; lengths in iterations grow',
+        help='run each batch in N parts, for less memory, with one step of the optimizer; lengths in iterations grow '
+        '(default: %(default)s)',
     )
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size that is used'
@@ -58,9 +70,9 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         choices=LOGGERS,
         metavar='LOGGER',
-        help=f'log also to {", ".join(LOGGERS)}, with figures of predictions',
+        help=f'log also to {", ".join(LOGGERS)}, with figures of predictions (default: none)',
     )
-    parser.add_argument('--seed', type=int, help="random seed (default: the config's, else a random one)")
+    add_arguments(parser, '--seed', default=None, help="random seed (default: the config's, else a random one)")
     parser.add_argument('--deterministic', action='store_true', help='use deterministic algorithms only')
     return parser.parse_args()
 

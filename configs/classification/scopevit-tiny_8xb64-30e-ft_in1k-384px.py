@@ -1,4 +1,4 @@
-# Goes on with a model trained at 256 px, head included, at 384 px: --cfg-options load_from=CKPT.
+# Goes on with a model trained at 256 px, head included, at 384 px: --cfg-options load_from=CHECKPOINT.
 # The paper's release has no such recipe; length, rate and decay are those usual for such fine-tuning.
 _base_ = './scopevit-tiny_8xb128-300e_in1k-256px.py'
 

@@ -1,6 +1,6 @@
 """Draw the figure of the architecture, once for light pages and once for dark ones.
 
-    python docs/figures/draw_architecture.py [--out FOLDER]
+    python docs/figures/draw_architecture.py [--out-dir DIR]
 
 It shows ScopeViT-tiny for an image of 256x256: the pyramid, and one block of stage 3 with its 16x16 tokens. The output
 depends on this file alone; coordinates are pixels of the SVG, x to the right and y down.
@@ -258,9 +258,12 @@ def draw(theme: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, default=Path(__file__).parent, help='folder (default: beside this file)')
-    folder = parser.parse_args().out
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    out_dir = 'folder to write to (default: that of this file)'
+    parser.add_argument('--out-dir', metavar='DIR', type=Path, default=Path(__file__).parent, help=out_dir)
+    folder = parser.parse_args().out_dir
     for theme in THEMES:
         path = folder / f'architecture_{theme}.svg'
         path.write_text(draw(theme), encoding='utf-8')

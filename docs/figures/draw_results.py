@@ -38,7 +38,7 @@ def draw(work_dir: Path, cols: int, seed: int) -> Image.Image:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'drawn.png'
         tool = [sys.executable, 'tools/visualization/draw_predictions.py', config, work_dir / 'predictions.pkl']
-        layout = ['--rows', '1', '--cols', str(cols), '--seed', str(seed), '--out', out]
+        layout = ['--count', str(cols), '--cols', str(cols), '--seed', str(seed), '--out', out]
         subprocess.run([*tool, *layout], cwd=ROOT, check=True)
         image = Image.open(out).convert('RGB')
     return image.crop(ImageChops.difference(image, Image.new('RGB', image.size, 'white')).getbbox())
@@ -60,10 +60,21 @@ def draw_row(work_dir: Path, cols: int, seed: int) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('run', type=Path, help='folder of a quick start with --task all')
-    parser.add_argument('--seed', type=int, default=0, help='which images are drawn')
-    parser.add_argument('--out', type=Path, default=Path(__file__).with_name('results.jpg'))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('run', metavar='RUN', type=Path, help='folder of a quick start with --task all')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='random seed, by which images are chosen (default: %(default)s)',
+    )
+    out = Path(__file__).with_name('results.jpg')
+    parser.add_argument(
+        '--out', metavar='FILE', type=Path, default=out, help='figure to write (default: beside this file)'
+    )
     args = parser.parse_args()
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf', 22)
     rows = []

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the generator of scenes
 
 from projects.scenes.generator import write_ade20k, write_coco, write_imagenet  # noqa: E402
+from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
 
 TRAIN = ROOT / 'tools' / 'train.py'
@@ -130,7 +131,7 @@ def sweep(args: argparse.Namespace) -> None:
         raise UserError(f"--configs '{args.configs}' matches no config for ImageNet, COCO or ADE20K in {ROOT}")
     if not configs:
         raise UserError(f"--only '{args.only}' matches none of the {len(known)} benchmark configs in {args.configs}")
-    folder = Path(args.folder).resolve()
+    folder = Path(args.work_dir).resolve()
     for name, write in DATA.items():
         write(str(folder / 'data' / name), 0, 8, 4)
     results = folder / 'results.jsonl'
@@ -155,14 +156,14 @@ def sweep(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument(
         '--configs', default=OUR_CONFIGS, metavar='PATTERN', help='where configs are (default: %(default)s)'
     )
-    parser.add_argument('--only', default='', metavar='TEXT', help='configs whose path holds this text')
+    parser.add_argument('--only', default='', metavar='TEXT', help='configs whose path holds this text (default: all)')
     parser.add_argument('--again', action='store_true', help='run again what did not work')
-    parser.add_argument('--table', metavar='FILE', help='write a table of all results, in Markdown')
-    parser.add_argument('--folder', default='work_dirs/config_sweep', help='data and results (default: %(default)s)')
+    add_arguments(parser, '--table', help='write a table of all results, in Markdown (default: none)')
+    add_arguments(parser, '--work-dir', default='work_dirs/config_sweep')
     args = parser.parse_args()
     with user_errors():
         sweep(args)

@@ -27,15 +27,12 @@ from scopevit.analysis.measuring import Entry, compare  # noqa: E402
 from scopevit.analysis.reporting import Settings, markdown  # noqa: E402
 from scopevit.analysis.spec import load_network
 from scopevit.apis.model import Network, build_model
-from scopevit.utils.arguments import (
-    check_device,  # noqa: E402
-    positive,
-)
+from scopevit.utils.arguments import add_arguments, check_device, positive, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors
 
 HALF_A_DIGIT = 0.05  # numbers of the table have one decimal
 TOLERANCE = 1e-3  # of multiply-accumulates, where libraries may pad or resize otherwise
-SPEED_OPTIONS = ('train', 'batch', 'rounds', 'threads', 'device')
+SPEED_OPTIONS = ('train', 'batch_size', 'rounds', 'threads', 'device')
 
 
 def measure(row: Row) -> dict:
@@ -136,6 +133,7 @@ def write(name: str, page: str, facts: dict) -> None:
 
 def make_table(args: argparse.Namespace) -> None:
     chosen = choose_rows(args.rows)
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     check_device(args.device)
     rows = []
     for row in chosen:
@@ -150,7 +148,7 @@ def make_table(args: argparse.Namespace) -> None:
     entries = [Entry(row.name, load_network(str(ROOT / row.config))[0], (row.size, row.size)) for row in chosen]
     entries.sort(key=lambda entry: not entry.label.startswith('ScopeViT'))  # others are compared with it
     settings = Settings(
-        batch=args.batch, train=args.train, device=args.device, threads=args.threads, rounds=args.rounds
+        batch=args.batch_size, train=args.train, device=args.device, threads=args.threads, rounds=args.rounds
     )
     report = compare(entries, settings, progress=lambda text: print(text, file=sys.stderr))
     page = f'{report.table()}\n\n{report.conditions()}'
@@ -164,18 +162,20 @@ def make_table(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these, and write no files')
+    parser = tool_parser(__doc__)
+    parser.add_argument(
+        '--rows', nargs='+', default=[], metavar='NAME', help='rows to measure; no files are written (default: all)'
+    )
     parser.add_argument('--speed', action='store_true', help='also measure speed and memory, alternately')
     parser.add_argument('--train', action='store_true', help='speed of training steps, into speed-train.*')
-    parser.add_argument('--batch', type=positive, default=8, help='images in a batch (default: %(default)s)')
-    parser.add_argument('--rounds', type=positive, default=20, help='measurements of a row (default: %(default)s)')
-    parser.add_argument('--threads', type=positive, help="threads of a CPU (default: torch's choice)")
-    parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='where (default: %(default)s)'
-    )
+    add_arguments(parser, '--batch-size')
+    add_arguments(parser, '--rounds', default=20)
+    parser.add_argument('--threads', type=positive, metavar='N', help="threads on the CPU (default: torch's choice)")
+    add_arguments(parser, '--device')
     args = parser.parse_args()
-    useless = [f'--{name}' for name in SPEED_OPTIONS if getattr(args, name) != parser.get_default(name)]
+    useless = [
+        f'--{name.replace("_", "-")}' for name in SPEED_OPTIONS if getattr(args, name) != parser.get_default(name)
+    ]
     if useless and not args.speed:
         parser.error(f'{", ".join(useless)} must come with --speed')
     MMLogger.get_current_instance().setLevel('WARNING')

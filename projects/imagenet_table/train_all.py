@@ -1,7 +1,7 @@
 """Train all rows from scratch on small images, with one recipe, one budget and several seeds.
 
     python tools/data/fashion_mnist.py unpack
-    python projects/imagenet_table/train_all.py --out projects/imagenet_table/comparison
+    python projects/imagenet_table/train_all.py --table projects/imagenet_table/comparison.md
 
 First every row is timed and the whole estimated (--estimate ends there). Each training is one of
 tools/train.py, tested by tools/test.py. With seed 0 a row is trained with every learning rate; the
@@ -40,9 +40,11 @@ from projects.imagenet_table.small import count_held_out, count_images, small_co
 from scopevit.analysis import Entry, Settings, compare  # noqa: E402
 from scopevit.analysis.machine import describe_machine  # noqa: E402
 from scopevit.analysis.spec import load_network
+from scopevit.utils.arguments import add_arguments, positive, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors
 
 SETTINGS = ('data', 'size', 'images', 'epochs', 'batch', 'lr', 'amp')
+OPTIONS = dict(images='count', batch='batch-size')  # of other names than the settings
 START_UP = 20.0  # seconds, of training and test together
 
 
@@ -60,7 +62,7 @@ def locked(folder: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f'a training in {folder} still runs; wait for it or end it, or give another --folder'
+                f'a training in {folder} still runs; wait for it or end it, or give another --work-dir'
             ) from None
         yield
 
@@ -69,18 +71,19 @@ def claim(args: argparse.Namespace, write: bool = True) -> None:
     """Write a folder's settings down; in a folder with others nothing is mixed."""
     settings = {name: getattr(args, name) for name in SETTINGS}
     settings['data'] = os.path.abspath(args.data)
-    file = Path(args.folder) / 'settings.json'
+    file = Path(args.work_dir) / 'settings.json'
     begun = json.loads(file.read_text()) if file.exists() else settings
     if begun != settings:
-        others = ', '.join(f'{name} {begun.get(name)}' for name in SETTINGS if begun.get(name) != settings[name])
-        raise UserError(f'{args.folder} was begun with other settings ({others}); give those, or another --folder')
+        differing = [name for name in SETTINGS if begun.get(name) != settings[name]]
+        others = ', '.join(f'--{OPTIONS.get(name, name)} {begun.get(name)}' for name in differing)
+        raise UserError(f'{args.work_dir} was begun with other settings ({others}); give those, or another --work-dir')
     if write:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings, indent=1) + '\n')
 
 
 def write_config(row: Row, args: argparse.Namespace) -> Path:
-    path = Path(args.folder) / f'{_stem(row)}.py'
+    path = Path(args.work_dir) / f'{_stem(row)}.py'
     path.parent.mkdir(parents=True, exist_ok=True)
     small_config(row, args).dump(path)
     return path
@@ -91,7 +94,7 @@ def _stem(row: Row) -> str:
 
 
 def folder_of(row: Row, lr: float, seed: int, args: argparse.Namespace) -> Path:
-    return Path(args.folder) / _stem(row) / f'lr{lr:g}-seed{seed}'
+    return Path(args.work_dir) / _stem(row) / f'lr{lr:g}-seed{seed}'
 
 
 def estimate(rows: list[Row], args: argparse.Namespace) -> None:
@@ -232,7 +235,7 @@ def _device() -> str:
 
 
 def report(rows: list[Row], results: list[dict], trials: list[dict], args: argparse.Namespace) -> None:
-    """Print the table; with ``--out``, write the page."""
+    """Print the table; with ``--table``, write the page."""
     of_row = {row.name: [result for result in results if result['row'] == row.name] for row in rows}
     missing = [
         f'{row.name} seed {seed}'
@@ -243,27 +246,29 @@ def report(rows: list[Row], results: list[dict], trials: list[dict], args: argpa
     of_row = {name: own for name, own in of_row.items() if own}
     lines = [summarise(row, of_row[row.name], write_config(row, args), args.size) for row in rows if row.name in of_row]
     print(table(lines))
-    if args.out:
+    if args.table:
         facts = {name: getattr(args, name) for name in (*SETTINGS, 'seeds', 'workers')}
         facts.update(data=os.path.relpath(args.data, ROOT))
         facts.update(held_out=count_held_out(args.data), test=count_images(args.data, 't10k'))
-        write_page(Path(args.out), lines, of_row, facts, missing, trials)
+        write_page(Path(args.table).with_suffix(''), lines, of_row, facts, missing, trials)
 
 
 def train_all(args: argparse.Namespace) -> None:
     left = count_images(args.data, 'train') - count_held_out(args.data)
     if not 0 < args.images <= left:
-        raise UserError(f'--images must be from 1 to {left}, for the others are held out, but is {args.images}')
+        raise UserError(f'--count must be from 1 to {left}, for the others are held out, but is {args.images}')
     if args.size % 32 or args.size <= 0:
         raise UserError(f'--size must be a multiple of 32, the stride of the rows, but is {args.size}')
     rows = choose_rows(args.rows)
-    if args.out and len(rows) < len(ROWS):
-        raise UserError('--out writes the page of all rows; leave --rows out, or --out')
+    if args.table and not args.table.endswith('.md'):
+        raise UserError(f'--table writes a page: its name must end with .md, but is {args.table}')
+    if args.table and len(rows) < len(ROWS):
+        raise UserError('--table writes the page of all rows; leave --rows out, or --table')
     if args.estimate:
         claim(args, write=False)
         estimate(rows, args)
         return
-    with locked(args.folder):
+    with locked(args.work_dir):
         claim(args)
         estimate(rows, args)
         train_rows(rows, args)
@@ -295,26 +300,35 @@ def train_rows(rows: list[Row], args: argparse.Namespace) -> None:
 
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='only these')
-    parser.add_argument('--seeds', type=int, default=3, help='how many, from 0 (default: %(default)s)')
-    parser.add_argument('--size', type=int, default=64, help='height and width of the images (default: %(default)s)')
-    parser.add_argument('--images', type=int, default=1500, help='to train on (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, default=3, help='at least 2 (default: %(default)s)')
-    parser.add_argument('--batch', type=int, default=16, help='images in a batch (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    parser.add_argument('--rows', nargs='+', default=[], metavar='NAME', help='rows to train (default: all)')
+    parser.add_argument(
+        '--seeds', type=positive, default=3, metavar='N', help='how many, from 0 on (default: %(default)s)'
+    )
+    square = dict(action='store', nargs=None, type=int, metavar='N')
+    add_arguments(parser, '--size', default=64, help='height and width of the images (default: %(default)s)', **square)
+    add_arguments(parser, '--count', dest='images', default=1500, help='images to train on (default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=3, metavar='N', help='at least 2 (default: %(default)s)')
+    add_arguments(parser, '--batch-size', dest='batch', default=16)
     parser.add_argument(
         '--lr', nargs='+', type=float, default=[5e-4, 2e-3], help='learning rates to choose from (default: %(default)s)'
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision')
-    parser.add_argument('--workers', type=int, default=1, help='processes that load data (default: %(default)s)')
     parser.add_argument(
-        '--data', default='data/fashion_mnist_subset', help='unpacked Fashion-MNIST (default: %(default)s)'
+        '--workers', type=int, default=1, metavar='N', help='processes that load data (default: %(default)s)'
     )
-    parser.add_argument('--folder', default='work_dirs/imagenet_table', help='of trainings (default: %(default)s)')
-    parser.add_argument('--out', metavar='NAME', help='write NAME.md, NAME.json and NAME.png')
+    parser.add_argument(
+        '--data',
+        default='data/fashion_mnist_subset',
+        metavar='DIR',
+        help='unpacked Fashion-MNIST (default: %(default)s)',
+    )
+    add_arguments(parser, '--work-dir', default='work_dirs/imagenet_table')
+    table_help = 'write the page, in Markdown, and .json and .png beside it (default: none)'
+    add_arguments(parser, '--table', help=table_help)
     parser.add_argument('--estimate', action='store_true', help='only say how long it will take')
     args = parser.parse_args(words)
-    for name, least in (('seeds', 1), ('epochs', 2), ('batch', 1), ('workers', 0)):
+    for name, least in (('epochs', 2), ('workers', 0)):
         if getattr(args, name) < least:
             parser.error(f'--{name} must be at least {least}, but is {getattr(args, name)}')
     return args

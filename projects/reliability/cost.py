@@ -7,7 +7,6 @@ Both runners take turns in blocks of iterations, in random order, data loading i
 there. What is compared is CPU time, which other programs disturb little.
 """
 
-import argparse
 import random
 import statistics
 import tempfile
@@ -20,7 +19,7 @@ from mmengine.runner import Runner
 from scopevit.analysis.machine import describe_machine, machine_in_words
 from scopevit.engine.console import silence_useless_warnings
 from scopevit.engine.launch import build_runner, keep_freed_memory
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import user_errors
 
@@ -74,9 +73,11 @@ def measure(rounds: int, block: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=positive, default=60, help='(default: %(default)s)')
-    parser.add_argument('--block', type=positive, default=10, help='iterations in a turn (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, '--rounds', default=60)
+    parser.add_argument(
+        '--block', type=positive, default=10, metavar='N', help='iterations in a turn (default: %(default)s)'
+    )
     args = parser.parse_args()
     silence_useless_warnings()
     keep_freed_memory()

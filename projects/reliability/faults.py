@@ -30,7 +30,7 @@ import psutil
 import torch
 
 from scopevit.analysis.machine import describe_machine, machine_in_words
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.checkpoint import read_checkpoint
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
@@ -208,11 +208,11 @@ def table(rows: list[dict]) -> str:
 
 def faults(args: argparse.Namespace) -> None:
     """Run all trials that were not run yet."""
-    folder = Path(args.folder).resolve()
+    folder = Path(args.work_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / 'fashion_mnist'
     if not data.exists():
-        unpack = [sys.executable, ROOT / 'tools' / 'data' / 'fashion_mnist.py', 'unpack', '--out', data]
+        unpack = [sys.executable, ROOT / 'tools' / 'data' / 'fashion_mnist.py', 'unpack', '--out-dir', data]
         subprocess.run(list(map(str, unpack)), check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     expected = {}
     for processes in (1, 2):
@@ -246,13 +246,19 @@ def faults(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--kills', type=positive, default=30, help='trials of that kind (default: %(default)s)')
-    parser.add_argument('--saving', type=positive, default=20, help='of kill saving (default: %(default)s)')
-    parser.add_argument('--signals', type=positive, default=10, help='of each other kind (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    parser.add_argument(
+        '--kills', type=positive, default=30, metavar='N', help='trials of that kind (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--saving', type=positive, default=20, metavar='N', help='trials of kill saving (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--signals', type=positive, default=10, metavar='N', help='trials of each other kind (default: %(default)s)'
+    )
     parser.add_argument('--jobs', type=positive, default=1, metavar='N', help='trials at a time (default: %(default)s)')
-    parser.add_argument('--folder', default='work_dirs/faults', help='trainings and results (default: %(default)s)')
-    parser.add_argument('--table', metavar='FILE', help='write a table of all results, in Markdown')
+    add_arguments(parser, '--work-dir', default='work_dirs/faults')
+    add_arguments(parser, '--table', help='write a table of all results, in Markdown (default: none)')
     with user_errors():
         faults(parser.parse_args())
 

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import cv2
 
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, positive
 
 
-def add_arguments(parser: argparse.ArgumentParser, seconds: int, folder: str) -> None:
+def add_case_arguments(parser: argparse.ArgumentParser, seconds: int, work_dir: str) -> None:
     """Add the options that both have, with these defaults."""
-    parser.add_argument('--seed', type=int, default=0, help='what is changed (default: %(default)s)')
+    add_arguments(parser, '--seed', help='random seed, by which changes are chosen (default: %(default)s)')
     parser.add_argument(
-        '--limit',
+        '--timeout',
         type=positive,
         default=seconds,
-        help='seconds for a case, or each of its steps (default: %(default)s)',
+        metavar='SECONDS',
+        help='for a case, or each of its steps (default: %(default)s)',
     )
-    parser.add_argument('--table', metavar='FILE', help='write a table of all results, in Markdown')
-    parser.add_argument('--folder', default=folder, help='data and results (default: %(default)s)')
+    add_arguments(parser, '--table', help='write a table of all results, in Markdown (default: none)')
+    add_arguments(parser, '--work-dir', default=work_dir)
 
 
 def get_ready_for_children() -> None:

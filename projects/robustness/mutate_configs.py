@@ -8,7 +8,6 @@ which. Each case runs tools/train.py in a process of its own. Results are added 
 each; what is in it already is not run again.
 """
 
-import argparse
 import copy
 import importlib.util
 import os
@@ -30,9 +29,9 @@ from mmengine.config import Config
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the generator of scenes
 
-from projects.robustness.cases import add_arguments, get_ready_for_children, run_cases  # noqa: E402
+from projects.robustness.cases import add_case_arguments, get_ready_for_children, run_cases  # noqa: E402
 from projects.scenes.generator import write_ade20k, write_coco, write_imagenet  # noqa: E402
-from scopevit.utils.arguments import positive  # noqa: E402
+from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
 
 DATA = {'imagenet': write_imagenet, 'coco': write_coco, 'ade/ADEChallengeData2016': write_ade20k}
@@ -226,20 +225,20 @@ def _kind(row: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--count', type=positive, default=200, help='cases (default: %(default)s)')
-    add_arguments(parser, 120, 'work_dirs/mutated')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, '--count', default=200, help='how many cases (default: %(default)s)')
+    add_case_arguments(parser, 120, 'work_dirs/mutated')
     args = parser.parse_args()
     get_ready_for_children()
     with user_errors():
-        folder = Path(args.folder).resolve()
+        folder = Path(args.work_dir).resolve()
         for name, write in DATA.items():
             write(str(folder / 'data/scenes' / name), 0, 8, 4)
         made = cases(args.count, args.seed)
         rows = run_cases(
             folder / f'results_{args.seed}.jsonl',
             args.count,
-            lambda number: run(made[number], folder, args.limit),
+            lambda number: run(made[number], folder, args.timeout),
             lambda row: f'{row["end"]}: {row["config"][:20]} {row["change"]} {row["says"]}',
         )
         print(', '.join(f'{end}: {count}' for end, count in Counter(row['end'] for row in rows).most_common()))

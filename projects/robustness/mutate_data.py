@@ -36,13 +36,13 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # for the generator of scenes
 
-from projects.robustness.cases import add_arguments, get_ready_for_children, run_cases  # noqa: E402
+from projects.robustness.cases import add_case_arguments, get_ready_for_children, run_cases  # noqa: E402
 from projects.scenes.generator import write_ade20k, write_coco  # noqa: E402
 from scopevit.checks.channels import check_channels  # noqa: E402
 from scopevit.checks.dataset import check_dataset  # noqa: E402
 from scopevit.checks.training import check_data, failures_explained  # noqa: E402
 from scopevit.engine.launch import build_runner, prepare  # noqa: E402
-from scopevit.utils.arguments import positive  # noqa: E402
+from scopevit.utils.arguments import positive, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
 
 SCENES, CONFIGS = ROOT / 'projects' / 'scenes' / 'configs', ROOT / 'configs'
@@ -362,16 +362,22 @@ def write_table(rows: list[dict], path: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--coco', type=positive, default=300, help='cases of COCO files (default: %(default)s)')
+    parser = tool_parser(__doc__)
     parser.add_argument(
-        '--folders', type=positive, default=200, help='cases of label maps and class folders (default: %(default)s)'
+        '--coco', type=positive, default=300, metavar='N', help='cases of COCO files (default: %(default)s)'
     )
-    add_arguments(parser, 60, 'work_dirs/mutated_data')
+    parser.add_argument(
+        '--folders',
+        type=positive,
+        default=200,
+        metavar='N',
+        help='cases of label maps and class folders (default: %(default)s)',
+    )
+    add_case_arguments(parser, 60, 'work_dirs/mutated_data')
     args = parser.parse_args()
     get_ready_for_children()
     with user_errors():
-        folder = Path(args.folder).resolve()
+        folder = Path(args.work_dir).resolve()
         write_data(folder / 'sound')
         tasks = cases(args.coco, args.folders)
         for task in TASKS:  # once, not in each child
@@ -379,7 +385,7 @@ def main() -> None:
         rows = run_cases(
             folder / f'results_{args.seed}_{args.coco}_{args.folders}.jsonl',
             len(tasks),
-            lambda number: run(number, tasks[number], args.seed, folder, args.limit),
+            lambda number: run(number, tasks[number], args.seed, folder, args.timeout),
             lambda row: f'{row["check"]}, {row["start"]}: {row["task"]} {row["change"]}',
         )
         for step in ('check', 'start'):

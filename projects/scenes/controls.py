@@ -10,7 +10,6 @@ has another one, softmax regression on colour histograms. The exit status is 1 i
 comes within 0.15 of ours in any dense metric, or the histograms give away more than 60 % of the classes.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ import yaml
 from mmengine.config import Config
 from torch import Tensor
 
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 
 PROJECT = Path(__file__).resolve().parent
@@ -180,10 +180,13 @@ def write_table(found: dict, path: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('quickstart', type=Path, help="folder of a finished 'tools/quickstart.sh --task all'")
-    parser.add_argument('--folder', type=Path, default='work_dirs/scenes_controls', help='where the controls train')
-    parser.add_argument('--table', default='scenes_controls.md', help='Markdown file to write (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    parser.add_argument(
+        'quickstart', type=Path, metavar='QUICKSTART', help="folder of a finished 'tools/quickstart.sh --task all'"
+    )
+    add_arguments(parser, '--work-dir', type=Path, default='work_dirs/scenes_controls')
+    table_help = 'write a table of all results, in Markdown (default: %(default)s)'
+    add_arguments(parser, '--table', default='scenes_controls.md', help=table_help)
     parser.add_argument('--finished', action='store_true', help='train nothing, write the table of what is there')
     args = parser.parse_args()
     with user_errors():
@@ -194,7 +197,7 @@ def main() -> None:
             if not metrics.exists():
                 raise UserError(f'{metrics} does not exist; run bash tools/quickstart.sh --task all first')
             ours[name] = json.loads(metrics.read_text())
-        folder = args.folder.resolve()
+        folder = args.work_dir.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         found = {kind: control(kind, folder, args.finished) for kind in ('frozen', 'resnet18')}
         found['ours'] = ours

@@ -1,8 +1,8 @@
 """The pointing game: how often the evidence of a class is highest on an object of that class.
 
-    python projects/scenes/pointing.py CONFIG CKPT --table projects/scenes/pointing.md
+    python projects/scenes/pointing.py CONFIG CHECKPOINT --table projects/scenes/pointing.md
 
-CONFIG is one of the scenes' configs for classification or segmentation, CKPT a checkpoint of it. The held-out
+CONFIG is one of the scenes' configs for classification or segmentation, CHECKPOINT a checkpoint of it. The held-out
 scenes are made anew, with the exact masks of their objects. A classifier is asked for the class of the one object,
 a segmenter for each class of object that there is, by its mean logit over the whole image, which says nothing of
 where. Beside it stand the same model with a backbone as initialised at random, and what a point in the middle of
@@ -32,8 +32,8 @@ from scopevit.analysis.reporting import markdown  # noqa: E402
 from scopevit.apis.inferencer import Classifier, Predictor, Segmenter, build_predictor  # noqa: E402
 from scopevit.apis.model import build_model, tensor_call  # noqa: E402
 from scopevit.apis.view import View, view  # noqa: E402
-from scopevit.utils.arguments import positive  # noqa: E402
-from scopevit.utils.config import load_config  # noqa: E402
+from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
+from scopevit.utils.config import add_config_options, load_config  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
 
 Question = tuple[np.ndarray, str, np.ndarray]
@@ -80,7 +80,7 @@ def play(predictor: Predictor, questions: list[Question]) -> dict[tuple[str, int
 
 
 def table(args: argparse.Namespace) -> str:
-    cfg = load_config(args.config)
+    cfg = load_config(args.config, args.cfg_options)
     trained = build_predictor(cfg, args.checkpoint, 'cpu')
     if not isinstance(trained, (Classifier, Segmenter)):
         raise UserError('the pointing game is for the scenes of classification and segmentation')
@@ -108,11 +108,12 @@ def table(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="a config of the scenes' classification or segmentation")
-    parser.add_argument('checkpoint')
-    parser.add_argument('--count', type=positive, default=200, help='images (default: %(default)s)')
-    parser.add_argument('--table', type=Path, metavar='FILE', help='add the table to this page')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', help="a config of the scenes' classification or segmentation")
+    add_arguments(parser, 'checkpoint')
+    add_arguments(parser, '--count', default=200)
+    add_arguments(parser, '--table', type=Path, help='add what is printed to this page (default: it is only printed)')
+    add_config_options(parser)
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of the toolboxes about their own settings
     MMLogger.get_instance('pointing', log_level='ERROR')

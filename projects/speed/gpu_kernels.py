@@ -8,7 +8,6 @@ host's time is not in them; the floor is what reading the inputs and writing the
 speed. PyTorch's stand beside them: for an MLP's branch and depthwise convolutions with the copies that they need.
 """
 
-import argparse
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from torch import Tensor
 from scopevit.analysis.reporting import markdown
 from scopevit.models.layers.gsda import attend_in_groups, group
 from scopevit.models.ops import gpu
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 
 STAGES = ((2, 64), (4, 32), (8, 16), (16, 8))
@@ -167,17 +166,17 @@ def table(title: str, measured: Iterator[tuple[str, float, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--batch', type=positive, default=128, help='images (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, '--batch-size', default=128)
     parser.add_argument('--tune', action='store_true', help='also with other numbers of warps and the like')
     args = parser.parse_args()
     with user_errors():
         if not (torch.cuda.is_available() and gpu.serves(torch.zeros(1, device='cuda'))):
             raise UserError('there is no GPU here that runs the kernels: NVIDIA, compute capability 8.0 or newer')
-        print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, batch {args.batch}')
+        print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, batch {args.batch_size}')
         speed = copy_speed()
         for heads, side in STAGES:
-            x = torch.randn(args.batch, side, side, 16 * heads, device='cuda', dtype=torch.bfloat16)
+            x = torch.randn(args.batch_size, side, side, 16 * heads, device='cuda', dtype=torch.bfloat16)
             where = f'{side}x{side} tokens of {16 * heads} channels'
             print('\n' + table(f'Attention, {where}', attention(x, heads, speed, args.tune)))
             print('\n' + table(f'Layer norm, {where}', rows(x, speed, args.tune)))

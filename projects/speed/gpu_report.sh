@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What ScopeViT does on this GPU: tests, speed and memory beside peers, limits, and a training by each toolbox.
 #
-#   bash projects/speed/gpu_report.sh OUT [STEP...]     no network; its length on a GPU was not measured yet
+#   bash projects/speed/gpu_report.sh DIR [STEP...]     no network; its length on a GPU was not measured yet
 #
 # Steps, all by default and in this order: tests training compiled inference inference_compiled detection float32 tools.
-# OUT/report.md grows with each. The folder has each step's log, tables and measurements. Models of timm stand
+# DIR/report.md grows with each. The folder has each step's log, tables and measurements. Models of timm stand
 # beside where timm is installed; 'tools' needs the toolboxes.
 #
 # PEERS     models of timm to stand beside (default: nine)
@@ -53,15 +53,15 @@ mixed() { benchmark "$@" --dtype bfloat16 --autocast; }
 run() { # run STEP
     case $1 in
         tests) "$PYTHON" -m pytest -q -m "gpu or triton" -p no:cacheprovider tests/models ;;
-        training) mixed training --train --batch $batch "${three[@]}" "${peers[@]/#/timm:}" ;;
-        compiled) mixed compiled --train --batch $batch --compile "${three[0]}" ;;
-        inference) benchmark inference --batch $batch --dtype bfloat16 "${three[@]}" "${deployed[@]}" "${peers[@]/#/timm:}" ;;
-        inference_compiled) benchmark inference_compiled --batch $batch --dtype bfloat16 --compile "${deployed[0]}" ;;
+        training) mixed training --train --batch-size $batch "${three[@]}" "${peers[@]/#/timm:}" ;;
+        compiled) mixed compiled --train --batch-size $batch --compile "${three[0]}" ;;
+        inference) benchmark inference --batch-size $batch --dtype bfloat16 "${three[@]}" "${deployed[@]}" "${peers[@]/#/timm:}" ;;
+        inference_compiled) benchmark inference_compiled --batch-size $batch --dtype bfloat16 --compile "${deployed[0]}" ;;
         detection)
-            mixed detection --train --batch 2 \
+            mixed detection --train --batch-size 2 \
                 "RetinaNet, ScopeViT-tiny=configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py@$large"
             ;;
-        float32) benchmark float32 --train --batch $((batch / 2)) --tf32 "${three[0]}" ;;
+        float32) benchmark float32 --train --batch-size $((batch / 2)) --tf32 "${three[0]}" ;;
         tools) toolboxes ;;
     esac
 }
@@ -86,7 +86,7 @@ one_toolbox() { # one_toolbox CONFIG SCENES: an epoch with --amp, and validation
 # Each toolbox trains, validates and tests a config of the synthetic scenes, side by side.
 toolboxes() {
     local data=$out/scenes pids=() name status=0
-    "$PYTHON" projects/scenes/make_scenes.py --out "$data" --count 64 16
+    "$PYTHON" projects/scenes/make_scenes.py --out-dir "$data" --count 64 16
     for name in scopevit-xtiny_2xb32-17e_scenes-32px mask-rcnn_scopevit-xtiny_fpn_2xb4-1e_scenes \
         scopevit-xtiny_upernet_2xb4-3e_scenes-128x128 td-hm_scopevit-xtiny_2xb16-6e_scenes-128x96; do
         one_toolbox "$name" "$data" >"$out/$name.log" 2>&1 &

@@ -30,13 +30,13 @@ keeping_memory() {
 
 # Against the released way of computing, alone in a process.
 ratio() {
-    benchmark ratio --batch 8 --rounds 20 "${three[@]}"
-    keeping_memory benchmark ratio_kept_memory --batch 8 --rounds 20 "${three[@]}"
+    benchmark ratio --batch-size 8 --rounds 20 "${three[@]}"
+    keeping_memory benchmark ratio_kept_memory --batch-size 8 --rounds 20 "${three[@]}"
 }
 
 # The same beside the paper's and newer peers, each at its own size.
 evaluation() {
-    benchmark evaluation --batch 8 --rounds 15 --plot "$out/evaluation.png" \
+    benchmark evaluation --batch-size 8 --rounds 15 --plot "$out/evaluation.png" \
         "${three[@]}" \
         "Swin-2G=$swin" "DeiT-S=mmpretrain::deit/deit-small_4xb256_in1k.py" \
         "ConvNeXt V2-P=$table/convnext-v2-pico_8xb128-300e_in1k-224px.py" \
@@ -50,23 +50,24 @@ evaluation() {
 
 training() {
     local two=("released style=$released@256" "ScopeViT-tiny=$ours")
-    benchmark training --train --batch 8 --rounds 25 "${two[@]}"
-    keeping_memory benchmark training_kept_memory --train --batch 8 --rounds 25 "${two[@]}"
+    benchmark training --train --batch-size 8 --rounds 25 "${two[@]}"
+    keeping_memory benchmark training_kept_memory --train --batch-size 8 --rounds 25 "${two[@]}"
 }
 
 # The size of detection.
 large() {
-    benchmark large_evaluation --batch 1 --rounds 7 \
+    benchmark large_evaluation --batch-size 1 --rounds 7 \
         "released style=$released@768x1280" "ScopeViT-tiny=$ours@768x1280" \
         "ScopeViT-tiny, deploy form=$ours@768x1280:deploy"
-    benchmark large_training --train --batch 1 --rounds 5 --warmup 2 \
+    benchmark large_training --train --batch-size 1 --rounds 5 --warmup 2 \
         "released style=$released@768x1280" "ScopeViT-tiny=$ours@768x1280" \
         "ScopeViT-tiny, checkpoints=$ours@768x1280?model.backbone.with_cp=True"
 }
 
 # Time, memory and the attention's share as images grow.
 curve() {
-    benchmark curve --batch 1 --rounds 5 --size 128 256 512 768 1024 1536 --plot "$out/curve.png" \
+    local sizes=(--size 128 --size 256 --size 512 --size 768 --size 1024 --size 1536)
+    benchmark curve --batch-size 1 --rounds 5 "${sizes[@]}" --plot "$out/curve.png" \
         "ScopeViT-tiny=$ours" "ScopeViT-tiny, max_keys 1024=$ours?model.backbone.max_keys=1024" \
         "Swin-2G=$swin?model.backbone.pad_small_map=True" "PVTv2-b1=timm:pvt_v2_b1"
 }
@@ -74,8 +75,8 @@ curve() {
 # Whether a training waits for its data. Synthetic scenes, enlarged, stand in for photographs: 280 to 510
 # pixels large as in ImageNet, 430 to 770 as in COCO and ADE20K.
 loading() {
-    "$PYTHON" projects/scenes/make_scenes.py --out data/scenes_large --only imagenet --enlarge 4 --count 1200 8
-    "$PYTHON" projects/scenes/make_scenes.py --out data/scenes_large --only coco ade20k --enlarge 3 --count 600 8
+    "$PYTHON" projects/scenes/make_scenes.py --out-dir data/scenes_large --only imagenet --enlarge 4 --count 1200 8
+    "$PYTHON" projects/scenes/make_scenes.py --out-dir data/scenes_large --only coco ade20k --enlarge 3 --count 600 8
     loading_time imagenet "$ours" train_dataloader.dataset.data_root=data/scenes_large/imagenet --iters 4 --warmup 1
     loading_time coco configs/detection/mask-rcnn_scopevit-tiny_fpn_1x_coco.py \
         train_dataloader.dataset.data_root=data/scenes_large/coco/ --iters 10 --warmup 2

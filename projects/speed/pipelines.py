@@ -3,7 +3,7 @@
     python projects/speed/pipelines.py --table pipelines.md
 
 Both go through the same photo-sized JPEGs with the same seeds, in turns, in one thread; times are that thread's own on
-the CPU, so that what else the machine does counts little. Without --images the photographs are synthetic: noise with
+the CPU, so that what else the machine does counts little. Without IMAGES the photographs are synthetic: noise with
 the spectrum of natural images, 500x375 and 375x500 pixels, 115 kB on average, as ImageNet's files are.
 """
 
@@ -25,7 +25,7 @@ from mmpretrain.registry import TRANSFORMS
 
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
 from scopevit.analysis.reporting import markdown, number, summary
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_file, whole_file, write_json
@@ -35,11 +35,11 @@ SIZES = ((375, 500), (375, 500), (500, 375))
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--images', metavar='FOLDER', help='photographs to use (default: 48 synthetic ones)')
-    parser.add_argument('--rounds', type=positive, default=21, help='times that both go through all images')
-    parser.add_argument('--json', metavar='FILE', help='write all measurements')
-    parser.add_argument('--table', metavar='FILE', help='write the tables, in Markdown, and how they came about')
+    parser = tool_parser(__doc__)
+    images = 'folder of photographs (default: 48 synthetic ones)'
+    add_arguments(parser, 'images', nargs='?', metavar='IMAGES', help=images)
+    add_arguments(parser, '--rounds', default=21)
+    add_arguments(parser, '--json', '--table')
     return parser.parse_args()
 
 
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
         found = Path(args.images or folder).rglob('*')
         paths = sorted(str(path) for path in found if path.suffix.lower() in ('.jpg', '.jpeg'))
         if not paths:
-            raise UserError(f'--images {args.images}: there are no .jpg or .jpeg files')
+            raise UserError(f'{args.images} has no .jpg or .jpeg files')
         size = sum(map(os.path.getsize, paths)) / len(paths) / 1e3
         results = {
             split: measure(cfg[f'{split}_dataloader'].dataset.pipeline, paths, args.rounds)

@@ -8,13 +8,13 @@ takes random parts; the other two into tiles as large as these parts, one photog
 forest, for a last test.
 """
 
-import argparse
 import itertools
 import os
 from xml.etree import ElementTree
 
 import cv2
 
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_writable, write_json
 from scopevit.utils.image import write_image
@@ -75,9 +75,11 @@ def make(source: str, out: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help='the folder data of the package deepforest, or one with its photographs')
-    parser.add_argument('--out-dir', default='data/crowns', help='folder to write (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    parser.add_argument(
+        'source', metavar='SOURCE', help='the folder data of the package deepforest, or one with its photographs'
+    )
+    add_arguments(parser, '--out-dir', default='data/crowns')
     args = parser.parse_args()
     with user_errors():
         files = [f'{args.source}/{name}' for names, _, _ in SPLITS.values() for name in names]

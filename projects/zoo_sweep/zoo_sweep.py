@@ -1,5 +1,7 @@
 """Swap the backbone in every model config of the installed toolboxes, and train each for one step.
 
+    python projects/zoo_sweep/zoo_sweep.py --only 'mmdet/fcos/*'
+
 For each config: build the original, swap, build, run on a small batch without post-processing, and
 take one loss with a backward pass. Results are appended to a JSON-lines file, so that a sweep
 that was stopped goes on where it was; the table is written from that file.
@@ -34,6 +36,7 @@ from scopevit.models import ScopeViT
 from scopevit.swap import SwapError, swap_backbone
 from scopevit.swap.probe import build_uninitialised
 from scopevit.swap.trial import SIZES, small_model, try_model
+from scopevit.utils.arguments import positive, tool_parser
 from scopevit.utils.config import walk
 from scopevit.utils.errors import UserError, user_errors
 
@@ -53,18 +56,29 @@ STATUSES = dict(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--arch', default='tiny', help='ScopeViT to put in')
-    parser.add_argument('--results', default='work_dirs/zoo_sweep.jsonl', help='file that results are appended to')
-    parser.add_argument('--toolbox', choices=TOOLBOXES, help='only this one')
-    parser.add_argument('--only', metavar='PATTERN', default='*', help="only configs like 'mmdet/fcos/*'")
-    parser.add_argument('--part', metavar='I/N', default='1/1', help='every N-th config, starting with the I-th')
-    parser.add_argument('--again', metavar='STATUS', nargs='+', default=[], help='run configs of these statuses again')
+    parser = tool_parser(__doc__)
+    parser.add_argument('--arch', default='tiny', help='xtiny, tiny or small (default: %(default)s)')
+    parser.add_argument(
+        '--results',
+        default='work_dirs/zoo_sweep.jsonl',
+        metavar='FILE',
+        help='results are appended to it (default: %(default)s)',
+    )
+    parser.add_argument('--toolbox', choices=TOOLBOXES, help='only this one (default: all)')
+    parser.add_argument('--only', metavar='PATTERN', default='*', help="configs like 'mmdet/fcos/*' (default: all)")
+    parser.add_argument(
+        '--part', metavar='I/N', default='1/1', help='every N-th config, starting with the I-th (default: all)'
+    )
+    parser.add_argument(
+        '--again', metavar='STATUS', nargs='+', default=[], help='statuses to run again (default: none)'
+    )
     parser.add_argument(
         '--from-table', action='store_true', help='count rows of the committed table as results, to run only some again'
     )
-    parser.add_argument('--timeout', type=int, default=300, help='seconds for one config')
-    parser.add_argument('--table', action='store_true', help=f'write the table to {FOLDER.name}/ and run nothing')
+    parser.add_argument(
+        '--timeout', type=positive, default=300, metavar='SECONDS', help='for one config (default: %(default)s)'
+    )
+    parser.add_argument('--write-table', action='store_true', help=f'write the table to {FOLDER.name}/ and run nothing')
     return parser.parse_args()
 
 
@@ -319,7 +333,7 @@ def main() -> None:
     with user_errors():
         committed = read_table() if args.from_table else {}
         rows = {**committed, **read_results(args.results)}
-        if not args.table:
+        if not args.write_table:
             torch.set_num_threads(1)  # processes are forked, which threads do not survive
             for toolbox in TOOLBOXES:
                 importlib.import_module(f'{toolbox}.models')

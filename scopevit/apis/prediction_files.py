@@ -90,7 +90,7 @@ def find_inputs(words: Sequence[str], out: str, note: Callable[[str], None]) -> 
     owners: dict[str, Input] = {}
     for item in found.values():
         if os.path.realpath(os.path.join(out, item.figure)) in found:
-            raise UserError(f'--out {out} would replace the input {item.shown}; choose another folder')
+            raise UserError(f'--out-dir {out} would replace the input {item.shown}; choose another folder')
         for result in item.results:
             other = owners.setdefault(result, item)
             if other is not item:

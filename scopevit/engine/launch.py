@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..utils.arguments import add_arguments
 from ..utils.building import building
 from ..utils.config import add_config_options
 from ..utils.errors import UserError
@@ -39,12 +40,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing have in common."""
-    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
+    add_arguments(parser, '--work-dir', help='folder for logs and results (default: work_dirs/<name of the config>)')
     add_config_options(parser)
     parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started'
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='how processes were started (default: %(default)s)',
     )
-    parser.add_argument('--compile', action='store_true', help='compile the backbone (a minute or more at the start)')
+    add_arguments(parser, '--compile')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 

@@ -53,8 +53,10 @@ def install(version: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog='scopevit install-mmpose', description=__doc__.splitlines()[0])
-    parser.add_argument('--version', default=MMPOSE, metavar='SPEC', help='of mmpose (default: %(default)s)')
+    parser = argparse.ArgumentParser(
+        prog='scopevit install-mmpose', description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument('--version', default=MMPOSE, metavar='SPEC', help='version of mmpose (default: %(default)s)')
     try:
         install(parser.parse_args().version)
     except subprocess.CalledProcessError as error:

@@ -3,7 +3,7 @@
 from ..utils.toolboxes import toolbox_of
 from .diff import list_changes, show_diff
 from .recipe import list_notes
-from .swap import SwapError, find_backbone, load_and_swap, swap_backbone
+from .swap import SwapError, find_backbone, load_and_swap, split_options, swap_backbone
 
 __all__ = [
     'SwapError',
@@ -12,6 +12,7 @@ __all__ = [
     'list_notes',
     'load_and_swap',
     'show_diff',
+    'split_options',
     'swap_backbone',
     'toolbox_of',
 ]

@@ -137,6 +137,15 @@ def load_and_swap(name: str, arch: str, cfg_options: dict | None = None) -> Conf
     others come before the swap, so that what is tried is what runs. What the swap could not
     settle is logged.
     """
+    own, others = split_options(cfg_options)
+    cfg = swap_backbone(load_config(name, others), own.pop('arch', arch), scope=toolbox_of(name), **own)
+    for note in list_notes(cfg):
+        print_log(note, logger='current', level=logging.WARNING)
+    return cfg
+
+
+def split_options(cfg_options: dict | None) -> tuple[dict, dict]:
+    """Overrides of the backbone, by its arguments, and all others."""
     own, others = {}, {}
     for key, value in (cfg_options or {}).items():
         before, _, option = key.rpartition('.backbone.')
@@ -144,10 +153,7 @@ def load_and_swap(name: str, arch: str, cfg_options: dict | None = None) -> Conf
             own[option] = value
         else:
             others[key] = value
-    cfg = swap_backbone(load_config(name, others), own.pop('arch', arch), scope=toolbox_of(name), **own)
-    for note in list_notes(cfg):
-        print_log(note, logger='current', level=logging.WARNING)
-    return cfg
+    return own, others
 
 
 def find_backbone(cfg: Config) -> tuple[str, ...]:

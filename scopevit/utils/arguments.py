@@ -1,6 +1,7 @@
-"""Types of command-line options."""
+"""The vocabulary of the tools' command lines: arguments that several have, with one name and one wording each."""
 
 import argparse
+from typing import Any
 
 import torch
 
@@ -26,9 +27,77 @@ def fraction(text: str) -> float:
     return value
 
 
-def add_score_threshold(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add ``--score-thr``, with ``what`` as its help."""
-    parser.add_argument('--score-thr', type=fraction, default=SCORE_THR, help=f'{what} (default: %(default)s)')
+class SizeAction(argparse.Action):
+    """Keeps ``--size H W``, or one number for a square, as ``(height, width)``.
+
+    With a list as its default it may be given several times and collects them.
+    """
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        if len(values) > 2 or not all(value.isdecimal() and int(value) for value in values):
+            wanted = 'takes a height and a width of at least 1, or one number for a square'
+            raise argparse.ArgumentError(self, f'{wanted}, but got {" ".join(values)}')
+        size = int(values[0]), int(values[-1])
+        given = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*given, size] if isinstance(given, list) else size)
+
+
+SHARED: dict[str, dict[str, Any]] = {
+    'config': dict(metavar='CONFIG', help='config file, or a config of an installed toolbox such as mmdet::...'),
+    'checkpoint': dict(metavar='CHECKPOINT', help='checkpoint of the model that the config describes'),
+    'images': dict(nargs='+', metavar='IMAGE', help='image files'),
+    'predictions': dict(metavar='PREDICTIONS', help='predictions.pkl that tools/test.py wrote for this config'),
+    'out': dict(metavar='OUT', help='file to write (.pth, .safetensors)'),
+    '--out': dict(metavar='FILE', help='figure to write (default: %(default)s)'),
+    '--out-dir': dict(metavar='DIR', help='folder to write to (default: %(default)s)'),
+    '--work-dir': dict(metavar='DIR', help='folder for logs and results (default: %(default)s)'),
+    '--json': dict(metavar='FILE', help='write all measurements (default: they are only printed)'),
+    '--table': dict(metavar='FILE', help='write what is printed, in Markdown (default: it is only printed)'),
+    '--plot': dict(metavar='FILE', help='figure to write (default: none)'),
+    '--size': dict(
+        nargs='+',
+        action=SizeAction,
+        metavar=('H', 'W'),
+        help='height and width, or one for a square (default: %(default)s)',
+    ),
+    '--batch-size': dict(type=positive, default=8, metavar='N', help='images in a batch (default: %(default)s)'),
+    '--count': dict(type=positive, metavar='N', help='how many images (default: %(default)s)'),
+    '--rounds': dict(type=positive, metavar='N', help='how often each is measured (default: %(default)s)'),
+    '--seed': dict(type=int, default=0, metavar='N', help='random seed (default: %(default)s)'),
+    '--device': dict(help='for example cpu or cuda:1 (default: the GPU if there is one)'),
+    '--score-thr': dict(
+        type=fraction, default=SCORE_THR, metavar='SCORE', help='lowest score of boxes (default: %(default)s)'
+    ),
+    '--compile': dict(action='store_true', help='compile the backbone (a minute or more at the start)'),
+    '--pixel': dict(nargs=2, type=float, metavar=('X', 'Y'), help='a place in the image (default: its middle)'),
+    '--box': dict(
+        nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses (default: the whole image)'
+    ),
+    '--detector-config': dict(metavar='CONFIG', help='a detector of people, for pose models (default: none)'),
+    '--detector-checkpoint': dict(metavar='CHECKPOINT', help='checkpoint of the detector (default: none)'),
+    '--detector-category': dict(
+        default='person', metavar='NAME', help='class of the detector to take (default: %(default)s)'
+    ),
+}
+"""What a name means wherever it stands; CONTRIBUTING.md has the table."""
+
+
+def tool_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
+    """A parser whose help begins with a tool's docstring, and which takes no option by the first letters alone."""
+    style = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=doc, formatter_class=style, allow_abbrev=False, **options)
+
+
+def add_arguments(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
+    """Add arguments of :data:`SHARED` to a parser or to a group of one.
+
+    Args:
+        changes: What is otherwise for these arguments here, as ``default`` or ``help``.
+    """
+    for name in names:
+        parser.add_argument(name, **{**SHARED[name], **changes})
 
 
 def check_device(name: str) -> None:

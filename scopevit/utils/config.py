@@ -78,7 +78,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         action=ConfigOptions,
         metavar='KEY=VALUE',
         help='override settings of the config, for example train_dataloader.batch_size=64 or model.backbone.arch=small '
-        '(texts with commas: "KEY=\'a, b\'")',
+        '(texts with commas: "KEY=\'a, b\'"; default: none)',
     )
 
 

@@ -302,7 +302,7 @@ def test_pose(tmp_path):
     _, joints, birds = page.configs
     (tmp_path / 'my_configs' / 'bird_joints.py').write_text(joints)
     page.try_variant(birds, 'birds')
-    words = ['my_configs/birds.py', 'work_dirs/birds/epoch_2.pth', 'data/new', '--out', 'birds', '--boxes', 'whole']
+    words = ['my_configs/birds.py', 'work_dirs/birds/epoch_2.pth', 'data/new', '--out-dir', 'birds', '--boxes', 'whole']
     result = tool_here('predict.py', *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     (bird,) = json.loads((tmp_path / 'birds' / '0.jpg.json').read_text())['instances']

@@ -1,7 +1,7 @@
 """Try the page of tools/demo.py in a headless browser, as a user does: upload, read, click, upload what is no picture.
 
     pip install -r requirements/optional/demo.txt playwright && sudo apt-get install -y chromium
-    PYTHONPATH=. python tests/tools/demo_in_browser.py CONFIG CKPT PICTURE --out page.png
+    PYTHONPATH=. python tests/tools/demo_in_browser.py CONFIG CHECKPOINT IMAGE --out page.png
 
 It is run by hand: gradio and a browser are not part of the set-up. It ends with an error if the page does not show a
 figure, a table and the scopes, does not say what is wrong with a broken file, or asks any other machine for anything.
@@ -61,13 +61,17 @@ def click(page: Page, out: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
-    parser.add_argument('images', nargs='+', metavar='PICTURE')
-    parser.add_argument('--out', default='page.png', help='the page with the first picture (default: %(default)s)')
-    parser.add_argument('--browser', default='/usr/bin/chromium', metavar='FILE')
-    parser.add_argument('--size', nargs=2, type=int, default=(900, 1280), metavar=('H', 'W'), help='of the window')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('config', metavar='CONFIG', help='config file')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of the model that the config describes')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
+    out = 'screenshot with the first image; others stand beside it (default: %(default)s)'
+    parser.add_argument('--out', default='page.png', metavar='FILE', help=out)
+    parser.add_argument('--browser', default='/usr/bin/chromium', metavar='FILE', help='program (default: %(default)s)')
+    window = 'height and width of the window (default: 900 1280)'
+    parser.add_argument('--window', nargs=2, type=int, default=(900, 1280), metavar=('H', 'W'), help=window)
     args, rest = parser.parse_known_args()
     command = [sys.executable, str(ROOT / 'tools/demo.py'), args.config, args.checkpoint, *rest]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -76,7 +80,7 @@ def main() -> None:
         assert line.startswith('open http'), 'the page did not start'
         with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
             browser = playwright.chromium.launch(executable_path=args.browser, args=['--no-sandbox'])
-            page = browser.new_page(viewport=dict(width=args.size[1], height=args.size[0]))
+            page = browser.new_page(viewport=dict(width=args.window[1], height=args.window[0]))
             asked: set[str] = set()
             page.on('request', lambda request: asked.add(urlparse(request.url).hostname or ''))
             start = time.time()

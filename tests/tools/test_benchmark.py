@@ -23,7 +23,9 @@ def net(channels=4):
 
 
 def benchmark(*words, rounds=3):
-    return tool_here('analysis/benchmark.py', *words, '--batch', 1, '--warmup', 1, '--rounds', rounds, '--calls', 1)
+    return tool_here(
+        'analysis/benchmark.py', *words, '--batch-size', 1, '--warmup', 1, '--rounds', rounds, '--calls', 1
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,7 @@ def test_models_of_several_kinds(nets, tmp_path):
 
 def test_several_sizes_in_training(nets, tmp_path):
     picture = tmp_path / 'curve.png'
-    result = benchmark(nets, '--size', '16', '32x24', '--train', '--plot', picture)
+    result = benchmark(nets, '--size', 16, '--size', 32, 24, '--train', '--plot', picture)
     assert result.returncode == 0, result.stderr
     assert '16x16' in result.stdout
     assert '32x24' in result.stdout
@@ -82,7 +84,7 @@ def test_options_of_models(nets):
 def test_a_model_that_fails_leaves_the_others_results(nets, tmp_path):
     files = {kind: tmp_path / f'out.{kind}' for kind in ('json', 'md', 'png')}
     result = benchmark(
-        *(nets, '--size', '2', '16', '24'),
+        *(nets, '--size', 2, '--size', 16, '--size', 24),
         *('--json', files['json'], '--table', files['md'], '--plot', files['png']),
     )
     fails_cleanly(result, 'net does not run at 2x2')
@@ -119,7 +121,8 @@ def test_bad_input(nets, tmp_path, monkeypatch):
         (['configs/missing.py'], 'does not exist'),
         ([nets], 'write'),
         ([f'{nets}@huge'], 'neither a number of pixels'),
-        ([nets, '--size', '12x'], 'neither a number of pixels'),
+        ([nets, '--size', '12x'], 'argument --size: takes a height and a width of at least 1', 'but got 12x'),
+        ([nets, '--size', 1, 2, 3], 'or one number for a square, but got 1 2 3'),
         ([f'{nets}@2'], 'net does not run at 2x2'),
         (['timm:resnet18'], 'timm:resnet18 cannot be built: ', 'pip install "timm>='),
         ([f'{nets}@32', '--device', 'nowhere'], '--device nowhere cannot be used here'),

@@ -84,7 +84,7 @@ def test_ade20k_passes(ade):
 @pytest.mark.slow
 def test_imagenet_passes_in_a_process_of_its_own(tmp_path):
     imagenet_folders(tmp_path / 'data' / 'imagenet')
-    result = tool_here('data/check_dataset.py', IMAGENET, '--sample', 3, cwd=tmp_path, check=True)
+    result = tool_here('data/check_dataset.py', IMAGENET, '--count', 3, cwd=tmp_path, check=True)
     assert '1,000 images, a subset of the 50,000' in result.stdout
 
     # Validation images that were not sorted into folders.

@@ -25,7 +25,10 @@ def test_subset_is_balanced_small_and_read_by_mmpretrain(fashion_mnist):
 
 def test_unpacking_again_changes_nothing(fashion_mnist):
     before = {file: file.stat().st_mtime_ns for file in fashion_mnist.iterdir()}
-    assert 'is there already' in tool_here('data/fashion_mnist.py', 'unpack', '--out', fashion_mnist, check=True).stdout
+    assert (
+        'is there already'
+        in tool_here('data/fashion_mnist.py', 'unpack', '--out-dir', fashion_mnist, check=True).stdout
+    )
     assert before == {file: file.stat().st_mtime_ns for file in fashion_mnist.iterdir()}
 
 
@@ -43,14 +46,14 @@ def test_damaged_source_leaves_nothing_behind(damage, tmp_path):
         file.write_bytes(file.read_bytes()[:100])
     else:
         file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes())[:-1]))
-    words = ('unpack', '--source', source, '--out', tmp_path / 'data' / 'out')
+    words = ('unpack', '--source', source, '--out-dir', tmp_path / 'data' / 'out')
     fails_cleanly(tool_here('data/fashion_mnist.py', *words), file.name)
     assert list((tmp_path / 'data').iterdir()) == []
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / 'mine.txt').write_text('mine')
-    fails_cleanly(tool_here('data/fashion_mnist.py', 'unpack', '--out', tmp_path), 'choose --out')
+    fails_cleanly(tool_here('data/fashion_mnist.py', 'unpack', '--out-dir', tmp_path), 'choose --out-dir')
     assert [file.name for file in tmp_path.iterdir()] == ['mine.txt']
 
 

@@ -92,7 +92,7 @@ def test_cores_that_gpus_need():
 
 def test_bad_input(tmp_path):
     fails_cleanly(data_time('configs/missing.py'), 'does not exist')
-    fails_cleanly(data_time(TOY, '--workers', -1), '--workers at least 0')
+    fails_cleanly(data_time(TOY, '--workers', -1), '--workers must be at least 0')
     assert 'argument --speed: must be at least 1' in data_time(TOY, '--speed', 0).stderr
     fails_cleanly(data_time(TOY, '--json', tmp_path), '--json', 'is a folder')
     fails_cleanly(data_time(TOY, '--table', tmp_path), '--table', 'is a folder')

@@ -71,6 +71,10 @@ def test_deploy_checkpoint(trained, tmp_path):
     # Nothing is converted twice, written over or mixed up.
     fails_cleanly(tool_here('converters/deploy_model.py', config, checkpoint, out), 'exists already')
     fails_cleanly(tool_here('converters/deploy_model.py', config, out, tmp_path / 'x.pth'), 'is of another model')
+    other = ('--cfg-options', 'model.head.num_classes=4')
+    fails_cleanly(
+        tool_here('converters/deploy_model.py', config, checkpoint, tmp_path / 'x.pth', *other), 'another model'
+    )
     assert not (tmp_path / 'x.pth').exists()
 
 
@@ -98,11 +102,12 @@ def test_onnx_graph_serves_any_size(classifier, tmp_path):
 
     config, checkpoint = classifier
     out = tmp_path / 'model.onnx'
-    result = tool_here('export/onnx_export.py', config, checkpoint, out)
+    words = ('--size', 256, '--cfg-options', 'data_preprocessor.to_rgb=False')
+    result = tool_here('export/onnx_export.py', config, checkpoint, out, *words)
     assert result.returncode == 0, result.stderr[-3000:]
     session = onnxruntime.InferenceSession(str(out))
     metadata = session.get_modelmeta().custom_metadata_map
-    assert json.loads(metadata['channels']) == 'RGB'
+    assert json.loads(metadata['channels']) == 'BGR'
     assert np.allclose(json.loads(metadata['mean']), [123.675, 116.28, 103.53])
     model = build(config).eval()
     model.load_state_dict(torch.load(checkpoint, weights_only=False)['state_dict'])
@@ -123,7 +128,7 @@ def test_export_names_what_is_wrong(trained, tmp_path, monkeypatch):
     out = tmp_path / 'x.onnx'
     fails_cleanly(tool_here(*words, tmp_path / 'no.pth', out), 'does not exist')
     fails_cleanly(
-        tool_here(*words, checkpoint, out, '--shape', 32, 64), 'at least 33 33, but is 32 64', 'one row or column'
+        tool_here(*words, checkpoint, out, '--size', 32, 64), 'at least 33 33, but is 32 64', 'one row or column'
     )
     nothing = 'mmpretrain::_base_/default_runtime.py'
     fails_cleanly(tool_here(words[0], nothing, checkpoint, out), 'this config has no model')

@@ -37,14 +37,14 @@ def test_scopevit():
 
 
 def test_options():
-    found = rows(flops(CLASSIFIER, '--depth', 1, '--shape', 64, 96, '--cfg-options', 'model.backbone.arch=xtiny'))
+    found = rows(flops(CLASSIFIER, '--depth', 1, '--size', 64, 96, '--cfg-options', 'model.backbone.arch=xtiny'))
     assert list(found) == ['(all)', 'backbone', 'head']
     assert found['backbone'][0] == 5030490
 
 
 def test_mask_rcnn():
     """It runs for real: which proposals its second stage sees depends on values."""
-    found = rows(flops(MASK_RCNN, '--shape', 128, 160, '--depth', 1))
+    found = rows(flops(MASK_RCNN, '--size', 128, 160, '--depth', 1))
     assert list(found) == ['(all)', 'backbone', 'neck', 'rpn_head', 'roi_head']
     places = [32 * 40, 16 * 20, 8 * 10, 4 * 5]
     lateral = sum(n * 256 * channels for n, channels in zip(places, (32, 64, 128, 256)))
@@ -56,13 +56,13 @@ def test_mask_rcnn():
 
 def test_bad_input(tmp_path):
     fails_cleanly(flops('configs/missing.py'), 'does not exist')
-    fails_cleanly(flops(CLASSIFIER, '--shape', 0, 10), 'at least 1')
+    fails_cleanly(flops(CLASSIFIER, '--size', 0, 10), 'at least 1')
     mixer = 'mmpretrain::mlp_mixer/mlp-mixer-base-p16_64xb64_in1k.py'
-    fails_cleanly(flops(mixer, '--shape', 64, 64), 'does not run at 64x64', 'try another --shape')
+    fails_cleanly(flops(mixer, '--size', 64, 64), 'does not run at 64x64', 'try another --size')
     config = tmp_path / 'config.py'
     config.write_text('lr = 1')
     fails_cleanly(flops(config), 'this config has no model')
     fails_cleanly(
         flops(CLASSIFIER, '--cfg-options', 'model.backbone.arch=huge'), 'cannot be built', 'xtiny, tiny, small'
     )
-    fails_cleanly(flops(CLASSIFIER, '--cfg-options', 'test_dataloader=None'), 'give --shape HEIGHT WIDTH')
+    fails_cleanly(flops(CLASSIFIER, '--cfg-options', 'test_dataloader=None'), 'give --size H W')

@@ -21,7 +21,7 @@ TAKING_CHECKPOINTS = {
     'load_from': lambda path, out: ('train.py', TOY, '--work-dir', out, '--cfg-options', f'load_from={path}'),
     'pretrained': lambda path, out: ('train.py', TOY, '--work-dir', out, '--pretrained', path),
     'test': lambda path, out: ('test.py', TOY, path, '--work-dir', out),
-    'predict': lambda path, out: ('predict.py', TOY, path, out / 'image.png', '--out', out / 'results'),
+    'predict': lambda path, out: ('predict.py', TOY, path, out / 'image.png', '--out-dir', out / 'results'),
     'publish': lambda path, out: ('converters/publish_model.py', path, out / 'p.pth'),
     'deploy': lambda path, out: ('converters/deploy_model.py', TOY, path, out / 'd.pth'),
     'rename': lambda path, out: ('converters/rename_weights.py', path, out / 'r.pth', '--arch', 'xtiny'),

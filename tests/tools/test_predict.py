@@ -73,7 +73,7 @@ def photographs(tmp_path_factory):
 @pytest.mark.parametrize('task', TASKS)
 def test_a_folder_with_all_kinds_of_pictures(task, models, photographs, tmp_path):
     out = tmp_path / 'out'
-    result = predict(models, task, photographs, '--out', out, '--score-thr', 0)
+    result = predict(models, task, photographs, '--out-dir', out, '--score-thr', 0)
     fails_cleanly(result, '3 of 15 inputs could not be read')
     assert 'wrote the results of 12 of 15 inputs' in result.stdout
     for name in ('broken.jpg', 'empty.png', 'truncated.jpg'):
@@ -141,7 +141,7 @@ CHECKS = {task: globals()[f'check_{task}'] for task in TASKS}
 def test_pictures_show_the_prediction(models, tmp_path):
     write_image(tmp_path / 'x.png', size=(300, 400))
     for task in TASKS:
-        result = predict(models, task, tmp_path / 'x.png', '--out', tmp_path / task, '--score-thr', 0)
+        result = predict(models, task, tmp_path / 'x.png', '--out-dir', tmp_path / task, '--score-thr', 0)
         assert result.returncode == 0, result.stderr
         drawn = cv2.imread(str(tmp_path / task / 'x.png')).astype(int)
         changed = np.abs(drawn - cv2.imread(str(tmp_path / 'x.png'))).max(-1) > 20
@@ -153,7 +153,7 @@ def test_pictures_show_the_prediction(models, tmp_path):
 
 def test_without_a_box_the_figure_and_the_json_say_the_best_score(models, tmp_path):
     picture = write_image(tmp_path / 'x.png', size=(300, 400))
-    result = predict(models, 'detection', picture, '--out', tmp_path / 'out', '--score-thr', 1)
+    result = predict(models, 'detection', picture, '--out-dir', tmp_path / 'out', '--score-thr', 1)
     assert result.returncode == 0, result.stderr
     found = results(tmp_path / 'out')['x.png.json']
     assert (found['instances'], found['score_thr']) == ([], 1)
@@ -161,7 +161,7 @@ def test_without_a_box_the_figure_and_the_json_say_the_best_score(models, tmp_pa
     drawn = cv2.imread(str(tmp_path / 'out' / 'x.png')).astype(int)
     changed = np.abs(drawn - cv2.imread(str(picture))).max(-1).mean(-1)
     assert changed[:10].min() > 20 > changed[60:].max()
-    result = predict(models, 'detection', picture, '--out', tmp_path / 'out', '--score-thr', 30)
+    result = predict(models, 'detection', picture, '--out-dir', tmp_path / 'out', '--score-thr', 30)
     assert '--score-thr: must be from 0 to 1' in result.stderr
 
 
@@ -171,7 +171,7 @@ def test_the_numbers_are_those_of_the_toolbox(models, tmp_path):
 
     config, checkpoint = models['detection']
     picture = write_image(tmp_path / 'x.png', size=(60, 90))
-    assert predict(models, 'detection', picture, '--out', tmp_path / 'out', '--score-thr', 0).returncode == 0
+    assert predict(models, 'detection', picture, '--out-dir', tmp_path / 'out', '--score-thr', 0).returncode == 0
     expected = inference_detector(init_detector(str(config), str(checkpoint), device='cpu'), str(picture))
     boxes = expected.pred_instances.bboxes.numpy()
     found = results(tmp_path / 'out')['x.png.json']['instances']
@@ -190,7 +190,7 @@ def test_compiled_predictions_are_the_same(models, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.nn.Module, 'compile', compile_without_code)
     for folder, options in (('plain', ()), ('compiled', ('--compile',))):
-        result = predict(models, 'classification', picture, '--out', tmp_path / folder, *options)
+        result = predict(models, 'classification', picture, '--out-dir', tmp_path / folder, *options)
         assert result.returncode == 0, result.stderr
     assert compiled == ['ScopeViT']
     assert 'Compiling the backbone' in result.stderr
@@ -205,7 +205,7 @@ def test_the_command_itself_is_quiet_and_takes_configs_of_a_toolbox(tmp_path):
     cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     init_default_scope('mmpretrain')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'x.pth')
-    result = tool('predict.py', name, tmp_path / 'x.pth', picture, '--out', tmp_path / 'out')
+    result = tool('predict.py', name, tmp_path / 'x.pth', picture, '--out-dir', tmp_path / 'out')
     assert results(tmp_path / 'out')['x.jpg.json']['predicted'][0]['class'] in ('airplane', 'automobile', 'bird', 'cat',
         'deer', 'dog', 'frog', 'horse', 'ship', 'truck')  # fmt: skip
     assert result.stdout == f'wrote the results of 1 of 1 inputs to {tmp_path / "out"}\n'
@@ -219,7 +219,7 @@ def test_grey_model_reads_grey_and_names_come_from_the_data_set(fashion_mnist, t
     init_default_scope('mmpretrain')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'x.pth')
     write_image(tmp_path / 'x.png', size=(28, 28))
-    result = tool_here('predict.py', config, tmp_path / 'x.pth', tmp_path / 'x.png', '--out', tmp_path / 'out')
+    result = tool_here('predict.py', config, tmp_path / 'x.pth', tmp_path / 'x.png', '--out-dir', tmp_path / 'out')
     assert result.returncode == 0, result.stderr
     assert results(tmp_path / 'out')['x.png.json']['predicted'][0]['class'][0].isupper()  # Sandal, Bag, ...
 
@@ -239,7 +239,7 @@ def test_names_survive_publishing(task, models, tmp_path):
     (slim,) = tmp_path.glob('slim-*.pth')
     write_image(tmp_path / 'x.png')
     words = ['--score-thr', 0, *(['--boxes', 'whole'] if task == 'pose' else [])]
-    result = tool_here('predict.py', config, slim, tmp_path / 'x.png', '--out', tmp_path / 'out', *words)
+    result = tool_here('predict.py', config, slim, tmp_path / 'x.png', '--out-dir', tmp_path / 'out', *words)
     assert result.returncode == 0, result.stderr
     instance = results(tmp_path / 'out')['x.png.json']['instances'][0]
     if task == 'pose':
@@ -255,7 +255,7 @@ def test_without_names_labels_are_numbers(models, tmp_path):
         config, checkpoint = models[task]
         state = torch.load(checkpoint, weights_only=True)['state_dict']
         torch.save(dict(state_dict=state), tmp_path / 'x.pth')
-        words = (tmp_path / 'x.png', '--out', tmp_path / task, '--score-thr', 0)
+        words = (tmp_path / 'x.png', '--out-dir', tmp_path / task, '--score-thr', 0)
         result = tool_here('predict.py', config, tmp_path / 'x.pth', *words)
         assert result.returncode == 0, result.stderr
         data = results(tmp_path / task)['x.png.json']
@@ -266,7 +266,7 @@ def test_without_names_labels_are_numbers(models, tmp_path):
 def test_inputs_by_name_and_pattern(models, photographs, tmp_path):
     out = tmp_path / 'out'
     words = ('a/x.jpg', 'b', 'b/x.JPG', 'o*.png', photographs / 'notes.txt')
-    result = predict(models, 'classification', *words, '--out', out, cwd=photographs)
+    result = predict(models, 'classification', *words, '--out-dir', out, cwd=photographs)
     fails_cleanly(result, '1 of 4 inputs')  # a pattern takes what it finds, a named text file is a mistake
     assert 'notes.txt is not an image' in result.stderr
     assert results(out).keys() == {'x.jpg.json', 'x.JPG.json', 'one.png.json'}
@@ -275,11 +275,11 @@ def test_inputs_by_name_and_pattern(models, photographs, tmp_path):
 @pytest.mark.parametrize('names', [('x.tif', 'x.tif.png'), ('x.jpg', 'x.jpg.classes.png'), ('a/x.jpg', 'b/x.jpg')])
 def test_names_of_results_never_meet(names, models, tmp_path):
     pictures = [write_image(tmp_path / 'in' / name) for name in names]
-    result = predict(models, 'segmentation', *pictures, '--out', tmp_path / 'out')
+    result = predict(models, 'segmentation', *pictures, '--out-dir', tmp_path / 'out')
     fails_cleanly(result, *map(str, pictures), 'would both write', 'name a folder that holds both')
     assert not (tmp_path / 'out').exists()
     if 'a/x.jpg' in names:
-        result = predict(models, 'segmentation', tmp_path / 'in', '--out', tmp_path / 'out')
+        result = predict(models, 'segmentation', tmp_path / 'in', '--out-dir', tmp_path / 'out')
         assert result.returncode == 0, result.stderr
         assert results(tmp_path / 'out').keys() == {'a/x.jpg.json', 'b/x.jpg.json'}
 
@@ -288,18 +288,20 @@ def test_older_results_and_inputs_are_safe(models, tmp_path):
     picture = write_image(tmp_path / 'in' / 'x.png')
     before = picture.read_bytes()
     out = tmp_path / 'in' / 'out'
-    assert predict(models, 'classification', tmp_path / 'in', '--out', out).returncode == 0
-    fails_cleanly(predict(models, 'classification', tmp_path / 'in', '--out', out), 'has files in it', '--overwrite')
+    assert predict(models, 'classification', tmp_path / 'in', '--out-dir', out).returncode == 0
+    fails_cleanly(
+        predict(models, 'classification', tmp_path / 'in', '--out-dir', out), 'has files in it', '--overwrite'
+    )
     # Results below the inputs' folder are not predicted for again.
-    result = predict(models, 'classification', tmp_path / 'in', '--out', out, '--overwrite')
+    result = predict(models, 'classification', tmp_path / 'in', '--out-dir', out, '--overwrite')
     assert 'results of 1 of 1 inputs' in result.stdout
-    result = predict(models, 'classification', tmp_path / 'in', '--out', tmp_path / 'in', '--overwrite')
+    result = predict(models, 'classification', tmp_path / 'in', '--out-dir', tmp_path / 'in', '--overwrite')
     fails_cleanly(result, 'would replace the input')
     assert picture.read_bytes() == before
 
 
 def test_inputs_that_are_not_there(models, tmp_path):
-    out = ('--out', tmp_path / 'out')
+    out = ('--out-dir', tmp_path / 'out')
     fails_cleanly(predict(models, 'detection', tmp_path / 'no.jpg', *out), 'no.jpg does not exist')
     fails_cleanly(predict(models, 'detection', tmp_path / '*.jpg', *out), 'no file matches')
     (tmp_path / 'empty').mkdir()
@@ -309,7 +311,7 @@ def test_inputs_that_are_not_there(models, tmp_path):
 
 def test_wrong_checkpoints_configs_and_devices(models, tmp_path):
     picture = write_image(tmp_path / 'x.png')
-    out = ('--out', tmp_path / 'out')
+    out = ('--out-dir', tmp_path / 'out')
     config, _ = models['detection']
     fails_cleanly(tool_here('predict.py', config, models['pose'][1], picture, *out), 'is of another model')
     fails_cleanly(tool_here('predict.py', config, tmp_path / 'no.pth', picture, *out), 'no.pth does not exist')
@@ -325,7 +327,7 @@ def test_damaged_video(models, tmp_path):
     (tmp_path / 'x.mp4').write_bytes(b'not a video')
     video = write_video(tmp_path / 'y.avi', frames=40)
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    result = predict(models, 'classification', tmp_path, '--out', tmp_path / 'out')
+    result = predict(models, 'classification', tmp_path, '--out-dir', tmp_path / 'out')
     fails_cleanly(result, '2 of 2 inputs')
     assert 'x.mp4 is not a video that OpenCV can read' in result.stderr
     assert 'y.avi is damaged' in result.stderr
@@ -341,7 +343,7 @@ class TestPose:
 
     def run(self, *words):
         shutil.rmtree(self.folder / 'out', ignore_errors=True)
-        return tool_here('predict.py', *self.models['pose'], self.picture, '--out', self.folder / 'out', *words)
+        return tool_here('predict.py', *self.models['pose'], self.picture, '--out-dir', self.folder / 'out', *words)
 
     def people(self, *words):
         result = self.run(*words)
@@ -378,7 +380,7 @@ class TestPose:
     def test_folders_tell_images_of_one_name_apart(self):
         for part in 'ab':
             write_image(self.folder / 'clip' / part / '1.jpg')
-        words = ('predict.py', *self.models['pose'], self.folder / 'clip', '--out', self.folder / 'out')
+        words = ('predict.py', *self.models['pose'], self.folder / 'clip', '--out-dir', self.folder / 'out')
         boxes = {'a/1.jpg': [10, 20, 30, 40], 'b/1.jpg': [50, 5, 40, 70]}
         entries = [dict(file_name=name, category_id=1, bbox=box, score=1) for name, box in boxes.items()]
         result = tool_here(*words, *self.boxes(entries))
@@ -395,8 +397,8 @@ class TestPose:
         words = (self.folder / 'empty.jpg', '--boxes', file)
         assert self.run(*words).returncode == 2  # options end the list of inputs
         result = tool_here(
-            'predict.py', *self.models['pose'], self.picture, self.folder / 'empty.jpg', '--out', self.folder / 'out',
-            '--boxes', file,
+            'predict.py', *self.models['pose'], self.picture, self.folder / 'empty.jpg',
+            '--out-dir', self.folder / 'out', '--boxes', file,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         assert results(self.folder / 'out')['empty.jpg.json']['instances'] == []
@@ -415,7 +417,7 @@ class TestPose:
         detector = ('--detector-config', config, '--detector-checkpoint', checkpoint, '--score-thr', 0)
         people = self.people(*detector)
         assert people
-        words = ('--out', self.folder / 'boxes', '--score-thr', 0)
+        words = ('--out-dir', self.folder / 'boxes', '--score-thr', 0)
         assert predict(self.models, 'detection', self.picture, *words).returncode == 0
         found = results(self.folder / 'boxes')['000000000139.jpg.json']['instances']
         boxes = [i['bbox'] for i in found if i['class'] == 'person']
@@ -426,7 +428,7 @@ class TestPose:
         fails_cleanly(self.run(*detector, '--boxes', 'whole'), 'either --boxes whole')
 
     def test_boxes_for_another_task(self):
-        result = predict(self.models, 'detection', self.picture, '--out', self.folder / 'out', '--boxes', 'whole')
+        result = predict(self.models, 'detection', self.picture, '--out-dir', self.folder / 'out', '--boxes', 'whole')
         fails_cleanly(result, 'this model needs no boxes')
 
 
@@ -445,7 +447,7 @@ def test_names_that_are_not_utf_8_and_those_as_long_as_can_be(models, tmp_path):
     for suffix in ('.jpg', '.avi'):
         (folder / f'x{suffix}').rename(folder / f'odd\udcff{suffix}')
         shutil.copy(folder / f'odd\udcff{suffix}', folder / f'{"n" * 251}{suffix}')
-    result = predict(models, 'segmentation', folder, '--out', out)
+    result = predict(models, 'segmentation', folder, '--out-dir', out)
     assert result.returncode == 0, result.stderr
     assert 'results of 4 of 4 inputs' in result.stdout
     found = results(out)
@@ -463,14 +465,14 @@ def test_what_is_no_file_or_a_linked_folder_is_named(models, tmp_path):
     for name in ('pipe.jpg', 'endless.png'):
         (tmp_path / name).rename(tmp_path / 'in' / name)
     (tmp_path / 'in' / 'linked').symlink_to(tmp_path / 'elsewhere')
-    result = predict(models, 'classification', tmp_path / 'in', '--out', tmp_path / 'out')
+    result = predict(models, 'classification', tmp_path / 'in', '--out-dir', tmp_path / 'out')
     assert result.returncode == 0, result.stderr
     for name in ('pipe.jpg', 'endless.png'):
         assert f'note: {tmp_path}/in/{name} is passed over, it is no file' in result.stderr
     assert f'note: the folder {tmp_path}/in/linked is passed over, it is a link' in result.stderr
     assert results(tmp_path / 'out').keys() == {'x.jpg.json'}
     # By its name it is a mistake, and the others are done.
-    words = (tmp_path / 'in' / 'pipe.jpg', '/dev/zero', tmp_path / 'in' / 'x.jpg', '--out', tmp_path / 'two')
+    words = (tmp_path / 'in' / 'pipe.jpg', '/dev/zero', tmp_path / 'in' / 'x.jpg', '--out-dir', tmp_path / 'two')
     result = predict(models, 'classification', *words)
     fails_cleanly(result, '2 of 3 inputs')
     assert 'skipped: /dev/zero is no file' in result.stderr
@@ -480,10 +482,10 @@ def test_what_is_no_file_or_a_linked_folder_is_named(models, tmp_path):
 def test_pixels_are_bounded_and_the_bound_is_an_option(models, tmp_path):
     Image.new('1', (30_000, 30_000)).save(tmp_path / 'bomb.png')
     write_image(tmp_path / 'x.png', size=(40, 50))
-    result = predict(models, 'classification', tmp_path, '--out', tmp_path / 'out')
+    result = predict(models, 'classification', tmp_path, '--out-dir', tmp_path / 'out')
     fails_cleanly(result, '1 of 2 inputs')
     assert 'bomb.png has more than 178,956,970 pixels' in result.stderr
-    result = predict(models, 'classification', tmp_path / 'x.png', '--out', tmp_path / 'two', '--max-pixels', 1999)
+    result = predict(models, 'classification', tmp_path / 'x.png', '--out-dir', tmp_path / 'two', '--max-pixels', 1999)
     fails_cleanly(result, '1 of 1 inputs')
     assert 'x.png has more than 1,999 pixels (50x40)' in result.stderr
 
@@ -491,7 +493,7 @@ def test_pixels_are_bounded_and_the_bound_is_an_option(models, tmp_path):
 def test_images_of_which_8_bits_would_lose_most_are_refused(models, tmp_path):
     cv2.imwrite(str(tmp_path / 'x.png'), np.full((40, 50), 4080, np.uint16))
     cv2.imwrite(str(tmp_path / 'y.tif'), np.full((40, 50), 0.5, np.float32))
-    result = predict(models, 'classification', tmp_path, '--out', tmp_path / 'out')
+    result = predict(models, 'classification', tmp_path, '--out-dir', tmp_path / 'out')
     fails_cleanly(result, '2 of 2 inputs')
     assert '4080 becomes 15' in result.stderr
     assert 'y.tif has values of float32' in result.stderr
@@ -504,7 +506,7 @@ def test_a_disk_that_takes_no_more_costs_one_line_and_not_the_other_inputs(model
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, before[1]))  # a write beyond fails as on a full disk
     try:
-        result = predict(models, 'segmentation', tmp_path / 'in', '--out', tmp_path / 'out')
+        result = predict(models, 'segmentation', tmp_path / 'in', '--out-dir', tmp_path / 'out')
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     fails_cleanly(result, '1 of 3 inputs')
@@ -529,7 +531,7 @@ data_preprocessor.update(mean=[0] * 4, std=[255] * 4, to_rgb=False)
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'x.pth')
     cv2.imwrite(str(tmp_path / 'four.png'), np.random.default_rng(0).integers(0, 255, (40, 50, 4), np.uint8))
     write_image(tmp_path / 'three.png')
-    words = (tmp_path / 'four.png', tmp_path / 'three.png', '--out', tmp_path / 'out')
+    words = (tmp_path / 'four.png', tmp_path / 'three.png', '--out-dir', tmp_path / 'out')
     result = tool_here('predict.py', tmp_path / 'four.py', tmp_path / 'x.pth', *words)
     fails_cleanly(result, '1 of 2 inputs')
     assert 'three.png has 3 channels, but the model takes 4' in result.stderr

@@ -438,7 +438,7 @@ def test_wheel_runs_from_an_empty_folder(site, tmp_path):
     assert wrong.returncode == 2
     assert 'there is no command trian; did you mean train?' in wrong.stderr
     name = 'scopevit::classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
-    assert '8,006,716' in installed_scopevit(site, tmp_path, 'flops', name, '--shape', 64, 64).stdout
+    assert '8,006,716' in installed_scopevit(site, tmp_path, 'flops', name, '--size', 64, 64).stdout
     assert (
         'did you mean scopevit::' in installed_scopevit(site, tmp_path, 'flops', name.replace('tiny', 'teeny')).stderr
     )

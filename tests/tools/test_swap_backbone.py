@@ -21,6 +21,10 @@ def test_prints_changes_or_a_diff_and_writes_nothing(tmp_path):
     lines = result.stdout.splitlines()
     assert any(line[0] == '+' and "type='scopevit.ScopeViT'" in line for line in lines)
     assert any(line[0] == '-' and 'in_channels=512' in line for line in lines)
+    words = ('--cfg-options', 'model.backbone.drop_path_rate=0.3', 'model.head.num_classes=7')
+    result = tool_here('swap_backbone.py', RESNET, *words, '--show-diff', cwd=tmp_path, check=True)
+    assert 'drop_path_rate=0.3' in result.stdout
+    assert 'num_classes=7' in result.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -66,7 +66,7 @@ def test_test_writes_predictions_and_metrics(toy_run, toy_options, tmp_path):
 
     # Two processes: the same metric and every prediction once, in the same order.
     out, metrics_file = tmp_path / 'out' / 'p.pkl', tmp_path / 'out' / 'm.json'
-    words = (TOY, toy_run / 'epoch_4.pth', 2, '--work-dir', tmp_path, '--out', out, '--metrics', metrics_file)
+    words = (TOY, toy_run / 'epoch_4.pth', 2, '--work-dir', tmp_path, '--out', out, '--json', metrics_file)
     tool('dist_test.sh', *words, *toy_options)
     assert json.loads(metrics_file.read_text()) == metrics
     assert json.loads((out.parent / 'analysis' / 'confusion_matrix.json').read_text()) == matrix

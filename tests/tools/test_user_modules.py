@@ -9,7 +9,7 @@ from helpers import TOY, fails_cleanly, tool_here, write_image
 WORDS = {
     'train.py': [],
     'test.py': ['checkpoint.pth'],
-    'predict.py': ['checkpoint.pth', 'image.jpg', '--out', 'predictions'],
+    'predict.py': ['checkpoint.pth', 'image.jpg', '--out-dir', 'predictions'],
     'analysis/benchmark.py': [],
     'swap_backbone.py': [],
 }

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from scopevit.analysis.predictions import analyze, summary, write_figures, write_tables
 from scopevit.checks.loading import build_dataset
 from scopevit.engine.evaluation import read_predictions
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_writable
@@ -31,20 +31,17 @@ def read(args: argparse.Namespace) -> None:
     init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, 'test', args.config)
     analysis = analyze(cfg, dataset, results, score_thr=args.score_thr)
-    written = write_tables(analysis, out_dir) + write_figures(analysis, cfg, out_dir, args.worst, args.score_thr)
+    written = write_tables(analysis, out_dir) + write_figures(analysis, cfg, out_dir, args.count, args.score_thr)
     print(summary(analysis))
     print(f'wrote {", ".join(written)} to {out_dir}')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of the test run')
-    parser.add_argument('predictions', help='predictions.pkl that tools/test.py wrote')
-    parser.add_argument(
-        '--out-dir', metavar='DIR', help='folder to write to (default: analysis, beside the predictions)'
-    )
-    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score of boxes (default: %(default)s)')
-    parser.add_argument('--worst', type=positive, default=12, metavar='N', help='draw N images (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'predictions')
+    add_arguments(parser, '--out-dir', help='folder to write to (default: analysis, beside the predictions)')
+    add_arguments(parser, '--count', default=12, help='how many of the worst images to draw (default: %(default)s)')
+    add_arguments(parser, '--score-thr', help='lowest score of boxes that count (default: %(default)s)')
     add_config_options(parser)
     args = parser.parse_args()
     with user_errors():

@@ -8,7 +8,7 @@ an installed toolbox (mmdet::...), timm:NAME, or FILE.py:FUNCTION, where the fun
 torch.nn.Module; SIZE is 224 or 768x1280; with :deploy the model takes its form for deployment. What
 stands behind ? overrides settings of the config, or is handed to the function or to timm as arguments:
 
-    python tools/analysis/benchmark.py --train --batch 1 plain=CONFIG.py@768x1280 \\
+    python tools/analysis/benchmark.py --train --batch-size 1 plain=CONFIG.py@768x1280 \\
         'checkpoints=CONFIG.py@768x1280?model.backbone.with_cp=True' 'timm:crossvit_small_240?num_classes=10'
 
 Models of configs are run as mode 'tensor' of the toolboxes defines it: without losses and
@@ -30,44 +30,48 @@ import torch
 
 from scopevit.analysis.measuring import DTYPES, Entry, compare
 from scopevit.analysis.reporting import Report, Settings
-from scopevit.analysis.spec import Spec, load_network, parse_size
+from scopevit.analysis.spec import Spec, load_network
 from scopevit.apis.model import Size, switch_to_deploy
-from scopevit.utils.arguments import check_device, positive
+from scopevit.utils.arguments import add_arguments, check_device, positive, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_file, whole_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('models', nargs='+', metavar='MODEL', help='see above')
+    parser = tool_parser(__doc__)
+    parser.add_argument('models', nargs='+', metavar='MODEL', help='what to measure, see above')
     parser.add_argument('--train', action='store_true', help='training steps: forward, backward and an AdamW update')
-    parser.add_argument('--batch', type=positive, default=8, help='images in a step (default: %(default)s)')
+    add_arguments(parser, '--batch-size', dest='batch')
+    sizes = "height and width, or one for a square; again for each of several (default: each model's own)"
+    add_arguments(parser, '--size', default=[], help=sizes)
+    add_arguments(parser, '--device')
+    parser.add_argument('--threads', type=positive, metavar='N', help="threads on the CPU (default: torch's choice)")
     parser.add_argument(
-        '--size', nargs='+', default=[], metavar='SIZE', help="256 or 768x1280, or several (default: each model's own)"
+        '--dtype', choices=DTYPES, default='float32', help='of weights and images (default: %(default)s)'
     )
-    parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='cpu, cuda, cuda:1, ...'
-    )
-    parser.add_argument('--threads', type=positive, help="threads on the CPU (default: torch's choice)")
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of weights and images')
     parser.add_argument('--tf32', action='store_true', help='on GPUs: float32 products of matrices in TF32')
     parser.add_argument('--autocast', action='store_true', help='keep float32 weights, compute in --dtype')
     parser.add_argument('--channels-last', action='store_true', help='memory format of weights and images')
-    parser.add_argument(
+    add_arguments(
+        parser,
         '--compile',
-        action='store_true',
         help='run what torch.compile makes of the models, again for each size; in evaluation compile the deploy form: '
         'the ordinary one then computes again what else it keeps between calls',
     )
     parser.add_argument('--dynamic', action='store_true', help='with --compile: one program for all sizes')
     parser.add_argument('--deploy', action='store_true', help='the deploy form of every model that has one')
-    parser.add_argument('--warmup', type=positive, default=3, help='steps not measured (default: %(default)s)')
-    parser.add_argument('--rounds', type=positive, default=20, help='samples of each model (default: %(default)s)')
-    parser.add_argument('--budget', type=float, metavar='SECONDS', help='begin no new round after this time')
-    parser.add_argument('--calls', type=positive, help='steps in a sample (default: as many as last 0.2 s)')
-    parser.add_argument('--json', metavar='FILE', help='write all measurements, again after each round')
-    parser.add_argument('--table', metavar='FILE', help='write the table, in Markdown, and how it came about')
-    parser.add_argument('--plot', metavar='FILE', help='draw bars of images per second, or curves over several sizes')
+    warmup = 'steps of each model before the measurement (default: %(default)s)'
+    parser.add_argument('--warmup', type=positive, default=3, metavar='N', help=warmup)
+    add_arguments(parser, '--rounds', default=20)
+    parser.add_argument(
+        '--budget', type=float, metavar='SECONDS', help='begin no round after this time (default: no limit)'
+    )
+    parser.add_argument(
+        '--calls', type=positive, metavar='N', help='steps in a sample (default: as many as last 0.2 s)'
+    )
+    add_arguments(parser, '--json', '--table')
+    plot = 'figure to write: bars of images per second, or curves over several sizes (default: none)'
+    add_arguments(parser, '--plot', help=plot)
     return parser.parse_args()
 
 
@@ -82,6 +86,7 @@ def check(args: argparse.Namespace) -> None:
 
         if os.path.splitext(args.plot)[1][1:].lower() not in FigureCanvasBase.get_supported_filetypes():
             raise UserError(f'--plot {args.plot}: figures are written as .png, .svg or .pdf')
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if not args.device.startswith(('cpu', 'cuda')):
         raise UserError(f'--device {args.device} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
     check_device(args.device)
@@ -116,10 +121,9 @@ def say(text: str) -> None:
 def benchmark(args: argparse.Namespace) -> None:
     check(args)
     specs = [Spec.parse(text) for text in args.models]
-    sizes = [parse_size(text) for text in args.size]
     if args.train and (args.deploy or any(spec.deploy for spec in specs)):
         raise UserError('the deploy form is not for training; leave --train or deploy out')
-    entries = [entry for spec in specs for entry in load(spec, sizes, args.deploy)]
+    entries = [entry for spec in specs for entry in load(spec, args.size, args.deploy)]
     named = [(entry.label, entry.size) for entry in entries]
     for label, size in named:
         if named.count((label, size)) > 1:

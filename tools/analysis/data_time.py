@@ -27,7 +27,7 @@ from scopevit.analysis.data_time import cores_for, measure, table
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
 from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.launch import build_runner, end_loaders, prepare
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import add_config_options, load_config, without_weights
 from scopevit.utils.cores import usable_cores
 from scopevit.utils.errors import UserError, user_errors
@@ -35,16 +35,26 @@ from scopevit.utils.files import check_file, whole_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config file, or one of a toolbox (mmdet::...)')
-    parser.add_argument('--iters', type=int, default=50, help='iterations to measure (default: %(default)s)')
-    parser.add_argument('--warmup', type=int, default=10, help='iterations before them (default: %(default)s)')
-    parser.add_argument('--workers', nargs='+', type=int, help="numbers of loader processes (default: the config's)")
-    parser.add_argument('--speed', type=positive, metavar='IMAGES', help='images a second that one GPU trains')
-    parser.add_argument('--gpus', type=positive, default=8, help='GPUs of that speed (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    configs = 'config files, or configs of an installed toolbox such as mmdet::...'
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help=configs)
+    parser.add_argument(
+        '--iters', type=positive, default=50, metavar='N', help='iterations to measure (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--warmup', type=positive, default=10, metavar='N', help='iterations before them (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--workers', nargs='+', type=int, metavar='N', help="numbers of loader processes (default: the config's)"
+    )
+    parser.add_argument(
+        '--speed', type=positive, metavar='IMAGES', help='images per second of one GPU (default: not asked)'
+    )
+    parser.add_argument(
+        '--gpus', type=positive, default=8, metavar='N', help='GPUs of that speed (default: %(default)s)'
+    )
+    add_arguments(parser, '--json', '--table')
     add_config_options(parser)
-    parser.add_argument('--json', metavar='FILE', help='write all measurements')
-    parser.add_argument('--table', metavar='FILE', help='write the table, in Markdown, and how it came about')
     return parser.parse_args()
 
 
@@ -77,8 +87,8 @@ def training(config: str, cfg_options: dict | None, workers: int | None, folder:
 
 
 def data_time(args: argparse.Namespace) -> None:
-    if args.iters < 1 or args.warmup < 1 or min(args.workers or [0]) < 0:
-        raise UserError('--iters and --warmup must be at least 1, --workers at least 0')
+    if min(args.workers or [0]) < 0:
+        raise UserError('--workers must be at least 0')
     for option in ('json', 'table'):
         if getattr(args, option):
             check_file(getattr(args, option), f'--{option}')

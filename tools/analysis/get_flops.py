@@ -1,10 +1,10 @@
 """Count parameters and multiply-accumulates of any config's model, part by part.
 
     python tools/analysis/get_flops.py configs/classification/scopevit-tiny_8xb128-300e_in1k-256px.py
-    python tools/analysis/get_flops.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --shape 800 1344 --depth 3
+    python tools/analysis/get_flops.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --size 800 1344 --depth 3
 
 One image goes through the model as mode 'tensor' of the toolboxes defines it: backbone, neck and
-heads, without losses and post-processing. It is not resized; --shape is what the model gets to see.
+heads, without losses and post-processing. It is not resized; --size is what the model gets to see.
 """
 
 import argparse
@@ -14,17 +14,19 @@ import torch
 from scopevit.analysis import CONVENTION, Count, count
 from scopevit.analysis.reporting import markdown
 from scopevit.apis.model import build_model, image_channels, image_size, runnable, tensor_call
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
+    size = 'height and width, or one number for a square (default: what the config tests with)'
+    add_arguments(parser, '--size', help=size)
     parser.add_argument(
-        '--shape', nargs=2, type=int, metavar=('H', 'W'), help='height and width (default: what the config tests with)'
+        '--depth', type=int, default=2, metavar='N', help='levels of parts to list (default: %(default)s)'
     )
-    parser.add_argument('--depth', type=int, default=2, help='levels of parts to list (default: %(default)s)')
     add_config_options(parser)
     return parser.parse_args()
 
@@ -47,20 +49,18 @@ def tree(counted: Count, depth: int) -> str:
 
 def get_flops(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    if args.shape is not None and min(args.shape) < 1:
-        raise UserError('--shape takes a height and a width of at least 1')
     torch.manual_seed(0)  # a detector's proposals depend on its weights
     model = runnable(cfg, build_model(cfg))[1]
-    size = args.shape or image_size(cfg)
+    size = args.size or image_size(cfg)
     if size is None:
-        raise UserError('this config does not say what size its images have; give --shape HEIGHT WIDTH')
+        raise UserError('this config does not say what size its images have; give --size H W')
     image = torch.rand(1, image_channels(model), *size)
     try:
         counted = count(model, image, call=tensor_call(model))
     except Exception as error:  # whatever a model raises
         raise_own(error)
         where = f'the model does not run at {size[0]}x{size[1]}'
-        raise UserError(f'{where}: {one_line(error)}; try another --shape') from error
+        raise UserError(f'{where}: {one_line(error)}; try another --size') from error
 
     print(tree(counted, args.depth))
     kinds = ', '.join(f'{macs / 1e9:.3f} G {kind}' for kind, macs in counted.by_kind.items())

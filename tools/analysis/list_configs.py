@@ -13,6 +13,7 @@ import argparse
 import re
 
 from scopevit.analysis.reporting import markdown
+from scopevit.utils.arguments import tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.metafiles import listed, result
 
@@ -21,7 +22,7 @@ NUMBERS = dict(params='Parameters', macs='FLOPs')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('words', nargs='*', metavar='WORD', help='list only what has all words that begin so')
     parser.add_argument('--measured', action='store_true', help='list only configs with a result that was measured')
     parser.add_argument('--sort', choices=('name', *NUMBERS), default='name', help='order (default: %(default)s)')

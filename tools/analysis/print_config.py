@@ -12,14 +12,15 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.origins import origin
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
     parser.add_argument('keys', nargs='*', metavar='KEY', help='parts to print, with their places (default: all)')
     add_config_options(parser)
     return parser.parse_args()

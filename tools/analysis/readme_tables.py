@@ -1,15 +1,16 @@
 """Write the READMEs' tables of configs from the metafiles, the one home of their numbers.
 
-python tools/analysis/readme_tables.py            # rewrites what stands between the markers
-python tools/analysis/readme_tables.py --check    # writes nothing; fails if a table is out of date
+    python tools/analysis/readme_tables.py
+
+What stands between the markers of a page is rewritten.
 """
 
-import argparse
 import os
 from pathlib import Path
 
 import yaml
 
+from scopevit.utils.arguments import tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.metafiles import result
 
@@ -71,7 +72,7 @@ def with_table(page: str, text: str, new_table: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('--check', action='store_true', help='write nothing; fail if a table is out of date')
     args = parser.parse_args()
     with user_errors():

@@ -16,7 +16,7 @@ import tempfile
 
 from mmengine.config import ConfigDict
 
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.averaging import Average, average_checkpoints, last_checkpoints
 from scopevit.utils.checkpoint import WEIGHTS, CheckpointError, not_finite, save_checkpoint
 from scopevit.utils.config import add_config_options, load_config, without_weights
@@ -25,30 +25,37 @@ from scopevit.utils.files import check_new_file
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT', help='two files or more, or one work dir')
-    parser.add_argument('--out', required=True, metavar='FILE', help='file to write (.pth, .safetensors)')
-    parser.add_argument('--last', type=positive, metavar='N', help='of a work dir, the N newest checkpoints')
+    add_arguments(parser, '--out', required=True, help='file to write (.pth, .safetensors)')
+    parser.add_argument(
+        '--last',
+        type=positive,
+        metavar='N',
+        help='how many of the newest checkpoints of a work dir (default: files are named)',
+    )
     parser.add_argument(
         '--decay',
         type=float,
         default=1.0,
+        metavar='WEIGHT',
         help='how much a checkpoint weighs, compared with the next newer one (default: %(default)s, all alike)',
     )
     parser.add_argument(
         '--weights',
         choices=WEIGHTS,
         default='auto',
-        help='of a training with --ema, its moving average, the raw weights, or (auto) the average if there is one',
+        help='of a training with --ema its moving average, the raw weights, or (auto) the average if there is one '
+        '(default: %(default)s)',
     )
     parser.add_argument('--across-runs', action='store_true', help='average checkpoints of several trainings, too')
     parser.add_argument(
-        '--recompute-norms', metavar='CONFIG', help="compute batch norms' statistics anew, over its training data"
+        '--recompute-norms',
+        metavar='CONFIG',
+        help="compute batch norms' statistics anew, over its training data (default: they are averaged)",
     )
-    parser.add_argument(
-        '--images', type=positive, default=8192, help='of these data, how many at most (default: %(default)s)'
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of the order of these data (default: %(default)s)')
+    add_arguments(parser, '--count', default=8192, help='how many images of these data at most (default: %(default)s)')
+    add_arguments(parser, '--seed', help='random seed of the order of these data (default: %(default)s)')
     add_config_options(parser)
     return parser.parse_args()
 
@@ -89,7 +96,7 @@ def with_norms(average: Average, args: argparse.Namespace) -> str:
         check_fits(runner.model, raw)  # and loads it
         check_data(runner, args.recompute_norms, splits=('train',))
         with failures_explained(runner, args.recompute_norms):
-            norms, batches = recompute_norms(runner, args.images)
+            norms, batches = recompute_norms(runner, args.count)
         end_loaders(runner)
         state = runner.model.state_dict()
     average.weights.update({key: state[key].to(value) for key, value in average.weights.items() if key in state})

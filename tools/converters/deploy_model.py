@@ -8,17 +8,16 @@ relative position bias becomes a table. It works for a config of any task whose 
 a ``switch_to_deploy``, as ScopeViT and some of mmpretrain's have.
 """
 
-import argparse
-
 from scopevit.apis.model import build_model
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.checkpoint import get_meta, read_checkpoint, save_checkpoint, to_plain
-from scopevit.utils.config import load_config
+from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 
 
-def deploy(config: str, path: str, out: str) -> None:
+def deploy(config: str, path: str, out: str, cfg_options: dict | None = None) -> None:
     """Write the checkpoint ``path`` of ``config`` in the deploy form to ``out``."""
-    cfg = load_config(config)
+    cfg = load_config(config, cfg_options)
     model = build_model(cfg, path)
     backbone = getattr(model, 'backbone', None)
     if not hasattr(backbone, 'switch_to_deploy'):
@@ -32,14 +31,13 @@ def deploy(config: str, path: str, out: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('output', metavar='OUT', help='file to write')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'checkpoint', 'out')
+    add_config_options(parser)
     args = parser.parse_args()
     with user_errors():
-        deploy(args.config, args.checkpoint, args.output)
-        print(f'wrote {args.output}; it loads with --cfg-options model.backbone.deploy=True')
+        deploy(args.config, args.checkpoint, args.out, args.cfg_options)
+        print(f'wrote {args.out}; it loads with --cfg-options model.backbone.deploy=True')
 
 
 if __name__ == '__main__':

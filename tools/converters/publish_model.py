@@ -6,11 +6,11 @@ gives scopevit-tiny-<first 8 digits of the file's SHA-256>.pth, which torch.load
 weights_only=True and nothing else allowed.
 """
 
-import argparse
 import hashlib
 import os
 from pathlib import Path
 
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.checkpoint import WEIGHTS, read_checkpoint, select_weights, slim_meta, to_bytes
 from scopevit.utils.errors import user_errors
 from scopevit.utils.files import whole_file
@@ -32,20 +32,19 @@ def publish(path: str, out: str, kind: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('input', metavar='IN', help='training checkpoint')
-    parser.add_argument(
-        'output', metavar='OUT', help='name of the file to write, without the hash (.pth, .safetensors)'
-    )
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'checkpoint', help='checkpoint of a training')
+    add_arguments(parser, 'out', help='file to write, without the hash (.pth, .safetensors)')
     parser.add_argument(
         '--weights',
         choices=WEIGHTS,
         default='auto',
-        help='averaged weights, raw weights, or (auto) the averaged ones if there are any',
+        help='of a training with --ema its moving average, the raw weights, or (auto) the average if there is one '
+        '(default: %(default)s)',
     )
     args = parser.parse_args()
     with user_errors():
-        print(f'wrote {publish(args.input, args.output, args.weights)}')
+        print(f'wrote {publish(args.checkpoint, args.out, args.weights)}')
 
 
 if __name__ == '__main__':

@@ -7,11 +7,10 @@ What the input is, is told from its names. Values stay as they are, bit by bit. 
 place: a checkpoint with a key too many or too few, or a weight of another shape, is refused, and the keys are named.
 """
 
-import argparse
-
 from torch import nn
 
 from scopevit.models import ScopeViT
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.checkpoint import (
     CheckpointError,
     StateDict,
@@ -42,29 +41,31 @@ def fits(renamed: Renamed) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('input', metavar='IN', help='checkpoint of a classifier')
-    parser.add_argument('output', metavar='OUT', help='file to write (.pth, .safetensors)')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'checkpoint', help='checkpoint of a classifier')
+    add_arguments(parser, 'out')
     parser.add_argument('--to', choices=sorted(NAMINGS), default='mmengine', help='whose names (default: %(default)s)')
-    parser.add_argument('--arch', choices=list(ScopeViT.arch_settings), help='default: the one that fits')
+    parser.add_argument(
+        '--arch', choices=list(ScopeViT.arch_settings), help='arch of the classifier (default: the one that fits)'
+    )
     args = parser.parse_args()
     with user_errors():
-        weights = get_state_dict(read_checkpoint(args.input), args.input)
+        weights = get_state_dict(read_checkpoint(args.checkpoint), args.checkpoint)
         tried = {arch: rename(weights, arch) for arch in ([args.arch] if args.arch else ScopeViT.arch_settings)}
         # The arch that fits, or the nearest one for the error to speak of.
         arch = max(tried, key=lambda a: (fits(tried[a]), len(tried[a].match.matched), -len(tried[a].match.missing)))
         renamed = tried[arch]
         if not fits(renamed):
             raise CheckpointError(
-                f'{args.input} is not a classifier ScopeViT-{arch} by the names of {renamed.naming}, the nearest; '
+                f'{args.checkpoint} is not a classifier ScopeViT-{arch} by the names of {renamed.naming}, the nearest; '
                 f'nothing was written: {renamed.match.describe()}'
             )
         if renamed.naming == args.to:
             others = ' or '.join(naming for naming in sorted(NAMINGS) if naming != args.to)
-            raise CheckpointError(f'{args.input} has the names of {args.to} already; choose --to {others}')
+            raise CheckpointError(f'{args.checkpoint} has the names of {args.to} already; choose --to {others}')
         state = {NAMINGS[args.to](key): value for key, value in renamed.weights.items()}
-        save_checkpoint(dict(state_dict=state, meta=dict(arch=arch)), args.output)
-        print(f'ScopeViT-{arch}, from {renamed.naming} to {args.to}: {renamed.match}\nwrote {args.output}')
+        save_checkpoint(dict(state_dict=state, meta=dict(arch=arch)), args.out)
+        print(f'ScopeViT-{arch}, from {renamed.naming} to {args.to}: {renamed.match}\nwrote {args.out}')
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ import argparse
 import os
 
 from scopevit.datasets.boxes import to_coco
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_file, write_json
 
@@ -34,11 +35,11 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('images', help='folder of images')
-    parser.add_argument('labels', help="folder of Pascal VOC's .xml or YOLO's .txt files")
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'images', nargs=None, metavar='IMAGES', help='folder of images')
+    parser.add_argument('labels', metavar='LABELS', help="folder of Pascal VOC's .xml or YOLO's .txt files")
     parser.add_argument('--classes', nargs='+', required=True, metavar='NAME', help='names of the classes, in order')
-    parser.add_argument('--out', required=True, metavar='FILE', help='annotation file to write')
+    add_arguments(parser, '--out', required=True, help='annotation file to write (.json)')
     parser.add_argument('--clip', action='store_true', help='cut boxes off at the edges of their image')
     args = parser.parse_args()
     with user_errors():

@@ -21,18 +21,16 @@ import warnings
 from mmengine.logging import MMLogger
 
 from scopevit.checks.dataset import check_dataset
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
-    parser.add_argument(
-        '--sample', type=positive, default=50, help='images of each split to open (default: %(default)s)'
-    )
-    parser.add_argument('--seed', type=int, default=0, help='which images these are (default: %(default)s)')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
+    add_arguments(parser, '--count', default=50, help='how many images of each split to open (default: %(default)s)')
+    add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
     add_config_options(parser)
     return parser.parse_args()
 
@@ -40,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 def report(args: argparse.Namespace) -> None:
     """Say what is looked at and what is good to know as it comes, and list the problems at the end."""
     problems, notes = [], 0
-    for finding in check_dataset(load_config(args.config, args.cfg_options), args.sample, args.seed):
+    for finding in check_dataset(load_config(args.config, args.cfg_options), args.count, args.seed):
         if finding.is_problem:
             problems.append(str(finding))
             continue

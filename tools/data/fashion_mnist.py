@@ -1,5 +1,7 @@
 """Fashion-MNIST in the files that mmpretrain's FashionMNIST reads.
 
+    python tools/data/fashion_mnist.py unpack
+
 ``unpack`` puts the subset that comes with this repository (or, with ``--source``, any folder of
 the four .gz files) under data/; ``subset`` is how the subset was made from the full set.
 """
@@ -45,7 +47,7 @@ def unpack(source: str, out: str) -> None:
         print(f'{out} is there already')
         return
     if os.path.exists(out) and os.listdir(out):
-        raise ValueError(f'{out} exists but is not a complete Fashion-MNIST folder; move it away or choose --out')
+        raise ValueError(f'{out} exists but is not a complete Fashion-MNIST folder; move it away or choose --out-dir')
     parent = os.path.dirname(os.path.abspath(out))
     os.makedirs(parent, exist_ok=True)
     temporary = tempfile.mkdtemp(dir=parent, prefix='.fashion_mnist-')
@@ -93,22 +95,31 @@ def write_gz(path: str, content: bytes) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest='command', required=True)
-    command = commands.add_parser('unpack', help='unpack the four files for training')
-    command.add_argument('--source', default=SUBSET, help='folder of the four .gz files (default: the subset)')
-    command.add_argument('--out', default='data/fashion_mnist_subset', help='folder to make (default: %(default)s)')
-    command = commands.add_parser('subset', help='take the first images of each class of the full set')
-    command.add_argument('source', help='folder of the four .gz files of the full set')
-    command.add_argument('--out', default=SUBSET, help='folder to write to (default: the subset of this repository)')
-    command.add_argument('--train-per-class', type=int, default=600)
-    command.add_argument('--test-per-class', type=int, default=100)
+    command = commands.add_parser('unpack', allow_abbrev=False, help='unpack the four files for training')
+    command.add_argument(
+        '--source', default=SUBSET, metavar='DIR', help='folder of the four .gz files (default: the subset)'
+    )
+    out_dir = 'folder to write to (default: %(default)s)'
+    command.add_argument('--out-dir', metavar='DIR', default='data/fashion_mnist_subset', help=out_dir)
+    command = commands.add_parser(
+        'subset', allow_abbrev=False, help='take the first images of each class of the full set'
+    )
+    command.add_argument('source', metavar='SOURCE', help='folder of the four .gz files of the full set')
+    out_dir = 'folder to write to (default: the subset of this repository)'
+    command.add_argument('--out-dir', metavar='DIR', default=SUBSET, help=out_dir)
+    count = 'images of a class (default: %(default)s)'
+    command.add_argument('--train-per-class', type=int, default=600, metavar='N', help=f'training {count}')
+    command.add_argument('--test-per-class', type=int, default=100, metavar='N', help=f'test {count}')
     args = parser.parse_args()
     try:
         if args.command == 'unpack':
-            unpack(args.source, args.out)
+            unpack(args.source, args.out_dir)
         else:
-            subset(args.source, args.out, args.train_per_class, args.test_per_class)
+            subset(args.source, args.out_dir, args.train_per_class, args.test_per_class)
     except (OSError, ValueError) as error:
         parser.exit(1, f'error: {error}\n')
 

@@ -10,7 +10,6 @@ is exported in its deploy form. The result is compared with PyTorch's on other s
 it is kept.
 """
 
-import argparse
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from scopevit.apis.model import Network, build_model, image_channels
-from scopevit.utils.config import load_config
+from scopevit.utils.arguments import add_arguments, tool_parser
+from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import check_new_file, whole_file
 from scopevit.utils.toolboxes import TOOLBOXES
@@ -77,11 +77,11 @@ def preprocessing(cfg: Config) -> dict:
     return dict(mean=list(settings.get('mean') or []), std=list(settings.get('std') or []), channels=channels)
 
 
-def export(network: Network, shape: Sequence[int], path: str, metadata: dict) -> None:
+def export(network: Network, size: Sequence[int], path: str, metadata: dict) -> None:
     """Write the graph to ``path``."""
     dynamic = torch.export.Dim.DYNAMIC
     # Two images: a batch of one would be exported as a constant.
-    example = torch.zeros(2, image_channels(network.model), *shape)
+    example = torch.zeros(2, image_channels(network.model), *size)
     with explained('the model cannot be exported as one graph for images of any size'):
         program = torch.onnx.export(
             network,
@@ -123,29 +123,30 @@ def largest_difference(path: str, pairs: Sequence[tuple[Tensor, list[Tensor]]]) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmpretrain::...')
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('output', metavar='OUT', help='ONNX file to write')
-    parser.add_argument('--shape', type=int, nargs=2, default=(224, 288), metavar=('H', 'W'), help='size to trace with')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'checkpoint')
+    add_arguments(parser, 'out', help='file to write (.onnx)')
+    size = 'height and width to trace with, or one number for a square (default: 224 288)'
+    add_arguments(parser, '--size', default=(224, 288), help=size)
+    add_config_options(parser)
     args = parser.parse_args()
     with user_errors():
-        if min(args.shape) < 33:
+        if min(args.size) < 33:
             raise UserError(
-                f'--shape must be at least 33 33, but is {args.shape[0]} {args.shape[1]}: smaller images leave one row '
+                f'--size must be at least 33 33, but is {args.size[0]} {args.size[1]}: smaller images leave one row '
                 'or column on the last map, and a graph traced with it serves no others'
             )
         check_packages()
-        check_new_file(args.output, 'OUT')
-        cfg = load_config(args.config)
+        check_new_file(args.out, 'OUT')
+        cfg = load_config(args.config, args.cfg_options)
         network = build(cfg, args.checkpoint)
         pairs = references(network)
-        with whole_file(args.output) as path:
-            export(network, args.shape, path, preprocessing(cfg))
+        with whole_file(args.out) as path:
+            export(network, args.size, path, preprocessing(cfg))
             difference = largest_difference(path, pairs)
             if not difference < TOLERANCE:
                 raise UserError(f'the graph differs from PyTorch by {difference:.1e} standard deviations; not written')
-        print(f'wrote {args.output}; largest difference from PyTorch {difference:.1e} standard deviations')
+        print(f'wrote {args.out}; largest difference from PyTorch {difference:.1e} standard deviations')
 
 
 if __name__ == '__main__':

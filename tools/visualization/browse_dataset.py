@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from scopevit.apis.painter import Painter, check_figure, save_grid
 from scopevit.checks.loading import build_dataset
-from scopevit.utils.arguments import positive
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 
@@ -25,20 +25,24 @@ def browse(args: argparse.Namespace) -> None:
     init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, args.split, args.config)
     painter = Painter(cfg, dataset)
-    chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(args.number, len(dataset))))
+    chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(args.count, len(dataset))))
     items = [painter.sample(i) for i in chosen]
     save_grid(items, args.cols or 4 // len(items[0]), args.out)
     print(f'wrote {args.out}: {len(chosen)} of {len(dataset)} samples')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
-    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
-    parser.add_argument('--out', default='samples.png', help='figure to write (default: %(default)s)')
-    parser.add_argument('--number', type=positive, default=16, help='how many samples (default: %(default)s)')
-    parser.add_argument('--cols', type=positive, help='samples in a row (default: 4 of a classifier, else 2)')
-    parser.add_argument('--seed', type=int, default=0, help='which samples are drawn')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
+    parser.add_argument(
+        '--split', choices=('train', 'val', 'test'), default='train', help='which data (default: %(default)s)'
+    )
+    add_arguments(parser, '--out', default='samples.png')
+    add_arguments(parser, '--count', default=16)
+    parser.add_argument(
+        '--cols', type=positive, metavar='N', help='images in a row (default: 4 of a classifier, else 2)'
+    )
+    add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
     add_config_options(parser)
     args = parser.parse_args()
     with user_errors():

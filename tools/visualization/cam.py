@@ -1,7 +1,7 @@
 """Draw where in images a model with ScopeViT finds the evidence of what it predicts, stage by stage, in all four tasks.
 
-    python tools/visualization/cam.py CONFIG CKPT photos/*.jpg --out cam.png
-    python tools/visualization/cam.py CONFIG CKPT street.jpg --class bus --pixel 210 95
+    python tools/visualization/cam.py CONFIG CHECKPOINT photos/*.jpg --out cam.png
+    python tools/visualization/cam.py CONFIG CHECKPOINT street.jpg --class bus --pixel 210 95
 
 By Grad-CAM and LayerCAM a row for each image and method. By the task of the config it is the evidence of
 
@@ -23,23 +23,22 @@ from scopevit.analysis.overlays import draw_evidence
 from scopevit.apis.inferencer import PoseEstimator, build_predictor
 from scopevit.apis.painter import check_figure
 from scopevit.apis.view import view_of
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
-    parser.add_argument('checkpoint', help='checkpoint of the model that the config describes')
-    parser.add_argument('images', nargs='+', metavar='IMAGE')
-    parser.add_argument('--class', dest='name', metavar='NAME', help='a class')
-    parser.add_argument('--joint', metavar='NAME', help='a joint, of pose models')
-    parser.add_argument('--pixel', nargs=2, type=float, metavar=('X', 'Y'), help='which region or box')
-    parser.add_argument('--box', nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses')
-    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='(default: both)')
-    parser.add_argument('--out', default='cam.png', help='figure to write (default: %(default)s)')
-    parser.add_argument('--device', help='for example cpu or cuda:1 (default: the GPU if there is one)')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'checkpoint', 'images')
+    parser.add_argument('--class', dest='name', metavar='NAME', help='a class (default: by the task, see above)')
+    parser.add_argument('--joint', metavar='NAME', help='a joint, of pose models (default: see above)')
+    add_arguments(parser, '--pixel', help='which region or box (default: see above)')
+    add_arguments(parser, '--box')
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='methods (default: both)')
+    add_arguments(parser, '--out', default='cam.png')
+    add_arguments(parser, '--device')
     add_config_options(parser)
     return parser.parse_args()
 

@@ -7,6 +7,7 @@ in red), boxes and masks, segmentation, or keypoints (in pairs: ground truth, pr
 """
 
 import argparse
+import math
 import os
 import random
 
@@ -18,7 +19,7 @@ from mmengine.registry import init_default_scope
 from scopevit.apis.painter import Painter, check_figure, save_grid
 from scopevit.checks.loading import build_dataset
 from scopevit.engine.evaluation import read_predictions
-from scopevit.utils.arguments import add_score_threshold, positive
+from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
@@ -30,8 +31,8 @@ def load_image(info: dict) -> np.ndarray:
     return image.squeeze()
 
 
-def draw_classes(dataset: object, results: list, chosen: list, rows: int, cols: int) -> Figure:
-    classes = dataset.metainfo['classes']
+def draw_classes(dataset: object, results: list, chosen: list, cols: int) -> Figure:
+    classes, rows = dataset.metainfo['classes'], math.ceil(len(chosen) / cols)
     figure = Figure(figsize=(1.7 * cols, 2.05 * rows), layout='constrained')
     grid = figure.subplots(rows, cols, squeeze=False)
     for axes in grid.flat:
@@ -62,11 +63,11 @@ def draw(args: argparse.Namespace) -> None:
             f'{len(dataset)}; were they made with another config?'
         )
     is_classifier = 'pred_label' in results[0]
-    rows, cols = args.rows or (5 if is_classifier else 4), args.cols or (8 if is_classifier else 2)
-    chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(rows * cols, len(dataset))))
+    count, cols = args.count or (40 if is_classifier else 8), args.cols or (8 if is_classifier else 2)
+    chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(count, len(dataset))))
     if is_classifier:
         with whole_file(args.out) as temporary:
-            draw_classes(dataset, results, chosen, rows, cols).savefig(temporary, dpi=110)
+            draw_classes(dataset, results, chosen, cols).savefig(temporary, dpi=110)
     else:
         painter = Painter(cfg, dataset, args.score_thr)
         save_grid([painter.prediction(i, results[i]) for i in chosen], cols, args.out)
@@ -74,14 +75,15 @@ def draw(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of the test run')
-    parser.add_argument('predictions', help='predictions.pkl that tools/test.py wrote')
-    parser.add_argument('--out', default='predictions.png', help='figure to write (default: %(default)s)')
-    parser.add_argument('--rows', type=positive, help='images below one another (default: 5 of a classifier, else 4)')
-    parser.add_argument('--cols', type=positive, help='images in a row (default: 8 of a classifier, else 2)')
-    parser.add_argument('--seed', type=int, default=0, help='which images are drawn')
-    add_score_threshold(parser, 'lowest score of boxes that are drawn')
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'predictions')
+    add_arguments(parser, '--out', default='predictions.png')
+    add_arguments(parser, '--count', help='how many images (default: 40 of a classifier, else 8)')
+    parser.add_argument(
+        '--cols', type=positive, metavar='N', help='images in a row (default: 8 of a classifier, else 2)'
+    )
+    add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
+    add_arguments(parser, '--score-thr', help='lowest score of boxes that are drawn (default: %(default)s)')
     add_config_options(parser)
     args = parser.parse_args()
     with user_errors():

@@ -1,7 +1,9 @@
 """Draw losses, learning rates and validation metrics of one run, or of several over each other.
 
-python tools/visualization/plot_curves.py work_dirs/x --out curves.png
-python tools/visualization/plot_curves.py work_dirs/x work_dirs/y --metrics mIoU --out compared.png
+    python tools/visualization/plot_curves.py work_dirs/x --out curves.png
+    python tools/visualization/plot_curves.py work_dirs/x work_dirs/y --metrics mIoU --out compared.png
+
+Each metric of validation has a part of its own.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_file, whole_file
 
@@ -148,11 +151,15 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('work_dirs', nargs='+', metavar='work_dir', help='work dirs of training runs')
-    parser.add_argument('--out', metavar='FILE', help='figure to write (default: curves.png in the first work dir)')
+    parser = tool_parser(__doc__)
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='work dirs of training runs')
+    add_arguments(parser, '--out', help='figure to write (default: curves.png in the first work dir)')
     parser.add_argument(
-        '--metrics', nargs='+', default=[], metavar='NAME', help='draw only metrics with these words in their names'
+        '--metrics',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='metrics with these words in their names (default: all)',
     )
     args = parser.parse_args()
     with user_errors():

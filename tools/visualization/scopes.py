@@ -1,6 +1,6 @@
 """Draw which head of a ScopeViT looks how far, and what a pixel attends to, in any image and for any task.
 
-    python tools/visualization/scopes.py CONFIG IMAGE --checkpoint CKPT --pixel 120 80 --out scopes.png
+    python tools/visualization/scopes.py CONFIG IMAGE --checkpoint CHECKPOINT --pixel 120 80 --out scopes.png
 
 A row for each stage: what the token at the pixel attends to by the heads of the 7x7, 5x5 and 3x3 scope,
 from few (dark, transparent) to most (bright) over the image, the window that the strongest key is computed
@@ -20,24 +20,23 @@ from scopevit.analysis.overlays import draw_scopes
 from scopevit.apis.inferencer import build_predictor
 from scopevit.apis.painter import check_figure
 from scopevit.apis.view import view_of
+from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_file, whole_file, write_json
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of an installed toolbox such as mmdet::...')
-    parser.add_argument('images', nargs='+', metavar='IMAGE')
-    parser.add_argument('--checkpoint', metavar='CKPT', help="the model's checkpoint")
-    parser.add_argument(
-        '--pixel', nargs=2, type=float, metavar=('X', 'Y'), help='of the first image (default: its middle)'
-    )
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'images')
+    checkpoint = 'checkpoint of the model that the config describes (default: random weights)'
+    parser.add_argument('--checkpoint', metavar='CHECKPOINT', help=checkpoint)
+    add_arguments(parser, '--pixel', help='a place in the first image (default: its middle)')
     parser.add_argument('--stages', nargs='+', type=int, metavar='N', help='stages to draw (default: all)')
-    parser.add_argument('--box', nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses')
-    parser.add_argument('--out', default='scopes.png', help='figure to write (default: %(default)s)')
-    parser.add_argument('--json', metavar='FILE', help='write the distances of all heads, too')
-    parser.add_argument('--device', help='for example cpu or cuda:1 (default: the GPU if there is one)')
+    add_arguments(parser, '--box')
+    add_arguments(parser, '--out', default='scopes.png')
+    add_arguments(parser, '--json', help='write the distances of all heads (default: they are only drawn)')
+    add_arguments(parser, '--device')
     add_config_options(parser)
     return parser.parse_args()
 

@@ -46,7 +46,7 @@ def test_the_committed_table_is_of_all_configs(sweep):
 def test_finished_configs_are_not_run_again_and_make_the_table(sweep, folder):
     rows = [row(config) for config in sweep.benchmarks(sweep.OUR_CONFIGS)]
     (folder / 'results.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
-    result = tool_here(SWEEP, '--folder', folder, '--table', folder / 'table.md')
+    result = tool_here(SWEEP, '--work-dir', folder, '--table', folder / 'table.md')
     assert result.returncode == 0, result.stderr
     text = (folder / 'table.md').read_text()
     assert f'{len(rows)} of {len(rows)} work' in text
@@ -57,7 +57,7 @@ def test_finished_configs_are_not_run_again_and_make_the_table(sweep, folder):
 def test_unfinished_sweep_writes_no_table(sweep, folder):
     config = 'configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py'
     (folder / 'results.jsonl').write_text(json.dumps(row(config)) + '\n')
-    words = ('--folder', folder, '--only', config, '--table', folder / 'table.md')
+    words = ('--work-dir', folder, '--only', config, '--table', folder / 'table.md')
     fails_cleanly(tool_here(SWEEP, *words), 'were not run yet')
     assert not (folder / 'table.md').exists()
 
@@ -65,8 +65,8 @@ def test_unfinished_sweep_writes_no_table(sweep, folder):
 def test_failed_config_is_named(sweep, folder):
     config = 'configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py'
     (folder / 'results.jsonl').write_text(json.dumps(row(config, 'failed with 1')) + '\n')
-    fails_cleanly(tool_here(SWEEP, '--folder', folder, '--only', config), '1 of 1', config)
-    fails_cleanly(tool_here(SWEEP, '--folder', folder, '--only', 'xyz'), "'xyz'")
+    fails_cleanly(tool_here(SWEEP, '--work-dir', folder, '--only', config), '1 of 1', config)
+    fails_cleanly(tool_here(SWEEP, '--work-dir', folder, '--only', 'xyz'), "'xyz'")
     fails_cleanly(tool_here(SWEEP, '--configs', 'configs/none/*.py'), 'configs/none', 'no config')
 
 

@@ -35,7 +35,7 @@ def test_every_parameter_of_the_model_has_a_gradient():
 @pytest.mark.slow
 def test_the_config_trains_for_an_iteration_and_is_tested(tmp_path):
     data = tmp_path / 'data'
-    assert tool_here('data/fashion_mnist.py', 'unpack', '--out', data).returncode == 0
+    assert tool_here('data/fashion_mnist.py', 'unpack', '--out-dir', data).returncode == 0
     options = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=64']
     for loader, images in (('train_dataloader', 64), ('val_dataloader', 20), ('test_dataloader', 20)):
         options += [f'{loader}.dataset.data_root={data}', f'{loader}.dataset.indices={images}']

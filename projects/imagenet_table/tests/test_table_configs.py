@@ -197,7 +197,7 @@ def test_make_table_refuses_unknown_rows():
 
 
 def test_make_table_refuses_speed_options_without_speed():
-    fails_cleanly(tool_here(MAKE_TABLE, '--train', '--batch', 4), '--train, --batch must come with --speed')
+    fails_cleanly(tool_here(MAKE_TABLE, '--train', '--batch-size', 4), '--train, --batch-size must come with --speed')
 
 
 def test_make_table_refuses_what_cannot_be_measured_before_it_counts():

@@ -57,7 +57,9 @@ def parse(data, tmp_path):
     """The options for that data, 12 images of it, and a folder."""
 
     def with_words(*words):
-        return parse_args(['--data', str(data), '--images', '12', '--folder', str(tmp_path / 'runs'), *map(str, words)])
+        return parse_args(
+            ['--data', str(data), '--count', '12', '--work-dir', str(tmp_path / 'runs'), *map(str, words)]
+        )
 
     return with_words
 
@@ -93,7 +95,7 @@ def test_windows_of_swin_divide_its_maps(parse):
 
 
 def test_all_rows_have_the_same_recipe(parse):
-    args = parse('--size', 64, '--epochs', 36, '--batch', 4)
+    args = parse('--size', 64, '--epochs', 36, '--batch-size', 4)
     names = ('PVT-Small', 'EViT-S', 'CoaT Mini', 'ScopeViT-T')  # of every kind
     first, *others = (small_config(BY_NAME[name], args) for name in names)
     for cfg in others:
@@ -103,7 +105,7 @@ def test_all_rows_have_the_same_recipe(parse):
     assert (first.train_dataloader.batch_size, first.train_cfg.max_epochs) == (4, 36)
     assert [(step.get('begin', 0), step.end) for step in first.param_scheduler] == [(0, 4), (4, 36)]
     for batch, end in ((4, 1 / 3), (8, 1)):  # of 12 images
-        warm_up, cosine = small_config(BY_NAME['DeiT-S'], parse('--epochs', 3, '--batch', batch)).param_scheduler
+        warm_up, cosine = small_config(BY_NAME['DeiT-S'], parse('--epochs', 3, '--batch-size', batch)).param_scheduler
         assert warm_up.end == cosine.begin == pytest.approx(end)
     for loader in (first.train_dataloader, first.val_dataloader):
         assert loader.dataset.pipeline[0].scale == 64
@@ -130,29 +132,29 @@ def test_training_held_out_and_test_images_are_others(parse):
 def test_folders_are_not_mixed(parse):
     claim(parse())
     claim(parse('--seeds', 5, '--rows', 'P2T-T', '--workers', 2))
-    claim(parse('--images', 8, '--folder', parse().folder + '2'), write=False)
-    assert not Path(parse().folder + '2').exists()
-    for words in (['--amp'], ['--lr', 0.1], ['--images', 8], ['--epochs', 4]):
+    claim(parse('--count', 8, '--work-dir', parse().work_dir + '2'), write=False)
+    assert not Path(parse().work_dir + '2').exists()
+    for words in (['--amp'], ['--lr', 0.1], ['--count', 8], ['--epochs', 4]):
         with pytest.raises(UserError, match=f'other settings.*{words[0][2:]}'):
             claim(parse(*words))
 
 
 def test_refuses_what_cannot_be_trained(tmp_path, data):
     fails_cleanly(tool_here(TRAIN_ALL, '--data', tmp_path), 'fashion_mnist.py unpack')
-    fails_cleanly(tool_here(TRAIN_ALL, '--data', data, '--images', 12, '--size', 48), 'multiple of 32')
-    fails_cleanly(tool_here(TRAIN_ALL, '--data', data, '--images', 21), 'from 1 to 20')
+    fails_cleanly(tool_here(TRAIN_ALL, '--data', data, '--count', 12, '--size', 48), 'multiple of 32')
+    fails_cleanly(tool_here(TRAIN_ALL, '--data', data, '--count', 21), 'from 1 to 20')
     fails_cleanly(tool_here(TRAIN_ALL, '--epochs', 1), '--epochs must be at least 2')
     words = (
         '--data',
         data,
-        '--images',
+        '--count',
         12,
         '--rows',
         'P2T-T',
-        '--folder',
+        '--work-dir',
         tmp_path / 'runs',
-        '--out',
-        tmp_path / 'page',
+        '--table',
+        tmp_path / 'page.md',
     )
     fails_cleanly(tool_here(TRAIN_ALL, *words), 'page of all rows')
     assert not (tmp_path / 'runs').exists()
@@ -174,7 +176,7 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
 def test_a_second_process_does_not_even_time_the_rows(parse, monkeypatch):
     monkeypatch.setattr(train_all, 'estimate', lambda *_: pytest.fail('timed'))
     args = parse('--rows', 'P2T-T')
-    with locked(args.folder), pytest.raises(UserError, match='still runs'):
+    with locked(args.work_dir), pytest.raises(UserError, match='still runs'):
         train_all.train_all(args)
 
 
@@ -188,7 +190,7 @@ def test_estimate_goes_on_after_a_row_that_fails(parse, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert 'P2T-T: RuntimeError: out of luck' in printed
     assert 'ScopeViT-T: 10 images/s' in printed
-    claim(parse('--images', 8))  # nothing was settled
+    claim(parse('--count', 8))  # nothing was settled
 
 
 # What trainings wrote
@@ -268,16 +270,16 @@ def test_failures_are_told_and_nothing_is_reported_of_nothing(parse, monkeypatch
 
 def test_page_says_what_is_missing(parse, tmp_path, monkeypatch):
     rows = [BY_NAME[name] for name in ('P2T-T', 'ScopeViT-T')]
-    args = parse('--seeds', 2, '--out', tmp_path / 'page.v1')
+    args = parse('--seeds', 2, '--table', tmp_path / 'page.v1.md')
     (tmp_path / 'runs').mkdir()
-    monkeypatch.setattr('sys.argv', ['train_all.py', '--out', 'a b'])
+    monkeypatch.setattr('sys.argv', ['train_all.py', '--table', 'a b.md'])
     results = [result_of(rows[0], 5e-4, 0, 71.0), result_of(rows[0], 5e-4, 1, 73.0), result_of(rows[1], 2e-3, 0, 75.0)]
     report(rows, results, [*results, result_of(rows[0], 2e-3, 0, 60.0)], args)
     page = (tmp_path / 'page.v1.md').read_text()
     assert 'Missing: ScopeViT-T seed 1.' in page
     assert '72.00 ± 1.41' in page
     assert page.index('| ScopeViT-T') < page.index('| P2T-T')
-    assert "train_all.py --out 'a b'" in page
+    assert "train_all.py --table 'a b.md'" in page
     assert '12 grey images' in page
     facts = json.loads((tmp_path / 'page.v1.json').read_text())
     assert facts['trainings'] == results
@@ -307,7 +309,7 @@ def test_page_tells_days_and_commits_of_all_trainings(parse, tmp_path):
     results[0]['machine'].update(commit='aaa')
     results[1]['machine'].update(commit='bbb', date='2026-11-25')
     (tmp_path / 'runs').mkdir()
-    report([row], results, results, parse('--out', tmp_path / 'page'))
+    report([row], results, results, parse('--table', tmp_path / 'page.md'))
     page = (tmp_path / 'page.md').read_text()
     assert '2026-11-23 to 2026-11-25, CPU: 2 threads on 2 cores of X (none); torch 2, commit aaa, bbb.' in page
     assert 'an accuracy of 70 % a standard error of 16.2 points' in page  # of 8 images
@@ -315,8 +317,8 @@ def test_page_tells_days_and_commits_of_all_trainings(parse, tmp_path):
 
 @pytest.mark.slow
 def test_a_training_goes_on_after_an_interruption(data, tmp_path):
-    words = ['--data', data, '--folder', tmp_path / 'runs', '--rows', 'P2T-T']
-    words += ['--size', 32, '--images', 12, '--batch', 4, '--epochs', 2, '--seeds', 1, '--lr', 0.001]
+    words = ['--data', data, '--work-dir', tmp_path / 'runs', '--rows', 'P2T-T']
+    words += ['--size', 32, '--count', 12, '--batch-size', 4, '--epochs', 2, '--seeds', 1, '--lr', 0.001]
     row, args = BY_NAME['P2T-T'], parse_args(list(map(str, words)))
     claim(args)
     config, work_dir = write_config(row, args), folder_of(row, 0.001, 0, args)

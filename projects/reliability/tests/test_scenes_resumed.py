@@ -21,7 +21,13 @@ STOPPED_AFTER = 5
 def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp('scenes')
     tool_here(
-        ROOT / 'projects' / 'scenes' / 'make_scenes.py', '--out', root / 'data' / 'scenes', '--count', 12, 2, check=True
+        ROOT / 'projects' / 'scenes' / 'make_scenes.py',
+        '--out-dir',
+        root / 'data' / 'scenes',
+        '--count',
+        12,
+        2,
+        check=True,
     )
     return root
 

@@ -28,7 +28,7 @@ def scenes(count, **options):
 def folder(tmp_path_factory):
     """All three layouts, small."""
     out = tmp_path_factory.mktemp('scenes')
-    tool_here(MAKE_SCENES, '--out', out, '--seed', 3, '--count', 42, 20)
+    tool_here(MAKE_SCENES, '--out-dir', out, '--seed', 3, '--count', 42, 20)
     return out
 
 
@@ -115,7 +115,7 @@ def test_left_is_on_the_right_of_a_figure_that_looks_at_us():
 
 
 def test_an_image_depends_on_its_own_number_alone(folder, tmp_path):
-    tool_here(MAKE_SCENES, '--out', tmp_path, '--seed', 3, '--only', 'coco', '--count', 3, 2)
+    tool_here(MAKE_SCENES, '--out-dir', tmp_path, '--seed', 3, '--only', 'coco', '--count', 3, 2)
     for image in (tmp_path / 'coco' / 'train2017').iterdir():
         assert image.read_bytes() == (folder / 'coco' / 'train2017' / image.name).read_bytes()
     one, other = (make_scene(generator(seed, 'coco', 'train', 0)).image for seed in (3, 4))
@@ -123,7 +123,7 @@ def test_an_image_depends_on_its_own_number_alone(folder, tmp_path):
 
 
 def test_enlarged_scenes_have_the_same_labels(folder, tmp_path):
-    tool_here(MAKE_SCENES, '--out', tmp_path, '--seed', 3, '--count', 3, 1, '--enlarge', 3)
+    tool_here(MAKE_SCENES, '--out-dir', tmp_path, '--seed', 3, '--count', 3, 1, '--enlarge', 3)
     for kind in ('instances', 'person_keypoints'):
         small, large = (
             json.loads((root / f'coco/annotations/{kind}_train2017.json').read_text()) for root in (folder, tmp_path)
@@ -250,22 +250,22 @@ def test_colours_do_not_give_the_class_away():
 
 
 def test_existing_folders_are_left_alone(folder, tmp_path):
-    result = tool_here(MAKE_SCENES, '--out', folder, '--seed', 3, '--count', 42, 20)
+    result = tool_here(MAKE_SCENES, '--out-dir', folder, '--seed', 3, '--count', 42, 20)
     assert result.stdout.count('is there already') == 3
     record = folder / 'coco' / 'scenes.json'
     content = json.loads(record.read_text())
     assert content.pop('enlarge') == 1
     record.write_text(json.dumps(content))  # as before there was --enlarge
-    result = tool_here(MAKE_SCENES, '--out', folder, '--seed', 3, '--count', 42, 20)
+    result = tool_here(MAKE_SCENES, '--out-dir', folder, '--seed', 3, '--count', 42, 20)
     assert result.stdout.count('is there already') == 3
     mine = tmp_path / 'coco' / 'precious.txt'
     mine.parent.mkdir()
     mine.write_text('mine')
-    fails_cleanly(tool_here(MAKE_SCENES, '--out', tmp_path, '--only', 'coco'), 'holds other data')
+    fails_cleanly(tool_here(MAKE_SCENES, '--out-dir', tmp_path, '--only', 'coco'), 'holds other data')
     assert [p.name for p in tmp_path.rglob('*')] == ['coco', 'precious.txt']
-    fails_cleanly(tool_here(MAKE_SCENES, '--out', folder, '--only', 'coco'), 'holds other scenes', 'wanted')
-    fails_cleanly(tool_here(MAKE_SCENES, '--out', tmp_path, '--count', 0, 1), 'at least 1')
-    fails_cleanly(tool_here(MAKE_SCENES, '--out', '/proc/x', '--count', 1, 1), 'cannot write')
+    fails_cleanly(tool_here(MAKE_SCENES, '--out-dir', folder, '--only', 'coco'), 'holds other scenes', 'wanted')
+    fails_cleanly(tool_here(MAKE_SCENES, '--out-dir', tmp_path, '--count', 0, 1), 'at least 1')
+    fails_cleanly(tool_here(MAKE_SCENES, '--out-dir', '/proc/x', '--count', 1, 1), 'cannot write')
 
 
 def test_crowds_carry_no_joints(folder):

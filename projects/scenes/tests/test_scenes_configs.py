@@ -75,7 +75,7 @@ def test_layers_near_the_image_learn_more_slowly(name):
 def scenes(tmp_path_factory):
     """A folder whose data/scenes has a few images of each layout, an odd number of them to validate."""
     root = tmp_path_factory.mktemp('run')
-    tool_here(PROJECT / 'make_scenes.py', '--out', root / 'data' / 'scenes', '--count', 12, 5, check=True)
+    tool_here(PROJECT / 'make_scenes.py', '--out-dir', root / 'data' / 'scenes', '--count', 12, 5, check=True)
     return root
 
 
@@ -149,7 +149,7 @@ def test_two_processes_fine_tune_and_evaluate(head, threshold, scenes, published
     table = 'per_keypoint.csv' if head == 'td-hm' else 'per_class.csv'
     assert len({(tmp_path / kind / 'analysis' / table).read_text() for kind in ('one', 'two')}) == 1
     # The rest of the analysis.
-    words = ('analysis/analyze_predictions.py', config, tmp_path / 'two' / 'predictions.pkl', '--worst', 2)
+    words = ('analysis/analyze_predictions.py', config, tmp_path / 'two' / 'predictions.pkl', '--count', 2)
     result = tool_here(*words, '--out-dir', tmp_path / 'read', cwd=scenes)
     assert result.returncode == 0, result.stderr[-3000:]
     files = {'per_image.csv', 'worst.jpg', table} | (set() if head == 'td-hm' else {'confusion_matrix.png'})
@@ -164,8 +164,8 @@ def test_two_processes_fine_tune_and_evaluate(head, threshold, scenes, published
         tmp_path / 'two' / 'predictions.pkl',
         '--out',
         out,
-        '--rows',
-        1,
+        '--count',
+        2,
         cwd=scenes,
     )
     assert out.stat().st_size > 10_000
@@ -177,6 +177,6 @@ def test_two_processes_fine_tune_and_evaluate(head, threshold, scenes, published
 def test_samples_of_every_config_can_be_looked_at(name, scenes, tmp_path):
     out = tmp_path / 'samples.png'
     fails_cleanly(tool_here('visualization/browse_dataset.py', CONFIGS[name], '--out', 'samples'), 'must end in .png')
-    result = tool_here('visualization/browse_dataset.py', CONFIGS[name], '--out', out, '--number', 4, cwd=scenes)
+    result = tool_here('visualization/browse_dataset.py', CONFIGS[name], '--out', out, '--count', 4, cwd=scenes)
     assert result.returncode == 0, result.stderr[-3000:]
     assert out.stat().st_size > 10_000

@@ -72,7 +72,7 @@ def test_table_of_what_is_finished(controls, tmp_path, monkeypatch):
     table = tmp_path / 'table.md'
     monkeypatch.setattr(controls, 'histograms_of', lambda folder: folder)
     monkeypatch.setattr(controls, 'accuracy_by_colour', lambda train, val: 0.42)
-    words = ['--folder', tmp_path / 'controls', '--table', table, '--finished']
+    words = ['--work-dir', tmp_path / 'controls', '--table', table, '--finished']
     monkeypatch.setattr('sys.argv', ['controls.py', str(tmp_path / 'run'), *map(str, words)])
     controls.main()
     text = table.read_text()

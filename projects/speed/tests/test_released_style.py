@@ -84,7 +84,7 @@ def test_variants(released):
 def test_the_benchmark_takes_it_and_says_what_it_cannot(monkeypatch):
     monkeypatch.setitem(MATMUL_SIDES, 'cpu', 64)
     monkeypatch.setitem(COPIED_BYTES, 'cpu', 4096)
-    words = ('--batch', 1, '--warmup', 1, '--rounds', 1, '--calls', 1)
+    words = ('--batch-size', 1, '--warmup', 1, '--rounds', 1, '--calls', 1)
     result = tool_here('analysis/benchmark.py', f'{STYLE}:xtiny@256', '--deploy', *words)
     assert result.returncode == 0, result.stderr
     for network, says in (

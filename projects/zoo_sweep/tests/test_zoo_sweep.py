@@ -43,12 +43,12 @@ def test_a_sweep_in_parts_runs_each_config_once_and_makes_the_table(zoo, capsys)
     zoo.run('--only', '*/[ab].py')
     assert sorted(zoo.examined.read_text().split()) == zoo.names[:2]
     with pytest.raises(SystemExit, match='error: 2 configs have no result, among them mmdet/c.py'):
-        zoo.run('--table')
+        zoo.run('--write-table')
     assert (zoo.FOLDER / 'results.csv').read_text() == 'precious'
     zoo.run()
     zoo.run()
     assert sorted(zoo.examined.read_text().split()) == zoo.names
-    zoo.run('--table')
+    zoo.run('--write-table')
     assert list(zoo.read_table()) == zoo.names
     assert '| works | 4 | 0 | 0 | 0 | 4 |' in capsys.readouterr().out
 
@@ -58,7 +58,7 @@ def test_some_rows_of_the_table_can_be_run_again(zoo):
     (zoo.FOLDER / 'results.csv').write_text('\n'.join([','.join(zoo.COLUMNS), *rows]))
     zoo.run('--from-table', '--again', 'refused', '--only', '*/[a-b].py')
     assert zoo.examined.read_text().split() == ['mmdet/b.py']
-    zoo.run('--from-table', '--table')
+    zoo.run('--from-table', '--write-table')
     assert [row['status'] for row in zoo.read_table().values()] == ['works', 'works', 'refused', 'works']
 
 
@@ -108,6 +108,6 @@ def test_table_is_of_all_configs_and_the_page_says_what_it_counts():
 
 def test_the_table_is_never_replaced_by_a_part_of_it(tmp_path):
     before = TABLE.read_bytes()
-    result = tool_here(SWEEP, '--table', '--results', tmp_path / 'none.jsonl')
+    result = tool_here(SWEEP, '--write-table', '--results', tmp_path / 'none.jsonl')
     fails_cleanly(result, 'configs have no result', '--from-table')
     assert TABLE.read_bytes() == before
