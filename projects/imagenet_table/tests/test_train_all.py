@@ -334,7 +334,7 @@ def test_a_training_goes_on_after_an_interruption(data, tmp_path):
     assert 'goes on from epoch 1' in log
     measured = json.loads((work_dir / 'result.json').read_text())
     assert len(measured['held_out']) == 2
-    assert [step for step, _ in measured['losses']] == [3, 6]
+    assert [step for step, _ in measured['losses'] if step % 3 == 0] == [3, 6]  # the last of each epoch
     assert measured['images_per_second'] > 0
     assert '| P2T-T |' in result.stdout
     assert not list(work_dir.rglob('*.pth'))
