@@ -77,7 +77,7 @@ def test_options_of_models(nets):
     result = benchmark(*models, '--train', rounds=1)
     assert result.returncode == 0, result.stderr
     assert '| net?channels=2 |' in result.stdout
-    plain, checkpoints = (float(line.split('|')[9].split()[0]) for line in result.stdout.splitlines()[2:4])
+    plain, checkpoints = (float(line.split('|')[10].split()[0]) for line in result.stdout.splitlines()[2:4])
     assert checkpoints < 0.8 * plain  # MiB, gradients among them
 
 
