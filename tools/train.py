@@ -18,7 +18,7 @@ from scopevit.engine.launch import add_common_arguments, build_runner, end_loade
 from scopevit.engine.options import LOGGERS, accumulate, average_weights, draw_in_each_validation, log_to, use_amp
 from scopevit.engine.preemption import Stopped
 from scopevit.engine.resume import settle_resume
-from scopevit.engine.work_dir import claim_work_dir
+from scopevit.engine.work_dir import claim_work_dir, let_go
 from scopevit.swap import load_and_swap
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.checkpoint import check_backbone_matches, check_fits, read_checkpoint
@@ -143,6 +143,7 @@ def train(args: argparse.Namespace) -> None:
             runner.train()
     finally:
         end_loaders(runner)
+        let_go()
 
 
 def main() -> None:
