@@ -23,3 +23,9 @@ def test_files_can_be_read_at_a_sitting():
     for folder, most in (('scopevit', 400), ('tools', 200)):
         for path in (ROOT / folder).rglob('*.py'):
             assert len(path.read_text().splitlines()) <= most, path
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Of two of one name pytest runs the first alone."""
+    names = [path.name for folder in ('tests', 'projects') for path in (ROOT / folder).rglob('test_*.py')]
+    assert sorted(names) == sorted(set(names))
