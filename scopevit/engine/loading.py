@@ -128,7 +128,7 @@ class PlacedItems:
         if not isinstance(place, Place):  # of another sampler
             return self.dataset[place]
         key = f'{self.seed} {self.rank} {place.epoch} {place.number}'.encode()
-        digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+        digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), 'big')
         random.seed(digest)
         np.random.seed(digest % 2**32)
         torch.default_generator.manual_seed(digest % 2**63)
