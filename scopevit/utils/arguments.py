@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from .checkpoint import WEIGHTS
 from .errors import UserError
 
 SCORE_THR = 0.3
@@ -74,6 +75,12 @@ SHARED: dict[str, dict[str, Any]] = {
     '--pixel': dict(nargs=2, type=float, metavar=('X', 'Y'), help='a place in the image (default: its middle)'),
     '--box': dict(
         nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses (default: the whole image)'
+    ),
+    '--weights': dict(
+        choices=WEIGHTS,
+        default='auto',
+        help='of a training with --ema its moving average, the raw weights, or (auto) the average if there is one '
+        '(default: %(default)s)',
     ),
     '--detector-config': dict(metavar='CONFIG', help='a detector of people, for pose models (default: none)'),
     '--detector-checkpoint': dict(metavar='CHECKPOINT', help='checkpoint of the detector (default: none)'),

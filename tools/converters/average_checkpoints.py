@@ -18,7 +18,7 @@ from mmengine.config import ConfigDict
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.averaging import Average, average_checkpoints, last_checkpoints
-from scopevit.utils.checkpoint import WEIGHTS, CheckpointError, not_finite, save_checkpoint
+from scopevit.utils.checkpoint import CheckpointError, not_finite, save_checkpoint
 from scopevit.utils.config import add_config_options, load_config, without_weights
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_new_file
@@ -41,13 +41,7 @@ def parse_args() -> argparse.Namespace:
         metavar='WEIGHT',
         help='how much a checkpoint weighs, compared with the next newer one (default: %(default)s, all alike)',
     )
-    parser.add_argument(
-        '--weights',
-        choices=WEIGHTS,
-        default='auto',
-        help='of a training with --ema its moving average, the raw weights, or (auto) the average if there is one '
-        '(default: %(default)s)',
-    )
+    add_arguments(parser, '--weights')
     parser.add_argument('--across-runs', action='store_true', help='average checkpoints of several trainings, too')
     parser.add_argument(
         '--recompute-norms',

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.checkpoint import WEIGHTS, read_checkpoint, select_weights, slim_meta, to_bytes
+from scopevit.utils.checkpoint import read_checkpoint, select_weights, slim_meta, to_bytes
 from scopevit.utils.errors import user_errors
 from scopevit.utils.files import whole_file
 
@@ -35,13 +35,7 @@ def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'checkpoint', help='checkpoint of a training')
     add_arguments(parser, 'out', help='file to write, without the hash (.pth, .safetensors)')
-    parser.add_argument(
-        '--weights',
-        choices=WEIGHTS,
-        default='auto',
-        help='of a training with --ema its moving average, the raw weights, or (auto) the average if there is one '
-        '(default: %(default)s)',
-    )
+    add_arguments(parser, '--weights')
     args = parser.parse_args()
     with user_errors():
         print(f'wrote {publish(args.checkpoint, args.out, args.weights)}')
