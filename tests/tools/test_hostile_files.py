@@ -1,7 +1,10 @@
 """Files that someone made to do harm: one line each, nothing executed, whatever tool they are given to."""
 
+import contextlib
 import pickle
+import time
 import warnings
+from pathlib import Path
 
 import hostile
 import numpy as np
@@ -29,6 +32,29 @@ TAKING_CHECKPOINTS = {
 }
 # Weights that do not fit the model, of which copies can still be made.
 COPIED = {'other_shapes', 'complex'}
+LINUX_PROCESS = Path('/proc/self')
+MOST_SECONDS = 30
+MOST_BYTES = 1.2e9
+"""What a file may make a tool take, beyond the libraries, which are some 0.6 GB."""
+
+
+@contextlib.contextmanager
+def bounded():
+    """Holds time and, on Linux, memory of this process to what a tool may take."""
+    on_linux, begun = LINUX_PROCESS.exists(), time.perf_counter()
+    if on_linux:
+        LINUX_PROCESS.joinpath('clear_refs').write_text('5')  # the highest amount of memory counts anew
+        before = memory('VmRSS')
+    yield
+    assert time.perf_counter() - begun < MOST_SECONDS
+    if on_linux:
+        assert memory('VmHWM') - before < MOST_BYTES
+
+
+def memory(name):
+    """Bytes that this process holds (VmRSS), or held at most (VmHWM)."""
+    (line,) = [line for line in LINUX_PROCESS.joinpath('status').read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1]) * 1024
 
 
 @pytest.fixture(scope='module')
@@ -81,7 +107,8 @@ def run(use, path, toy_options, out):
 
 
 def give(use, path, files, toy_options, tmp_path):
-    result = run(use, path, toy_options, tmp_path / path.name)
+    with bounded():
+        result = run(use, path, toy_options, tmp_path / path.name)
     fails_cleanly(result, str(path))
     assert not (files[0] / 'proof').exists()
 
