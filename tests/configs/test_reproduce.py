@@ -1,10 +1,12 @@
 """The page on full runs: its commands fit the configs and keep the recipes, and its lengths are the configs'."""
 
 import argparse
+import functools
 import re
 import shlex
 
 import pytest
+import yaml
 from mmengine.config import DictAction
 
 from helpers import ROOT
@@ -73,9 +75,8 @@ def test_accumulation_keeps_the_recipe(line):
         assert after.get('interval') == (8 if before.type == 'EMAHook' else before.get('interval'))
 
 
-@pytest.mark.parametrize('row', TABLE, ids=lambda row: re.findall(r'\w[^,\]]*', row[0])[0])
-def test_lengths_are_the_configs(row):
-    images, batch, per_epoch, epochs, total = (float(re.sub('[^0-9.]', '', cell)) for cell in row[1:])
+def named_in(row):
+    """The configs that a row of the table stands for."""
     key = {
         'ImageNet': '_in1k-256px',
         '384 px': '_in1k-384px',
@@ -91,7 +92,13 @@ def test_lengths_are_the_configs(row):
     name = next(value for words, value in key.items() if words in row[0])
     configs = [config for config, _ in map(parsed, EIGHT_GPUS) if name in config]
     assert configs
-    for config in configs:
+    return configs
+
+
+@pytest.mark.parametrize('row', TABLE, ids=lambda row: re.findall(r'\w[^,\]]*', row[0])[0])
+def test_lengths_are_the_configs(row):
+    images, batch, per_epoch, epochs, total = (float(re.sub('[^0-9.]', '', cell)) for cell in row[1:-1])
+    for config in named_in(row):
         cfg = load_config(str(ROOT / config))
         loader = cfg.train_dataloader
         of_process = -(-images // 8)
@@ -104,6 +111,28 @@ def test_lengths_are_the_configs(row):
         else:
             assert epochs == cfg.train_cfg.max_epochs
             assert total == per_epoch * epochs
+
+
+@pytest.mark.parametrize('row', TABLE, ids=lambda row: re.findall(r'\w[^,\]]*', row[0])[0])
+def test_disk_is_what_the_configs_keep(row):
+    assert {f'{gigabytes(config):.1f}' for config in named_in(row)} == set(row[-1].split(', '))
+
+
+def gigabytes(config):
+    """Of the checkpoints that a training leaves: weights in 4 bytes, AdamW's two moments, averaged weights."""
+    cfg = load_config(str(ROOT / config))
+    hook, length = cfg.default_hooks.checkpoint, cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs
+    keep = hook.get('max_keep_ckpts', -1)
+    kept = (keep if keep > 0 else length // hook.interval) + bool(hook.get('save_best'))
+    averages = any(custom.type.endswith('EMAHook') for custom in cfg.get('custom_hooks', []))
+    return parameters()[config] * (16 if averages else 12) * kept / 1e9
+
+
+@functools.cache
+def parameters():
+    """Of each config, as its metafile has them."""
+    files = (yaml.safe_load(path.read_text()) for path in (ROOT / 'configs').glob('*/metafile.yml'))
+    return {model['Config']: model['Metadata'].get('Parameters') for file in files for model in file['Models']}
 
 
 def test_the_table_has_all_families():
