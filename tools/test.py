@@ -24,7 +24,7 @@ from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.checkpoint import check_fits, to_plain
-from scopevit.utils.config import load_config
+from scopevit.utils.config import as_list, load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import check_file, write_json
 
@@ -58,10 +58,9 @@ def dump_predictions(cfg: Config, path: str) -> None:
     dump = dict(type='scopevit.DumpPredictions', out_file_path=path)
     evaluator = cfg.test_evaluator
     if isinstance(evaluator, dict) and 'metrics' in evaluator:  # a whole evaluator, as for several data sets
-        metrics = evaluator.metrics
-        evaluator.metrics = [*(metrics if isinstance(metrics, (list, tuple)) else [metrics]), dump]
+        evaluator.metrics = [*as_list(evaluator.metrics), dump]
     else:
-        cfg.test_evaluator = [*(evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]), dump]
+        cfg.test_evaluator = [*as_list(evaluator), dump]
 
 
 def write_analysis(cfg: Config, dataset: Any, predictions: str, folder: str) -> None:
@@ -120,13 +119,13 @@ def test(args: argparse.Namespace) -> tuple[Config, Any, str, str] | None:
     return None
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
-    with user_errors():
-        tested = test(args)
-        leave_processes()
-        if tested and not args.no_analysis:
-            write_analysis(*tested)
+    tested = test(args)
+    leave_processes()
+    if tested and not args.no_analysis:
+        write_analysis(*tested)
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..utils.building import building
 from ..utils.checkpoint import check_fits
-from ..utils.config import first_value, walk, without_weights
+from ..utils.config import first_value, replace_sync_bn, walk, without_weights
 from ..utils.errors import UserError
 
 Size = tuple[int, int]
@@ -60,9 +60,7 @@ def model_settings(cfg: Config) -> ConfigDict:
     settings = ConfigDict(without_weights(cfg.model.to_dict()))
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
-    for part in walk(settings):
-        if part.get('type') in ('SyncBN', 'MMSyncBN'):  # one process has nothing to synchronise with
-            part['type'] = 'BN'
+    replace_sync_bn(settings)
     return settings
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
 from ..utils.building import wrong_setting
@@ -26,14 +26,17 @@ from .rules import cannot_be_built, check_split
 
 
 def build_dataset(cfg: Config, split: str, config: str) -> BaseDataset:
-    """The data set of a split, to look at.
+    """The data set of a split, to look at; the config's toolbox becomes the default scope.
 
     Args:
         config: Name of the config, for messages.
 
     Raises:
-        UserError: If it cannot be loaded or nothing is in it.
+        UserError: If the config has none, it cannot be loaded, or nothing is in it.
     """
+    if cfg.get(f'{split}_dataloader') is None:
+        raise UserError(f'config {config} has no {split}_dataloader')
+    init_default_scope(cfg.get('default_scope'))
     name_unreadable_files(cfg.get('default_scope'))
     with loading_explained(cfg, split, config):
         dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)

@@ -92,11 +92,20 @@ def _flush(path: str) -> None:
         os.close(handle)
 
 
+def write_whole(path: str, content: str | bytes) -> None:
+    """Write a file all or nothing.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    with whole_file(path) as temporary, open(temporary, 'wb') as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 def write_json(path: str, data: object, indent: int | None = 1) -> None:
     """Write a JSON file all or nothing.
 
     Raises:
         UserError: If it cannot be written.
     """
-    with whole_file(path) as temporary, open(temporary, 'w') as file:
-        json.dump(data, file, indent=indent)
+    write_whole(path, json.dumps(data, indent=indent))

@@ -24,7 +24,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -34,7 +33,7 @@ from scopevit.analysis.spec import Spec, load_network
 from scopevit.apis.model import Size, switch_to_deploy
 from scopevit.utils.arguments import add_arguments, check_device, positive, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file, write_json
+from scopevit.utils.files import check_file, write_json, write_whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -118,7 +117,9 @@ def say(text: str) -> None:
         print(f'\r\033[K{text}', end='', file=sys.stderr, flush=True)
 
 
-def benchmark(args: argparse.Namespace) -> None:
+@user_errors()
+def main() -> None:
+    args = parse_args()
     check(args)
     specs = [Spec.parse(text) for text in args.models]
     if args.train and (args.deploy or any(spec.deploy for spec in specs)):
@@ -132,31 +133,24 @@ def benchmark(args: argparse.Namespace) -> None:
     tool = ['python', os.path.relpath(sys.argv[0])] if os.path.isfile(sys.argv[0]) else sys.argv[0].split()
     command = shlex.join([*tool, *sys.argv[1:]])
 
-    def keep(report: Report) -> None:
+    def write_results(report: Report) -> None:
         if args.json:
             write_json(args.json, dict(command=command, **report.to_dict()))
 
-    report = compare(entries, settings, say, after_round=keep)
+    report = compare(entries, settings, say, after_round=write_results)
     say('')
-    keep(report)
+    write_results(report)
     parts = (report.table(), report.gpu_table(), report.shares_table(), report.conditions(), f'    {command}\n')
     text = '\n\n'.join(filter(None, parts))
     print(text)
     if args.table:
-        with whole_file(args.table) as temporary:
-            Path(temporary).write_text(text)
+        write_whole(args.table, text)
     if args.plot and report.measured:
         from scopevit.analysis.figures import plot  # slow to import
 
         plot(report, args.plot)
     if report.failures:
         raise UserError('; '.join(report.failures))
-
-
-def main() -> None:
-    args = parse_args()
-    with user_errors():
-        benchmark(args)
 
 
 if __name__ == '__main__':

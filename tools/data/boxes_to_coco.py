@@ -8,7 +8,6 @@ IMAGES and LABELS are folders in which an image and its boxes have the same name
 order for every split; YOLO's numbers count them from 0.
 """
 
-import argparse
 import os
 
 from scopevit.datasets.boxes import to_coco
@@ -17,7 +16,16 @@ from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_file, write_json
 
 
-def convert(args: argparse.Namespace) -> None:
+@user_errors()
+def main() -> None:
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'images', nargs=None, metavar='IMAGES', help='folder of images')
+    parser.add_argument('labels', metavar='LABELS', help="folder of Pascal VOC's .xml or YOLO's .txt files")
+    parser.add_argument('--classes', nargs='+', required=True, metavar='NAME', help='names of the classes, in order')
+    add_arguments(parser, '--out', required=True, help='annotation file to write (.json)')
+    parser.add_argument('--clip', action='store_true', help='cut boxes off at the edges of their image')
+    args = parser.parse_args()
+
     for folder in (args.images, args.labels):
         if not os.path.isdir(folder):
             raise UserError(f'{folder} is not a folder')
@@ -32,18 +40,6 @@ def convert(args: argparse.Namespace) -> None:
         f'wrote {args.out}: {len(content["images"])} images ({bare} without objects), '
         f'{len(content["annotations"])} boxes'
     )
-
-
-def main() -> None:
-    parser = tool_parser(__doc__)
-    add_arguments(parser, 'images', nargs=None, metavar='IMAGES', help='folder of images')
-    parser.add_argument('labels', metavar='LABELS', help="folder of Pascal VOC's .xml or YOLO's .txt files")
-    parser.add_argument('--classes', nargs='+', required=True, metavar='NAME', help='names of the classes, in order')
-    add_arguments(parser, '--out', required=True, help='annotation file to write (.json)')
-    parser.add_argument('--clip', action='store_true', help='cut boxes off at the edges of their image')
-    args = parser.parse_args()
-    with user_errors():
-        convert(args)
 
 
 if __name__ == '__main__':
