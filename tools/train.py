@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from scopevit.checks.channels import check_channels
+from scopevit.checks.findings import refuse_errors
 from scopevit.checks.training import check_data, failures_explained
 from scopevit.engine.console import log_summary, progress_shown
 from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
@@ -126,7 +127,7 @@ def train(args: argparse.Namespace) -> None:
     runner = build_runner(cfg, checkpoint)
     check_start(cfg, runner, checkpoint)
     del checkpoint  # the runner lets go of it once it is loaded
-    check_channels(runner.model)
+    refuse_errors(check_channels(runner.model))
     check_data(runner, args.config)
     if isinstance(runner, Runner):
         log_summary(runner, args.config)

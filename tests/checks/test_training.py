@@ -36,7 +36,7 @@ def test_training_with_checks_gives_the_same_weights_as_without(fashion_mnist, t
         with quiet_toolboxes():
             runner = Runner.from_cfg(cfg)
             if checked:
-                check_channels(runner.model)
+                assert list(check_channels(runner.model)) == []
                 check_data(runner, 'toy')
             runner.train()
         weights.append(read_checkpoint(tmp_path / str(checked) / 'epoch_1.pth')['state_dict'])
