@@ -126,7 +126,7 @@ def serve(demo: Demo, title: str, host: str, port: int | None) -> None:
         page.block_thread()
 
 
-def check_address(host: str, port: int | None) -> None:
+def require_address(host: str, port: int | None) -> None:
     """Make sure that the page can be served there, before the model is built."""
     try:
         with socket.create_server((host, port or 0)):
@@ -146,7 +146,7 @@ def main() -> None:
     silence_toolboxes()
     if not importlib.util.find_spec('gradio'):
         raise UserError(f'the page needs gradio, which is not installed: pip install {NEEDED}')
-    check_address(args.host, args.port)
+    require_address(args.host, args.port)
     cfg = load_config(args.config, args.cfg_options)
     predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
     demo = Demo(predictor, build_box_finder(args, predictor.device))

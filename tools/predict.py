@@ -54,7 +54,7 @@ from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
-from scopevit.utils.files import check_writable
+from scopevit.utils.files import require_writable_folder
 from scopevit.utils.image import MOST_PIXELS
 from scopevit.utils.toolboxes import silence_toolboxes
 
@@ -155,7 +155,7 @@ def main() -> None:
     inputs = find_inputs(args.inputs, args.out_dir, note)
     predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
     set_box_finder(predictor, inputs, args)
-    check_writable(args.out_dir, '--out-dir')
+    require_writable_folder(args.out_dir, '--out-dir')
     if os.listdir(args.out_dir) and not args.overwrite:
         raise UserError(
             f'--out-dir {args.out_dir} has files in it; choose another folder, or add --overwrite to write over '

@@ -14,7 +14,7 @@ from scopevit.swap import list_changes, list_notes, show_diff, split_options, sw
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_new_file, whole_file
+from scopevit.utils.files import require_new_file, whole_file
 
 
 def write(cfg: Config, path: str) -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     if args.out is not None:
         if not args.out.endswith('.py'):
             raise UserError(f'--out writes a Python config: its name must end with .py, but is {args.out}')
-        check_new_file(args.out, '--out')
+        require_new_file(args.out, '--out')
     own, others = split_options(args.cfg_options)
     old = load_config(args.config, others)
     new = swap_backbone(old, own.pop('arch', args.arch), scope=toolbox_of(args.config), **own)

@@ -12,9 +12,9 @@ from mmengine.runner import Runner
 
 from scopevit.checks.channels import check_channels
 from scopevit.checks.findings import refuse_errors
-from scopevit.checks.training import check_data, failures_explained
+from scopevit.checks.training import failures_explained, require_sound_data
 from scopevit.engine.console import log_summary, progress_shown
-from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
+from scopevit.engine.gpu_settings import compile_backbone, require_loss_scale
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
 from scopevit.engine.options import LOGGERS, accumulate, average_weights, draw_in_each_validation, log_to, use_amp
 from scopevit.engine.preemption import Stopped
@@ -22,7 +22,7 @@ from scopevit.engine.resume import settle_resume
 from scopevit.engine.work_dir import claim_work_dir, let_go
 from scopevit.swap import load_and_swap
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.checkpoint import check_backbone_matches, check_fits, read_checkpoint
+from scopevit.utils.checkpoint import read_checkpoint, require_backbone_match, require_fit
 from scopevit.utils.config import as_list, load_config
 from scopevit.utils.errors import UserError, user_errors
 
@@ -106,13 +106,13 @@ def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.custom_hooks = [*as_list(cfg.get('custom_hooks')), start]
 
 
-def check_start(cfg: Config, runner: Runner, checkpoint: dict | None) -> None:
+def require_fitting_start(cfg: Config, runner: Runner, checkpoint: dict | None) -> None:
     """Make sure that the weights to start or go on from are of this model, and none is passed over."""
     if checkpoint is not None:
-        check_fits(runner.model, cfg.load_from, checkpoint)
-        check_loss_scale(cfg, checkpoint)
+        require_fit(runner.model, cfg.load_from, checkpoint)
+        require_loss_scale(cfg, checkpoint)
     elif cfg.get('load_from'):
-        check_backbone_matches(runner.model, cfg.load_from)
+        require_backbone_match(runner.model, cfg.load_from)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -125,10 +125,10 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = settle_resume(cfg, automatic=args.resume == 'auto')
     claim_work_dir(cfg)
     runner = build_runner(cfg, checkpoint)
-    check_start(cfg, runner, checkpoint)
+    require_fitting_start(cfg, runner, checkpoint)
     del checkpoint  # the runner lets go of it once it is loaded
     refuse_errors(check_channels(runner.model))
-    check_data(runner, args.config)
+    require_sound_data(runner, args.config)
     if isinstance(runner, Runner):
         log_summary(runner, args.config)
         if args.log_to is not None:

@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..utils.building import building
-from ..utils.checkpoint import check_fits
+from ..utils.checkpoint import require_fit
 from ..utils.config import first_value, replace_sync_bn, walk, without_weights
 from ..utils.errors import UserError
 
@@ -45,7 +45,7 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
     with building(cfg, 'the model'), in_scope(cfg.get('default_scope', 'mmengine')), silence():
         model = MODELS.build(settings)
     if checkpoint is not None:
-        check_fits(model, checkpoint)  # and loads it
+        require_fit(model, checkpoint)  # and loads it
     return model
 
 

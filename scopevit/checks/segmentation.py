@@ -9,7 +9,7 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from ..utils.errors import UserError, one_line
-from ..utils.image import check_is_file, read_header
+from ..utils.image import read_header, require_file
 from .findings import Finding, faulty, first
 from .images import MOST_HEADERS, check_files, check_passed_over, read_as_loaded, spread
 from .part import Part
@@ -171,7 +171,7 @@ def _values(path: str) -> set[int] | None:
 def _read_map(path: str) -> np.ndarray | str:
     """A label map as it is stored, or why it cannot be read."""
     try:
-        check_is_file(path)
+        require_file(path)
         with Image.open(path) as file:
             return np.asarray(file)
     except UserError as error:

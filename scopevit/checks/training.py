@@ -40,7 +40,7 @@ from .segmentation import MOST_FORMS, check_folder, check_forms, check_map_sizes
 READ_AT_START = 100e6  # bytes of an annotation file; that of COCO's training images has 470 million
 
 
-def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'val')) -> None:
+def require_sound_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'val')) -> None:
     """Load the data as the run will, and refuse those that would fail or of which nothing would be learnt.
 
     What is loaded here is used by ``runner.train()`` or ``runner.test()``.

@@ -138,7 +138,7 @@ def _amp_dtype_for(cfg: Config) -> tuple[str, str]:
     return 'bfloat16', '--amp-dtype float16 for the other'
 
 
-def check_loss_scale(cfg: Config, checkpoint: dict) -> None:
+def require_loss_scale(cfg: Config, checkpoint: dict) -> None:
     """Make sure that a training with loss scaling does not go on from one without, whose checkpoint has no scale.
 
     Args:

@@ -19,7 +19,7 @@ from ..utils.arguments import add_arguments
 from ..utils.building import building
 from ..utils.config import replace_sync_bn, without_weights
 from ..utils.errors import UserError
-from ..utils.files import check_writable
+from ..utils.files import require_writable_folder
 from .console import silence_useless_warnings
 from .gpu_settings import gpu_settings, settle_gpu
 from .preemption import end_with_launcher
@@ -66,7 +66,7 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config.split('::')[-1]).stem)
-    check_writable(cfg.work_dir)
+    require_writable_folder(cfg.work_dir)
     gpu_settings(cfg)  # a wrong one is named on every machine
 
     silence_useless_warnings()

@@ -117,7 +117,7 @@ def add_arguments(parser: argparse._ActionsContainer, *names: str, **changes: An
         add_arguments(parser, '--cfg-options')
 
 
-def check_device(name: str) -> None:
+def require_device(name: str) -> None:
     """Make sure that a device can be computed on.
 
     Raises:

@@ -19,9 +19,9 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
-from .archive import Damaged, check_extent, is_plain, not_finite, read_safetensors, to_safetensors, verify
+from .archive import Damaged, is_plain, not_finite, read_safetensors, require_bounded, to_safetensors, verify
 from .errors import UserError
-from .files import check_new_file, write_whole
+from .files import require_new_file, write_whole
 from .wrappers import unwrap
 
 StateDict = dict[str, Tensor]
@@ -84,7 +84,7 @@ def read_checkpoint(path: str) -> dict:
                 checkpoint = read_safetensors(local)
             else:
                 checkpoint = torch.load(local, map_location='cpu', weights_only=True)
-        check_extent(checkpoint)
+        require_bounded(checkpoint)
     except Damaged as error:
         raise CheckpointError(f'checkpoint {path} is refused: {error}') from error
     except ImportError as error:
@@ -126,7 +126,7 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
         UserError: If the file exists or its folder cannot be written.
     """
     path = os.path.abspath(path)
-    check_new_file(path)
+    require_new_file(path)
     write_whole(path, to_bytes(checkpoint, path))
 
 
@@ -257,7 +257,7 @@ def compare_weights(target: StateDict, weights: StateDict) -> Match:
     return match
 
 
-def check_fits(model: nn.Module, path: str, checkpoint: dict | None = None) -> None:
+def require_fit(model: nn.Module, path: str, checkpoint: dict | None = None) -> None:
     """Make sure that a checkpoint is of this model, before testing or resuming with it.
 
     It loads the weights as MMEngine will, so that what a model does to weights of older
@@ -300,7 +300,7 @@ def _is_of_a_further_layer(model: nn.Module, key: str) -> bool:
     return False
 
 
-def check_backbone_matches(model: nn.Module, path: str) -> None:
+def require_backbone_match(model: nn.Module, path: str) -> None:
     """Make sure that a config's ``load_from`` brings weights for the backbone, if it may not for the head.
 
     Raises:

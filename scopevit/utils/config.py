@@ -96,7 +96,7 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             cfg.merge_from_dict(cfg_options)
         except (KeyError, TypeError, AssertionError) as error:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
-    _check_kinds(cfg)
+    _require_kinds(cfg)
     return cfg
 
 
@@ -122,7 +122,7 @@ def config_path(name: str) -> str:
     raise UserError(f'config {name} does not exist{hint or ("" if is_scoped else "; check the path")}')
 
 
-def _check_kinds(cfg: Config) -> None:
+def _require_kinds(cfg: Config) -> None:
     """Make sure that what all tools look into is of the kind that MMEngine's Runner takes."""
     for key, value in cfg.items():
         kinds = _KINDS.get(key)

@@ -63,7 +63,7 @@ def read_header(path: str) -> Header | None:
         return None
 
 
-def check_is_file(path: str, most_bytes: float = float('inf')) -> None:
+def require_file(path: str, most_bytes: float = float('inf')) -> None:
     """Make sure that a path is a file's, for a pipe would be waited for, and a device would never end.
 
     Raises:
@@ -105,7 +105,7 @@ def read_image(
         UserError: If it cannot be read, is damaged or too large, has another number of channels, or
             8 bits would not hold its values.
     """
-    check_is_file(path, most_bytes=max(16 * most_pixels, 2**24))
+    require_file(path, most_bytes=max(16 * most_pixels, 2**24))
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:

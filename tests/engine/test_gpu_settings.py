@@ -139,10 +139,10 @@ def test_going_on_in_float16_from_bfloat16():
     saved, scaled = (dict(optimizer=dict(loss_scaler=state)) for state in ({}, dict(scale=1.0)))
     in_half, without = (dict(type='AmpOptimWrapper', loss_scale=scale) for scale in ('dynamic', dict(enabled=False)))
     with pytest.raises(UserError, match='trained in bfloat16, without loss scaling.*go on with --amp-dtype bfloat16'):
-        gpu.check_loss_scale(Config(dict(optim_wrapper=in_half)), saved)
-    gpu.check_loss_scale(Config(dict(optim_wrapper=in_half)), scaled)
-    gpu.check_loss_scale(Config(dict(optim_wrapper=without)), saved)
-    gpu.check_loss_scale(Config(dict(optim_wrapper=dict(type='OptimWrapper'))), saved)
+        gpu.require_loss_scale(Config(dict(optim_wrapper=in_half)), saved)
+    gpu.require_loss_scale(Config(dict(optim_wrapper=in_half)), scaled)
+    gpu.require_loss_scale(Config(dict(optim_wrapper=without)), saved)
+    gpu.require_loss_scale(Config(dict(optim_wrapper=dict(type='OptimWrapper'))), saved)
 
 
 def test_only_the_first_process_logs(monkeypatch, lines):

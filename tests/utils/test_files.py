@@ -6,7 +6,7 @@ import os
 import pytest
 
 from scopevit.utils.errors import UserError
-from scopevit.utils.files import UNFINISHED, check_writable, whole_file, write_json
+from scopevit.utils.files import UNFINISHED, require_writable_folder, whole_file, write_json
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -50,8 +50,8 @@ def test_permissions_and_links_are_those_of_any_file(tmp_path):
 def test_work_dir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='choose another folder with --work-dir'):
-        check_writable(str(tmp_path / 'file' / 'work_dir'))
-    check_writable(str(tmp_path / 'new' / 'folder'))
+        require_writable_folder(str(tmp_path / 'file' / 'work_dir'))
+    require_writable_folder(str(tmp_path / 'new' / 'folder'))
     assert (tmp_path / 'new' / 'folder').is_dir()
 
 
@@ -68,4 +68,4 @@ def test_a_disk_that_is_full_from_the_start_is_refused(monkeypatch, tmp_path):
 
     monkeypatch.setattr('tempfile.TemporaryFile', lambda **options: Full())
     with pytest.raises(UserError, match='No space left on device.*--work-dir'):
-        check_writable(str(tmp_path))
+        require_writable_folder(str(tmp_path))

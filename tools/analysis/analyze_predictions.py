@@ -13,7 +13,7 @@ from scopevit.engine.evaluation import read_predictions
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import user_errors
-from scopevit.utils.files import check_writable
+from scopevit.utils.files import require_writable_folder
 from scopevit.utils.image import unreadable_files_named
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     results = read_predictions(args.predictions)
     out_dir = args.out_dir or os.path.join(os.path.dirname(args.predictions), 'analysis')
-    check_writable(out_dir, '--out-dir')
+    require_writable_folder(out_dir, '--out-dir')
     dataset = build_dataset(cfg, 'test', args.config)
     analysis = analyze(cfg, dataset, results, score_thr=args.score_thr)
     written = write_tables(analysis, out_dir)

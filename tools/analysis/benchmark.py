@@ -31,9 +31,9 @@ from scopevit.analysis.measuring import DTYPES, Entry, compare
 from scopevit.analysis.reporting import Report, Settings
 from scopevit.analysis.spec import Spec, load_network
 from scopevit.apis.model import Size, switch_to_deploy
-from scopevit.utils.arguments import add_arguments, check_device, positive, tool_parser
+from scopevit.utils.arguments import add_arguments, positive, require_device, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, write_json, write_whole
+from scopevit.utils.files import require_writable_file, write_json, write_whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,12 +74,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check(args: argparse.Namespace) -> None:
+def require_sound_arguments(args: argparse.Namespace) -> None:
     """Refuse what would fail only after the measurement."""
     for option in ('json', 'table', 'plot'):
         path = getattr(args, option)
         if path is not None:
-            check_file(path, f'--{option}')
+            require_writable_file(path, f'--{option}')
     if args.plot:
         from matplotlib.backend_bases import FigureCanvasBase
 
@@ -88,7 +88,7 @@ def check(args: argparse.Namespace) -> None:
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if not args.device.startswith(('cpu', 'cuda')):
         raise UserError(f'--device {args.device} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
-    check_device(args.device)
+    require_device(args.device)
     if args.autocast and args.dtype == 'float32':
         raise UserError('--autocast computes in --dtype bfloat16 or float16; name one')
     if args.dynamic and not args.compile:
@@ -120,7 +120,7 @@ def say(text: str) -> None:
 @user_errors()
 def main() -> None:
     args = parse_args()
-    check(args)
+    require_sound_arguments(args)
     specs = [Spec.parse(text) for text in args.models]
     if args.train and (args.deploy or any(spec.deploy for spec in specs)):
         raise UserError('the deploy form is not for training; leave --train or deploy out')

@@ -24,13 +24,13 @@ from mmengine.runner import Runner
 
 from scopevit.analysis.data_time import cores_for, measure, table
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
-from scopevit.checks.training import check_data, failures_explained
+from scopevit.checks.training import failures_explained, require_sound_data
 from scopevit.engine.launch import build_bare_runner, end_loaders
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.cores import usable_cores
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, write_json, write_whole
+from scopevit.utils.files import require_writable_file, write_json, write_whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,7 +69,7 @@ def training(config: str, cfg_options: dict | None, workers: int | None, folder:
             loader.persistent_workers = False
             loader.pop('prefetch_factor', None)
     runner = build_bare_runner(cfg, config, folder, given)
-    check_data(runner, config, splits=('train',))
+    require_sound_data(runner, config, splits=('train',))
     runner.model.init_weights()
     runner.model.train()
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -84,7 +84,7 @@ def main() -> None:
         raise UserError('--workers must be at least 0')
     for option in ('json', 'table'):
         if getattr(args, option):
-            check_file(getattr(args, option), f'--{option}')
+            require_writable_file(getattr(args, option), f'--{option}')
     rows = []
     machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
     for config in args.configs:

@@ -19,7 +19,7 @@ from scopevit.utils.averaging import Average, average_checkpoints, last_checkpoi
 from scopevit.utils.checkpoint import CheckpointError, not_finite, save_checkpoint
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_new_file
+from scopevit.utils.files import require_new_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,10 +67,10 @@ def chosen(args: argparse.Namespace) -> list[str]:
 def with_norms(average: Average, args: argparse.Namespace) -> str:
     """Give the average batch norms' statistics of its own; returns what was done."""
     # Only here: averaging alone needs no toolbox.
-    from scopevit.checks.training import check_data, failures_explained
+    from scopevit.checks.training import failures_explained, require_sound_data
     from scopevit.engine.launch import build_bare_runner, end_loaders
     from scopevit.engine.norm_statistics import recompute_norms
-    from scopevit.utils.checkpoint import check_fits
+    from scopevit.utils.checkpoint import require_fit
 
     cfg = load_config(args.recompute_norms, args.cfg_options)
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
@@ -78,8 +78,8 @@ def with_norms(average: Average, args: argparse.Namespace) -> str:
         raw = os.path.join(folder, 'average.pth')
         save_checkpoint(dict(state_dict=average.weights), raw)
         runner = build_bare_runner(cfg, args.recompute_norms, folder)
-        check_fits(runner.model, raw)  # and loads it
-        check_data(runner, args.recompute_norms, splits=('train',))
+        require_fit(runner.model, raw)  # and loads it
+        require_sound_data(runner, args.recompute_norms, splits=('train',))
         with failures_explained(runner, args.recompute_norms):
             norms, batches = recompute_norms(runner, args.count)
         end_loaders(runner)
@@ -98,7 +98,7 @@ def main() -> None:
     args = parse_args()
     if not 0 < args.decay <= 1:
         raise UserError(f'--decay must be above 0 and at most 1, but is {args.decay:g}')
-    check_new_file(args.out, '--out')
+    require_new_file(args.out, '--out')
     average = average_checkpoints(chosen(args), args.decay, args.weights, args.across_runs)
     for path, share in average.shares:
         print(f'{share:.4f} of {path}')

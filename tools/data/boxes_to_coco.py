@@ -13,7 +13,7 @@ import os
 from scopevit.datasets.boxes import to_coco
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, write_json
+from scopevit.utils.files import require_writable_file, write_json
 
 
 @user_errors()
@@ -31,7 +31,7 @@ def main() -> None:
             raise UserError(f'{folder} is not a folder')
     if len(set(args.classes)) < len(args.classes):
         raise UserError(f'--classes names a class twice: {" ".join(args.classes)}')
-    check_file(args.out, '--out')
+    require_writable_file(args.out, '--out')
     content = to_coco(args.images, args.labels, args.classes, args.clip)
     write_json(args.out, content)
     used = {annotation['image_id'] for annotation in content['annotations']}

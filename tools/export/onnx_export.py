@@ -26,7 +26,7 @@ from scopevit.apis.model import Network, build_model, image_channels
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
-from scopevit.utils.files import check_new_file, whole_file
+from scopevit.utils.files import require_new_file, whole_file
 from scopevit.utils.toolboxes import TOOLBOXES
 
 # Largest difference from PyTorch that is accepted, in standard deviations of the output.
@@ -49,7 +49,7 @@ def explained(what: str) -> Iterator[None]:
         raise UserError(f'{what}: {one_line(cause, 500)}') from error
 
 
-def check_packages() -> None:
+def require_packages() -> None:
     missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'not installed: {", ".join(missing)}; install requirements/export.txt')
@@ -136,8 +136,8 @@ def main() -> None:
             f'--size must be at least 33 33, but is {args.size[0]} {args.size[1]}: smaller images leave one row '
             'or column on the last map, and a graph traced with it serves no others'
         )
-    check_packages()
-    check_new_file(args.out, 'OUT')
+    require_packages()
+    require_new_file(args.out, 'OUT')
     cfg = load_config(args.config, args.cfg_options)
     network = build(cfg, args.checkpoint)
     pairs = references(network)

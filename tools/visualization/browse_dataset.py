@@ -7,7 +7,7 @@ Works with configs of any task (a class is written into its image); look here be
 
 import random
 
-from scopevit.apis.painter import Painter, check_figure, save_grid
+from scopevit.apis.painter import Painter, require_writable_figure, save_grid
 from scopevit.checks.loading import build_dataset
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import load_config
@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
 
     cfg = load_config(args.config, args.cfg_options)
-    check_figure(args.out)
+    require_writable_figure(args.out)
     dataset = build_dataset(cfg, args.split, args.config)
     painter = Painter(cfg, dataset)
     chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(args.count, len(dataset))))

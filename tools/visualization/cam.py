@@ -16,7 +16,7 @@ Classes and joints are given by name or number. Bright is most in each panel: pa
 from scopevit.analysis.evidence import METHODS, Choice, evidence
 from scopevit.analysis.overlays import draw_evidence
 from scopevit.apis.inferencer import PoseEstimator, build_predictor
-from scopevit.apis.painter import check_figure
+from scopevit.apis.painter import require_writable_figure
 from scopevit.apis.view import view_of
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
@@ -40,7 +40,7 @@ def main() -> None:
 
     silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)
-    check_figure(args.out)
+    require_writable_figure(args.out)
     predictor = build_predictor(cfg, args.checkpoint, args.device)
     is_pose = isinstance(predictor, PoseEstimator)
     if (args.name is not None and is_pose) or (args.joint is not None and not is_pose):

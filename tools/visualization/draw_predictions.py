@@ -13,7 +13,7 @@ import mmcv
 import numpy as np
 from matplotlib.figure import Figure
 
-from scopevit.apis.painter import Painter, check_figure, save_grid
+from scopevit.apis.painter import Painter, require_writable_figure, save_grid
 from scopevit.checks.loading import build_dataset
 from scopevit.engine.evaluation import read_predictions
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
@@ -61,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
 
     cfg = load_config(args.config, args.cfg_options)
-    check_figure(args.out)
+    require_writable_figure(args.out)
     results = read_predictions(args.predictions)
     dataset = build_dataset(cfg, 'test', args.config)
     if len(results) != len(dataset):

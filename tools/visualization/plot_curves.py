@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file
+from scopevit.utils.files import require_writable_file, whole_file
 
 NOT_PLOTTED = ('step', 'epoch', 'iter', 'time', 'data_time', 'memory')
 
@@ -157,7 +157,7 @@ def main() -> None:
     if os.path.splitext(out)[1].lower() not in ('.png', '.jpg', '.jpeg', '.pdf', '.svg'):
         raise UserError(f'--out {out} must end in .png, .jpg, .pdf or .svg')
     runs = [read_run(folder) for folder in folders]
-    check_file(out, '--out')
+    require_writable_file(out, '--out')
     draw(dict(zip(shortest_names(folders), runs)), args.metrics, out)
     print(f'wrote {out}')
 

@@ -16,12 +16,12 @@ import torch
 from scopevit.analysis.attention_maps import attention_layers, by_scope, head_distances, mean_over_images, scopevit_of
 from scopevit.analysis.overlays import draw_scopes
 from scopevit.apis.inferencer import build_predictor
-from scopevit.apis.painter import check_figure
+from scopevit.apis.painter import require_writable_figure
 from scopevit.apis.view import view_of
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file, write_json
+from scopevit.utils.files import require_writable_file, whole_file, write_json
 from scopevit.utils.toolboxes import silence_toolboxes
 
 
@@ -44,9 +44,9 @@ def main() -> None:
     args = parse_args()
     silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)
-    check_figure(args.out)
+    require_writable_figure(args.out)
     if args.json:
-        check_file(args.json, '--json')
+        require_writable_file(args.json, '--json')
     torch.manual_seed(0)  # random weights are the same each time
     predictor = build_predictor(cfg, args.checkpoint, args.device)
     backbone = scopevit_of(predictor.model)
