@@ -5,13 +5,12 @@
 Without a command it lists them; ``scopevit COMMAND --help`` tells a command's arguments.
 """
 
-import difflib
 import importlib.util
 import runpy
 import sys
 from pathlib import Path
 
-from .utils.errors import unread_output
+from .utils.errors import did_you_mean, unread_output
 from .utils.shipped import shipped
 
 # Command: what it runs, a file of tools/ or a module, and what it does.
@@ -62,8 +61,7 @@ def run(arguments: list[str]) -> None:
         return
     command, *arguments = arguments
     if command not in COMMANDS:
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f'; did you mean {close[0]}?' if close else ''
+        hint = did_you_mean(command, list(COMMANDS))
         print(f'{usage()}\n\nerror: there is no command {command}{hint}', file=sys.stderr)
         sys.exit(2)
     target, _ = COMMANDS[command]

@@ -19,17 +19,15 @@ import os
 import signal
 import socket
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
-
-from mmengine.logging import MMLogger
 
 from scopevit.analysis.demo import Demo, attended, predicted
 from scopevit.apis.inferencer import BoxFinder, Detector, PoseEstimator, build_predictor, detected_boxes
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.toolboxes import silence_toolboxes
 
 NEEDED = "'gradio>=6,<7' 'pandas<3.1'"  # as in requirements/optional/demo.txt
 FONTS = ['system-ui', 'sans-serif']  # the reader's own: none is loaded
@@ -44,14 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
     parser.add_argument('--port', type=int, help='port to listen at (default: the first free one from 7860 on)')
     add_arguments(parser, '--detector-config', '--detector-checkpoint', '--detector-category')
-    add_config_options(parser)
     return parser.parse_args()
-
-
-def build_demo(args: argparse.Namespace) -> Demo:
-    cfg = load_config(args.config, args.cfg_options)
-    predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
-    return Demo(predictor, build_box_finder(args, predictor.device))
 
 
 def build_box_finder(args: argparse.Namespace, device: str) -> BoxFinder | None:
@@ -135,7 +126,7 @@ def serve(demo: Demo, title: str, host: str, port: int | None) -> None:
         page.block_thread()
 
 
-def check_address(host: str, port: int | None) -> None:
+def require_address(host: str, port: int | None) -> None:
     """Make sure that the page can be served there, before the model is built."""
     try:
         with socket.create_server((host, port or 0)):
@@ -146,20 +137,21 @@ def check_address(host: str, port: int | None) -> None:
         raise UserError(f'the page cannot be served at {where} ({reason}); choose others') from None
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
     # Nothing is reported to gradio's makers; that it looks for itself goes through no proxy.
     os.environ['GRADIO_ANALYTICS_ENABLED'] = '0'
     os.environ['no_proxy'] = f'{os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")},127.0.0.1,localhost'
-    warnings.filterwarnings('ignore')  # of the toolboxes about their own settings
-    MMLogger.get_instance('demo', log_level='ERROR')
-    with user_errors():
-        if not importlib.util.find_spec('gradio'):
-            raise UserError(f'the page needs gradio, which is not installed: pip install {NEEDED}')
-        check_address(args.host, args.port)
-        demo = build_demo(args)
-        title = f'{Path(args.config).stem}, {Path(args.checkpoint).name}, on {demo.predictor.device}'
-        serve(demo, title, args.host, args.port)
+    silence_toolboxes()
+    if not importlib.util.find_spec('gradio'):
+        raise UserError(f'the page needs gradio, which is not installed: pip install {NEEDED}')
+    require_address(args.host, args.port)
+    cfg = load_config(args.config, args.cfg_options)
+    predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
+    demo = Demo(predictor, build_box_finder(args, predictor.device))
+    title = f'{Path(args.config).stem}, {Path(args.checkpoint).name}, on {predictor.device}'
+    serve(demo, title, args.host, args.port)
 
 
 if __name__ == '__main__':

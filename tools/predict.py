@@ -32,11 +32,10 @@ refused. Of a name that is too long for what is added to it, results have the be
 """
 
 import argparse
+import functools
 import os
-import warnings
 
 import numpy as np
-from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -53,10 +52,11 @@ from scopevit.apis.prediction_files import (
 )
 from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
-from scopevit.utils.files import check_writable
+from scopevit.utils.files import require_writable_folder
 from scopevit.utils.image import MOST_PIXELS
+from scopevit.utils.toolboxes import silence_toolboxes
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,7 +78,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--boxes', metavar='whole|FILE', help='where the people are, for pose models (default: none)')
     add_arguments(parser, '--detector-config', '--detector-checkpoint', '--detector-category', '--compile')
-    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -141,40 +140,33 @@ def predict_all(predictor: Predictor, inputs: list[Input], args: argparse.Namesp
                 raise_own(error)
                 failed += 1
                 reason = str(error) if isinstance(error, UserError) else f'cannot be predicted: {one_line(error)}'
-                progress.console.print(
-                    f'skipped: {item.shown} {printable(reason)}', markup=False, highlight=False, soft_wrap=True
-                )
+                console.print(f'skipped: {item.shown} {printable(reason)}', soft_wrap=True)
             progress.advance(bar)
     return failed
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
-    # What the toolboxes have to say of their own settings would drown what is said of the inputs.
-    warnings.filterwarnings('ignore')
-    MMLogger.get_instance('predict', log_level='ERROR')
-    console = Console(stderr=True)
-
-    def note(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    with user_errors():
-        cfg = load_config(args.config, args.cfg_options)
-        inputs = find_inputs(args.inputs, args.out_dir, note)
-        predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
-        set_box_finder(predictor, inputs, args)
-        check_writable(args.out_dir, '--out-dir')
-        if os.listdir(args.out_dir) and not args.overwrite:
-            raise UserError(
-                f'--out-dir {args.out_dir} has files in it; choose another folder, or add --overwrite to write over '
-                'older results (files of other names stay)'
-            )
-        if args.compile:
-            note(compile_backbone(predictor.model, cfg, 'test'))
-        failed = predict_all(predictor, inputs, args, console)
-        print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {printable(args.out_dir)}')
-        if failed:
-            raise UserError(f'{failed} of {len(inputs)} inputs could not be read or predicted; they are named above')
+    silence_toolboxes()
+    console = Console(stderr=True, markup=False, highlight=False)
+    note = functools.partial(console.print, soft_wrap=True)
+    cfg = load_config(args.config, args.cfg_options)
+    inputs = find_inputs(args.inputs, args.out_dir, note)
+    predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
+    set_box_finder(predictor, inputs, args)
+    require_writable_folder(args.out_dir, '--out-dir')
+    if os.listdir(args.out_dir) and not args.overwrite:
+        raise UserError(
+            f'--out-dir {args.out_dir} has files in it; choose another folder, or add --overwrite to write over '
+            'older results (files of other names stay)'
+        )
+    if args.compile:
+        note(compile_backbone(predictor.model, cfg, 'test'))
+    failed = predict_all(predictor, inputs, args, console)
+    print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {printable(args.out_dir)}')
+    if failed:
+        raise UserError(f'{failed} of {len(inputs)} inputs could not be read or predicted; they are named above')
 
 
 if __name__ == '__main__':

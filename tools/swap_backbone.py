@@ -6,37 +6,15 @@ Without --out or --show-diff it prints which settings change. The new config is 
 a small batch before anything is written.
 """
 
-import argparse
-import os
 import sys
 
 from mmengine.config import Config
 
 from scopevit.swap import list_changes, list_notes, show_diff, split_options, swap_backbone, toolbox_of
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file
-
-
-def parse_args() -> argparse.Namespace:
-    parser = tool_parser(__doc__)
-    add_arguments(parser, 'config')
-    parser.add_argument('--arch', default='tiny', help='xtiny, tiny or small (default: %(default)s)')
-    output = parser.add_mutually_exclusive_group()
-    add_arguments(output, '--out', help='new config to write, complete in itself (.py; default: list what changes)')
-    output.add_argument('--show-diff', action='store_true', help='print both configs in full, compared line by line')
-    add_config_options(parser)
-    return parser.parse_args()
-
-
-def check_new_file(path: str) -> None:
-    """Refuse a file that exists or cannot be made, before the work."""
-    if not path.endswith('.py'):
-        raise UserError(f'--out writes a Python config: its name must end with .py, but is {path}')
-    if os.path.exists(path):
-        raise UserError(f'{path} exists and is not overwritten; remove it, or choose another name with --out')
-    check_file(path, '--out')
+from scopevit.utils.files import require_new_file, whole_file
 
 
 def write(cfg: Config, path: str) -> None:
@@ -47,23 +25,32 @@ def write(cfg: Config, path: str) -> None:
             raise UserError('this config holds values that cannot be written to a file; swap in Python instead')
 
 
+@user_errors()
 def main() -> None:
-    args = parse_args()
-    with user_errors():
-        if args.out is not None:
-            check_new_file(args.out)
-        own, others = split_options(args.cfg_options)
-        old = load_config(args.config, others)
-        new = swap_backbone(old, own.pop('arch', args.arch), scope=toolbox_of(args.config), **own)
-        if args.out is not None:
-            write(new, args.out)
-            print(f'Wrote {args.out}: built, and run on a small batch')
-        elif args.show_diff:
-            print(show_diff(old, new))
-        else:
-            print('\n'.join(list_changes(old, new)))
-        for note in list_notes(new):  # beside a diff or a list, which may be read by programs
-            print(f'note: {note}', file=sys.stderr)
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
+    parser.add_argument('--arch', default='tiny', help='xtiny, tiny or small (default: %(default)s)')
+    output = parser.add_mutually_exclusive_group()
+    add_arguments(output, '--out', help='new config to write, complete in itself (.py; default: list what changes)')
+    output.add_argument('--show-diff', action='store_true', help='print both configs in full, compared line by line')
+    args = parser.parse_args()
+
+    if args.out is not None:
+        if not args.out.endswith('.py'):
+            raise UserError(f'--out writes a Python config: its name must end with .py, but is {args.out}')
+        require_new_file(args.out, '--out')
+    own, others = split_options(args.cfg_options)
+    old = load_config(args.config, others)
+    new = swap_backbone(old, own.pop('arch', args.arch), scope=toolbox_of(args.config), **own)
+    if args.out is not None:
+        write(new, args.out)
+        print(f'Wrote {args.out}: built, and run on a small batch')
+    elif args.show_diff:
+        print(show_diff(old, new))
+    else:
+        print('\n'.join(list_changes(old, new)))
+    for note in list_notes(new):  # beside a diff or a list, which may be read by programs
+        print(f'note: {note}', file=sys.stderr)
 
 
 if __name__ == '__main__':

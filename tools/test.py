@@ -16,17 +16,17 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from scopevit.analysis.predictions import analyze, write_tables
-from scopevit.checks.training import check_data, failures_explained
+from scopevit.checks.training import failures_explained, require_sound_data
 from scopevit.engine.augmented_test import augment_test
 from scopevit.engine.console import progress_shown
 from scopevit.engine.evaluation import read_predictions
 from scopevit.engine.gpu_settings import compile_backbone
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.checkpoint import check_fits, to_plain
-from scopevit.utils.config import load_config
+from scopevit.utils.checkpoint import require_fit, to_plain
+from scopevit.utils.config import as_list, load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
-from scopevit.utils.files import check_file, write_json
+from scopevit.utils.files import require_writable_file, write_json
 
 MOST_IMAGES = 2000  # whose boxes or pixels are analysed after a test, as many as ADE20K validates with
 
@@ -58,10 +58,9 @@ def dump_predictions(cfg: Config, path: str) -> None:
     dump = dict(type='scopevit.DumpPredictions', out_file_path=path)
     evaluator = cfg.test_evaluator
     if isinstance(evaluator, dict) and 'metrics' in evaluator:  # a whole evaluator, as for several data sets
-        metrics = evaluator.metrics
-        evaluator.metrics = [*(metrics if isinstance(metrics, (list, tuple)) else [metrics]), dump]
+        evaluator.metrics = [*as_list(evaluator.metrics), dump]
     else:
-        cfg.test_evaluator = [*(evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]), dump]
+        cfg.test_evaluator = [*as_list(evaluator), dump]
 
 
 def write_analysis(cfg: Config, dataset: Any, predictions: str, folder: str) -> None:
@@ -97,12 +96,12 @@ def test(args: argparse.Namespace) -> tuple[Config, Any, str, str] | None:
     if not predictions.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out writes a pickle file: its name must end with .pkl, but is {predictions}')
     for path, option in ((predictions, '--out'), (metrics_file, '--json')):
-        check_file(path, option)
+        require_writable_file(path, option)
     dump_predictions(cfg, predictions)
 
     runner = build_runner(cfg)
-    check_fits(runner.model, args.checkpoint)
-    check_data(runner, args.config, splits=('test',))
+    require_fit(runner.model, args.checkpoint)
+    require_sound_data(runner, args.config, splits=('test',))
     if args.compile:
         compile_backbone(runner.model, runner.cfg, 'test')
     with failures_explained(runner, args.config), progress_shown(runner):
@@ -120,13 +119,13 @@ def test(args: argparse.Namespace) -> tuple[Config, Any, str, str] | None:
     return None
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
-    with user_errors():
-        tested = test(args)
-        leave_processes()
-        if tested and not args.no_analysis:
-            write_analysis(*tested)
+    tested = test(args)
+    leave_processes()
+    if tested and not args.no_analysis:
+        write_analysis(*tested)
 
 
 if __name__ == '__main__':

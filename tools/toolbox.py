@@ -9,7 +9,6 @@ too; configs may be named by their toolbox (mmdet::..., scopevit::...).
 """
 
 import argparse
-import difflib
 import importlib.util
 import os
 import runpy
@@ -18,9 +17,9 @@ from pathlib import Path
 
 import scopevit  # noqa: F401 - registers the backbone, and lets checkpoints be loaded
 from scopevit.utils.arguments import tool_parser
-from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.shipped import shipped
-from scopevit.utils.toolboxes import TOOLBOXES, described, find_tool, list_tools, tools_of
+from scopevit.utils.config import config_path
+from scopevit.utils.errors import UserError, did_you_mean, user_errors
+from scopevit.utils.toolboxes import TOOLBOXES, described, find_tool, list_tools
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,13 +41,8 @@ def show(toolbox: str) -> None:
 
 def as_file(argument: str) -> str:
     """The file of a config that is named by its toolbox; anything else as it is."""
-    scope, mark, name = argument.partition('::')
-    if not mark or scope not in (*TOOLBOXES, 'scopevit'):
-        return argument
-    path = (shipped('configs') if scope == 'scopevit' else tools_of(scope).parent / 'configs') / name
-    if not path.is_file():
-        raise UserError(f'config {argument} does not exist')
-    return str(path)
+    scope, mark, _ = argument.partition('::')
+    return config_path(argument) if mark and scope in (*TOOLBOXES, 'scopevit') else argument
 
 
 def start(path: Path, arguments: list[str]) -> None:
@@ -65,8 +59,7 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         if args.toolbox is not None and args.toolbox not in TOOLBOXES:
-            close = difflib.get_close_matches(args.toolbox, TOOLBOXES, n=1, cutoff=0.4)
-            hint = f'; did you mean {close[0]}?' if close else ''
+            hint = did_you_mean(args.toolbox, list(TOOLBOXES), cutoff=0.4)
             raise UserError(f'there is no toolbox {args.toolbox}, but {", ".join(TOOLBOXES)}{hint}')
         if args.tool is None:
             found = [name for name in TOOLBOXES if importlib.util.find_spec(name)]

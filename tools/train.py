@@ -11,9 +11,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from scopevit.checks.channels import check_channels
-from scopevit.checks.training import check_data, failures_explained
+from scopevit.checks.findings import refuse_errors
+from scopevit.checks.training import failures_explained, require_sound_data
 from scopevit.engine.console import log_summary, progress_shown
-from scopevit.engine.gpu_settings import check_loss_scale, compile_backbone
+from scopevit.engine.gpu_settings import compile_backbone, require_loss_scale
 from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
 from scopevit.engine.options import LOGGERS, accumulate, average_weights, draw_in_each_validation, log_to, use_amp
 from scopevit.engine.preemption import Stopped
@@ -21,8 +22,8 @@ from scopevit.engine.resume import settle_resume
 from scopevit.engine.work_dir import claim_work_dir, let_go
 from scopevit.swap import load_and_swap
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.checkpoint import check_backbone_matches, check_fits, read_checkpoint
-from scopevit.utils.config import load_config
+from scopevit.utils.checkpoint import read_checkpoint, require_backbone_match, require_fit
+from scopevit.utils.config import as_list, load_config
 from scopevit.utils.errors import UserError, user_errors
 
 
@@ -91,32 +92,27 @@ def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
-    if args.seed is not None or args.deterministic:
-        randomness = {'seed': None, **(cfg.get('randomness') or {})}  # without a seed of its own, a random one
-        if args.seed is not None:
-            randomness['seed'] = args.seed
-        if args.deterministic:
-            randomness['deterministic'] = True
-        cfg.randomness = randomness
+    given = dict(seed=args.seed, deterministic=args.deterministic or None)
+    given = {key: value for key, value in given.items() if value is not None}
+    if given:  # without a seed of its own, a random one
+        cfg.randomness = {'seed': None, **(cfg.get('randomness') or {}), **given}
     if args.resume is not None:
         cfg.resume = True
         if args.resume != 'auto':
             cfg.load_from = args.resume
     if args.pretrained is not None:
         read_checkpoint(args.pretrained)  # a wrong path ends here, not after the data has loaded
-        cfg.custom_hooks = list(cfg.get('custom_hooks') or [])
-        cfg.custom_hooks.append(dict(type='scopevit.PretrainedBackboneHook', checkpoint=args.pretrained))
+        start = dict(type='scopevit.PretrainedBackboneHook', checkpoint=args.pretrained)
+        cfg.custom_hooks = [*as_list(cfg.get('custom_hooks')), start]
 
 
-def check_start(cfg: Config, runner: Runner) -> None:
+def require_fitting_start(cfg: Config, runner: Runner, checkpoint: dict | None) -> None:
     """Make sure that the weights to start or go on from are of this model, and none is passed over."""
-    if not cfg.get('resume'):
-        if cfg.get('load_from'):
-            check_backbone_matches(runner.model, cfg.load_from)
-        return
-    if cfg.get('load_from'):
-        check_fits(runner.model, cfg.load_from)
-        check_loss_scale(cfg, cfg.load_from)
+    if checkpoint is not None:
+        require_fit(runner.model, cfg.load_from, checkpoint)
+        require_loss_scale(cfg, checkpoint)
+    elif cfg.get('load_from'):
+        require_backbone_match(runner.model, cfg.load_from)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -126,12 +122,13 @@ def train(args: argparse.Namespace) -> None:
         cfg = load_and_swap(args.config, args.swap_backbone, args.cfg_options)
     merge_arguments(cfg, args)
     prepare(cfg, args)
-    settle_resume(cfg, automatic=args.resume == 'auto')
+    checkpoint = settle_resume(cfg, automatic=args.resume == 'auto')
     claim_work_dir(cfg)
-    runner = build_runner(cfg)
-    check_start(cfg, runner)
-    check_channels(runner.model)
-    check_data(runner, args.config)
+    runner = build_runner(cfg, checkpoint)
+    require_fitting_start(cfg, runner, checkpoint)
+    del checkpoint  # the runner lets go of it once it is loaded
+    refuse_errors(check_channels(runner.model))
+    require_sound_data(runner, args.config)
     if isinstance(runner, Runner):
         log_summary(runner, args.config)
         if args.log_to is not None:
@@ -146,15 +143,15 @@ def train(args: argparse.Namespace) -> None:
         let_go()
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
-    with user_errors():
-        try:
-            train(args)
-        except Stopped:
-            leave_processes()
-            raise
+    try:
+        train(args)
+    except Stopped:
         leave_processes()
+        raise
+    leave_processes()
 
 
 if __name__ == '__main__':

@@ -27,7 +27,7 @@ from scopevit.analysis.measuring import Entry, compare  # noqa: E402
 from scopevit.analysis.reporting import Settings, markdown  # noqa: E402
 from scopevit.analysis.spec import load_network
 from scopevit.apis.model import Network, build_model
-from scopevit.utils.arguments import add_arguments, check_device, positive, tool_parser  # noqa: E402
+from scopevit.utils.arguments import add_arguments, positive, require_device, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors
 
 HALF_A_DIGIT = 0.05  # numbers of the table have one decimal
@@ -134,7 +134,7 @@ def write(name: str, page: str, facts: dict) -> None:
 def make_table(args: argparse.Namespace) -> None:
     chosen = choose_rows(args.rows)
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    check_device(args.device)
+    require_device(args.device)
     rows = []
     for row in chosen:
         print(f'{row.name} ...', file=sys.stderr)

@@ -40,7 +40,8 @@ from projects.robustness.cases import add_case_arguments, get_ready_for_children
 from projects.scenes.generator import write_ade20k, write_coco  # noqa: E402
 from scopevit.checks.channels import check_channels  # noqa: E402
 from scopevit.checks.dataset import check_dataset  # noqa: E402
-from scopevit.checks.training import check_data, failures_explained  # noqa: E402
+from scopevit.checks.findings import refuse_errors  # noqa: E402
+from scopevit.checks.training import failures_explained, require_sound_data  # noqa: E402
 from scopevit.engine.launch import build_runner, prepare  # noqa: E402
 from scopevit.utils.arguments import positive, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
@@ -272,8 +273,8 @@ def start(cfg: Config) -> tuple[str, str]:
     try:
         prepare(cfg, argparse.Namespace(work_dir=None, launcher='none', local_rank=0))
         runner = build_runner(cfg)
-        check_channels(runner.model)
-        check_data(runner, 'the config')
+        refuse_errors(check_channels(runner.model))
+        require_sound_data(runner, 'the config')
         started = True
         with failures_explained(runner, 'the config'):
             for loop in (runner.train_loop, runner.val_loop):

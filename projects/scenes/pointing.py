@@ -33,7 +33,7 @@ from scopevit.apis.inferencer import Classifier, Predictor, Segmenter, build_pre
 from scopevit.apis.model import build_model, tensor_call  # noqa: E402
 from scopevit.apis.view import View, view  # noqa: E402
 from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
-from scopevit.utils.config import add_config_options, load_config  # noqa: E402
+from scopevit.utils.config import load_config  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
 
 Question = tuple[np.ndarray, str, np.ndarray]
@@ -113,7 +113,6 @@ def main() -> None:
     add_arguments(parser, 'checkpoint')
     add_arguments(parser, '--count', default=200)
     add_arguments(parser, '--table', type=Path, help='add what is printed to this page (default: it is only printed)')
-    add_config_options(parser)
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of the toolboxes about their own settings
     MMLogger.get_instance('pointing', log_level='ERROR')

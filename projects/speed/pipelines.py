@@ -28,7 +28,7 @@ from scopevit.analysis.reporting import markdown, number, summary
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file, write_json
+from scopevit.utils.files import require_writable_file, whole_file, write_json
 
 CONFIG = 'scopevit::classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
 SIZES = ((375, 500), (375, 500), (500, 375))
@@ -110,7 +110,7 @@ def table(split: str, found: dict[str, dict]) -> str:
 def run(args: argparse.Namespace) -> None:
     for option in ('json', 'table'):
         if getattr(args, option):
-            check_file(getattr(args, option), f'--{option}')
+            require_writable_file(getattr(args, option), f'--{option}')
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     init_default_scope('mmpretrain')

@@ -16,7 +16,7 @@ import cv2
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_writable, write_json
+from scopevit.utils.files import require_writable_folder, write_json
 from scopevit.utils.image import write_image
 
 # Photographs, and side and step of the tiles in pixels.
@@ -87,8 +87,8 @@ def main() -> None:
         if missing:
             raise UserError(f'{missing[0]} does not exist; give the folder data of the unpacked package deepforest')
         for split in SPLITS:
-            check_writable(f'{args.out_dir}/{split}', '--out-dir')
-        check_writable(f'{args.out_dir}/annotations', '--out-dir')
+            require_writable_folder(f'{args.out_dir}/{split}', '--out-dir')
+        require_writable_folder(f'{args.out_dir}/annotations', '--out-dir')
         make(args.source, args.out_dir)
 
 

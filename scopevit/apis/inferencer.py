@@ -19,7 +19,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, VISUALIZERS
 from mmengine.structures import BaseDataElement
 
-from ..utils.arguments import SCORE_THR, check_device
+from ..utils.arguments import SCORE_THR, require_device
 from ..utils.checkpoint import get_meta, read_checkpoint
 from ..utils.config import innermost
 from ..utils.errors import UserError, one_line
@@ -378,7 +378,7 @@ def build_predictor(
     if not cfg.get('model') or not (cfg.get('test_dataloader') or {}).get('dataset'):
         raise UserError('the config has no model or no test_dataloader.dataset, whose pipeline prepares the images')
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    check_device(device)
+    require_device(device)
     return PREDICTORS[scope](cfg, checkpoint, device, score_thr)
 
 

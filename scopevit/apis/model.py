@@ -14,8 +14,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..utils.building import building
-from ..utils.checkpoint import check_fits
-from ..utils.config import first_value, walk, without_weights
+from ..utils.checkpoint import require_fit
+from ..utils.config import first_value, replace_sync_bn, walk, without_weights
 from ..utils.errors import UserError
 
 Size = tuple[int, int]
@@ -45,7 +45,7 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
     with building(cfg, 'the model'), in_scope(cfg.get('default_scope', 'mmengine')), silence():
         model = MODELS.build(settings)
     if checkpoint is not None:
-        check_fits(model, checkpoint)  # and loads it
+        require_fit(model, checkpoint)  # and loads it
     return model
 
 
@@ -60,9 +60,7 @@ def model_settings(cfg: Config) -> ConfigDict:
     settings = ConfigDict(without_weights(cfg.model.to_dict()))
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
-    for part in walk(settings):
-        if part.get('type') in ('SyncBN', 'MMSyncBN'):  # one process has nothing to synchronise with
-            part['type'] = 'BN'
+    replace_sync_bn(settings)
     return settings
 
 

@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from ..utils.arguments import SCORE_THR
 from ..utils.errors import UserError
-from ..utils.files import check_file
+from ..utils.files import require_writable_file
 from ..utils.image import text_width, write_image, write_text
 
 SMALL = 360  # images whose longer side is below this are enlarged, so that names can be read
@@ -195,7 +195,7 @@ def _enlarge(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, Ba
     return image, sample
 
 
-def check_figure(path: str) -> None:
+def require_writable_figure(path: str) -> None:
     """Make sure that a figure can be written here, before the work of drawing it.
 
     Raises:
@@ -203,7 +203,7 @@ def check_figure(path: str) -> None:
     """
     if not cv2.haveImageWriter(path):
         raise UserError(f'--out {path} must end in .png or .jpg')
-    check_file(path, '--out')
+    require_writable_file(path, '--out')
 
 
 def save_grid(items: list[list[Panel]], cols: int, path: str, width: int = 1800) -> None:

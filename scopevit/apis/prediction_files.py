@@ -15,7 +15,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from ..utils.files import whole_file, write_json
-from ..utils.image import MOST_PIXELS, SUFFIXES, check_is_file, write_image
+from ..utils.image import MOST_PIXELS, SUFFIXES, require_file, write_image
 from .inferencer import BoxFinder, Predictor
 
 LONGEST_NAME = 255  # bytes, in most file systems
@@ -237,7 +237,7 @@ def opened_video(path: str) -> Iterator[cv2.VideoCapture]:
     Raises:
         UserError: If it is no file. That it is no video is told by its first frame.
     """
-    check_is_file(path)
+    require_file(path)
     with plainly_named(path) as name:
         video = cv2.VideoCapture(name)
         try:

@@ -13,26 +13,17 @@ from ..apis.model import backbone_of
 from ..utils.errors import UserError, one_line
 from ..utils.randomness import random_state_kept
 from ..utils.wrappers import unwrap
-from .findings import Finding, refuse_errors
+from .findings import Finding
 
 
-def check_channels(model: nn.Module) -> None:
-    """Make sure that necks and heads take the maps that they get.
-
-    Args:
-        model: A model of any toolbox, maybe wrapped for several processes.
-
-    Raises:
-        UserError: It names the setting, what it is, and what it has to be.
-    """
-    refuse_errors(wrong_channels(model))
-
-
-def wrong_channels(model: nn.Module) -> Iterator[Finding]:
-    """The first neck, or the heads, whose ``in_channels`` are not those of the maps that they get.
+def check_channels(model: nn.Module) -> Iterator[Finding]:
+    """Necks and heads take the channels of the maps that they get; of several faults, the first neck's or the heads'.
 
     A copy of the model that has shapes but no data (torch's meta device) is run on a made-up
     image. A part is at fault if it cannot be run and its ``in_channels`` are not those of its input.
+
+    Args:
+        model: A model of any toolbox, maybe wrapped for several processes.
     """
     model = unwrap(model)
     try:

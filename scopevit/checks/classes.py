@@ -9,6 +9,7 @@ from torch import nn
 from ..apis.model import count_classes
 from ..utils.wrappers import unwrap
 from .findings import Finding, first
+from .images import spread
 from .part import Part
 
 MOST_LOOKED_AT = 1000  # items of a data set whose labels are compared with the heads
@@ -123,8 +124,7 @@ def check_labels(
 def labels_of(dataset: BaseDataset) -> set[int]:
     """The labels of a sample of a loaded data set's items; label maps are not read."""
     labels: set[int] = set()
-    count = len(dataset)
-    for i in set(np.linspace(0, count - 1, min(count, MOST_LOOKED_AT)).astype(int).tolist()):
+    for i in spread(range(len(dataset)), MOST_LOOKED_AT):
         info = dataset.get_data_info(i)
         found = [instance.get('bbox_label') for instance in info.get('instances') or []]
         found += np.ravel(info.get('gt_label', [])).tolist()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from ..utils.errors import one_line
 from .classes import check_class_count, check_labels
-from .findings import Finding, first
+from .findings import Finding, faulty, first
 from .images import check_files, check_passed_over
 from .part import Part, is_a
 from .paths import check_image_count, exists, source_of
@@ -24,10 +24,10 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
     if type(dataset).__name__ == 'ImageNet' and len(folders) != 1000:
         source = source_of('ImageNet', root)
         remedy = f'unpack {source}' if source else 'unpack it again'
-        yield Finding('error', where, f'{root} has {len(folders)} class folders, ImageNet has 1,000: {remedy}')
+        yield part.error(f'{root} has {len(folders)} class folders, ImageNet has 1,000: {remedy}')
         return
     if not folders:
-        yield Finding('error', where, f'{root} has no class folders: put the images of each class into one')
+        yield part.error(f'{root} has no class folders: put the images of each class into one')
         return
     yield from check_class_count(where, dataset.CLASSES or folders, part.model)
     extensions = tuple(dataset.extensions)
@@ -42,9 +42,7 @@ def check_class_folders(part: Part) -> Iterator[Finding]:
     }
     yield from check_image_count(where, type(dataset).__name__, root, sum(map(len, images.values())))
     empty = [folder for folder, files in images.items() if not files]
-    if empty:
-        text = f'{len(empty)} class folders of {root} are empty ({first(empty)}): fill them'
-        yield Finding('error', where, text)
+    yield from faulty(where, empty, len(folders), f'class folders of {root} are empty', 'fill them', is_fatal=True)
     yield from check_suffixes(part)
     yield from check_files(part, [dict(img_path=path) for files in images.values() for path in files])
 
@@ -54,7 +52,7 @@ def check_hidden(part: Part, folders: Sequence[str]) -> Iterator[Finding]:
     hidden = [folder for folder in folders if folder.startswith('.')]
     if hidden:
         text = f'{part.dataset.img_prefix} has the hidden folders {first(hidden)}, which would be classes: remove them'
-        yield Finding('error', part.where, text)
+        yield part.error(text)
 
 
 def check_suffixes(part: Part) -> Iterator[Finding]:
@@ -77,11 +75,10 @@ def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
             differing = set(class_folders(part)) ^ set(class_folders(other))
             only = sorted(folder for folder in differing if not folder.startswith('.'))  # hidden ones are told
             if only:
-                text = (
+                yield part.warning(
                     f'the class folders are not those of {other.where} ({first(only)} only in one of them), so the '
                     'labels would not agree: make the folders the same'
                 )
-                yield Finding('warning', part.where, text)
                 break
 
 
@@ -97,17 +94,12 @@ def check_list(part: Part) -> Iterator[Finding]:
     try:
         items = dataset.load_data_list()
     except ValueError as error:
-        text = f'a line of {path} is not "image label" ({one_line(error)}): correct the list'
-        yield Finding('error', where, text)
+        yield part.error(f'a line of {path} is not "image label" ({one_line(error)}): correct the list')
         return
     yield from check_image_count(where, type(dataset).__name__, dataset.img_prefix, len(items))
     missing = {item['img_path']: None for item in items if not exists(item['img_path'])}
-    if missing:
-        text = (
-            f'{len(missing)} of the {len(items)} images in {path} do not exist ({first(list(missing))}): unpack them '
-            'again, or remove them from the list'
-        )
-        yield Finding('error', where, text)
+    remedy = 'unpack them again, or remove them from the list'
+    yield from faulty(where, list(missing), len(items), f'images in {path} do not exist', remedy, is_fatal=True)
     yield from check_files(part, [item for item in items if item['img_path'] not in missing])
     yield from check_class_count(where, dataset.CLASSES, part.model)
     labels = {item['gt_label'] for item in items if isinstance(item.get('gt_label'), int)}

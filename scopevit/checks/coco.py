@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..utils.errors import UserError
-from ..utils.image import read_image
 from .classes import check_names_are_listed, class_heads, metainfo
 from .coco_file import CocoFile, is_numbers, read_coco
 from .findings import Finding, faulty, first
-from .images import check_files, color_type
+from .images import check_files, read_as_loaded
 from .part import Part
-from .paths import check_image_count, is_elsewhere
+from .paths import check_image_count, exists, is_odd
 
 MOST_PIXELS_AWAY = 1e6  # from an image's corner a coordinate is a mistake
 
@@ -20,15 +19,10 @@ def check_images(part: Part, coco: CocoFile) -> Iterator[Finding]:
     """All images are there, each once."""
     yield from check_image_count(part.where, 'CocoDataset', coco.path, len(coco.files))
     if len(coco.files) < coco.images:
-        yield Finding('error', part.where, f'image ids in {coco.path} are not unique: number them again')
-    missing = [file for file in coco.files.values() if not is_elsewhere(file) and not os.path.isfile(file)]
-    missing = [file for file in missing if not _is_odd(file)]  # which another rule tells
-    if missing:
-        text = (
-            f'{len(missing)} of {len(coco.files)} images do not exist ({first(missing)}): unpack them again, or remove '
-            'them from the annotation file'
-        )
-        yield Finding('error', part.where, text)
+        yield part.error(f'image ids in {coco.path} are not unique: number them again')
+    missing = [file for file in coco.files.values() if not exists(file) and '\\' not in file and not is_odd(file)]
+    remedy = 'unpack them again, or remove them from the annotation file'
+    yield from faulty(part.where, missing, len(coco.files), 'images do not exist', remedy, is_fatal=True)
 
 
 def check_left_out(part: Part, coco: CocoFile) -> Iterator[Finding]:
@@ -46,86 +40,83 @@ def check_left_out(part: Part, coco: CocoFile) -> Iterator[Finding]:
         (small, f'are less than {least} pixels wide or high', 'min_size=0'),
     ):
         if files and ids:
-            text = (
+            yield part.note(
                 f'{len(files)} of {len(coco.files)} images {why} and are left out of the training ({first(files)}); '
                 f'filter_cfg=dict({setting}) of the data set keeps them'
             )
-            yield Finding('note', part.where, text)
-
-
-def _is_odd(path: str) -> bool:
-    return '\\' in path or '://' in path or (os.path.exists(path) and not os.path.isfile(path))
 
 
 def check_names(part: Part, coco: CocoFile) -> Iterator[Finding]:
     """Names of files are paths below the folder of images, written with /."""
-    suspects = (file for file in coco.files.values() if '\\' in file or '://' in file or file.startswith(('/', '.')))
-    odd = [file for file in suspects if _is_odd(file) and not is_elsewhere(file) and not os.path.isfile(file)]
-    if odd:
-        text = (
-            f'{len(odd)} of {len(coco.files)} file names are no paths of files ({first(odd)}): write file_name with / '
-            'between folders, below the folder of images'
-        )
-        yield Finding('error', part.where, text)
+    suspects = [file for file in coco.files.values() if '\\' in file or '://' in file or file.startswith(('/', '.'))]
+    odd = [file for file in suspects if is_odd(file) or ('\\' in file and not exists(file))]
+    remedy = 'write file_name with / between folders, below the folder of images'
+    yield from faulty(part.where, odd, len(coco.files), 'file names are no paths of files', remedy, is_fatal=True)
 
 
 def check_categories(part: Part, coco: CocoFile) -> Iterator[Finding]:
     """The classes are categories of the file, in its order: mmdet finds them by name and drops all others' objects."""
-    where, classes = part.where, part.dataset.metainfo.get('classes') or []
-    yield from check_names_are_listed(where, classes)
-    if isinstance(classes, str):
+    classes = part.dataset.metainfo.get('classes') or []
+    problems = [*check_names_are_listed(part.where, classes), *_check_mixed_up(part, coco)]
+    if problems:
+        yield from problems
         return
-    classes = list(classes)
-    in_file = [category['name'] for category in coco.categories]
-    for key in ('name', 'id'):
-        value, count = Counter(category[key] for category in coco.categories).most_common(1)[0] if in_file else ('', 0)
-        if count > 1:
-            called = f'are called {value}' if key == 'name' else f'have the id {value}'
-            text = f'{count} categories of {coco.path} {called}: mmdet would mix them up, rename or join them'
-            yield Finding('error', where, text)
-            return
     # mmdet numbers the labels in the order of the file, whatever the order of the classes.
-    labels = [name for name in in_file if name in classes]
-    part.notes['labels'] = labels
-    if not labels:
-        heads = [key for key, count in class_heads(part.model).items() if count != len(in_file)]
-        text = (
-            f'none of the classes of the config ({first(classes)}) is a category of {coco.path}: write '
-            f'{metainfo(in_file)} in the data sets'
-            + (f', and num_classes={len(in_file)} in {" and ".join(heads)}' if heads else '')
-        )
-        yield Finding('error', where, text)
+    in_file = [category['name'] for category in coco.categories]
+    labels = part.notes['labels'] = [name for name in in_file if name in classes]
+    if labels:
+        yield from _check_order(part, coco, labels)
+        yield from _check_occurring(part, coco)
         return
+    heads = [key for key, count in class_heads(part.model).items() if count != len(in_file)]
+    number = f', and num_classes={len(in_file)} in {" and ".join(heads)}' if heads else ''
+    yield part.error(
+        f'none of the classes of the config ({first(classes)}) is a category of {coco.path}: write '
+        f'{metainfo(in_file)} in the data sets{number}'
+    )
+
+
+def _check_mixed_up(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """No two categories have one name or id."""
+    for key, called in (('name', 'are called'), ('id', 'have the id')):
+        for value, count in Counter(category[key] for category in coco.categories).most_common(1):
+            if count > 1:
+                what = f'{count} categories of {coco.path} {called} {value}'
+                yield part.error(f'{what}: mmdet would mix them up, rename or join them')
+
+
+def _check_order(part: Part, coco: CocoFile, labels: list[str]) -> Iterator[Finding]:
+    """The classes are those of the labels, in their order."""
+    classes = part.dataset.metainfo['classes']
     i = next((i for i, (a, b) in enumerate(zip(labels, classes)) if a != b), None)
     if i is not None:
-        text = (
+        yield part.warning(
             f'the categories of {coco.path} are not in the order of the classes of the config: label {i} would be '
             f'called {classes[i]} but be {labels[i]}: put the classes in the order of the file'
         )
-        yield Finding('warning', where, text)
     elif len(labels) < len(classes):
-        lacking = [name for name in classes if name not in in_file]
+        lacking = [name for name in classes if name not in labels]
         text = f'{coco.path} has only {len(labels)} of the {len(classes)} classes of the config, not {first(lacking)}'
         if part.is_learnt:
-            yield Finding('note', where, f'{text}; compare metainfo.classes with its categories, if that is not meant')
+            yield part.note(f'{text}; compare metainfo.classes with its categories, if that is not meant')
         else:
             remedy = 'list them among its categories, even if it has none of their objects'
-            yield Finding('warning', where, f'{text}: predictions of those cannot be evaluated; {remedy}')
-    used = Counter(a['category_id'] for a in coco.annotations)
-    yield from _check_unused(part, coco, used)
+            yield part.warning(f'{text}: predictions of those cannot be evaluated; {remedy}')
+
+
+def _check_occurring(part: Part, coco: CocoFile) -> Iterator[Finding]:
+    """Which classes have no objects, and which objects no class."""
+    classes = part.dataset.metainfo['classes']
+    used = Counter(annotation['category_id'] for annotation in coco.annotations)
+    unused = [c['name'] for c in coco.categories if c['name'] in classes and not used[c['id']]]
+    if unused and part.is_learnt:
+        yield part.note(f'there are no objects of {len(unused)} classes ({first(unused)})')
     others = {c['name']: used[c['id']] for c in coco.categories if c['name'] not in classes and used[c['id']]}
     if others:
-        text = (
+        yield part.note(
             f'{sum(others.values())} objects are of categories that the config does not have ({first(list(others))}); '
             'they are passed over in training'
         )
-        yield Finding('note', where, text)
-
-
-def _check_unused(part: Part, coco: CocoFile, used: Counter) -> Iterator[Finding]:
-    unused = [c['name'] for c in coco.categories if c['name'] in part.dataset.metainfo['classes'] and not used[c['id']]]
-    if unused and part.is_learnt:
-        yield Finding('note', part.where, f'there are no objects of {len(unused)} classes ({first(unused)})')
 
 
 def check_boxes(part: Part, coco: CocoFile) -> Iterator[Finding]:
@@ -152,7 +143,7 @@ def check_boxes(part: Part, coco: CocoFile) -> Iterator[Finding]:
     total = len(coco.annotations)
     if not total:
         text = f'{coco.path} has no annotations'
-        yield Finding('error', part.where, text) if part.is_learnt else Finding('note', part.where, text)
+        yield part.error(text) if part.is_learnt else part.note(text)
     for items, what, remedy, is_fatal in (
         (strange, 'annotations are of images that the file does not list', 'remove them', False),
         (unknown, 'category ids are not among the categories of the file', 'correct the ids', False),
@@ -176,7 +167,7 @@ def check_ids(part: Part, coco: CocoFile) -> Iterator[Finding]:
         ):
             if len({isinstance(number, str) for number in those}) > 1:
                 text = f'some {what} ids in {coco.path} are numbers, others texts, which cannot be sorted: {remedy}'
-                yield Finding('error', part.where, text)
+                yield part.error(text)
         odd = [repr(number) for number in ids if not is_numbers([number], 1) or number == 0]
         what = f'annotation ids in {coco.path} are 0 or no numbers, which cannot be evaluated'
         yield from faulty(part.where, odd, total, what, remedy, is_fatal=True)
@@ -234,7 +225,7 @@ def check_masks(part: Part, coco: CocoFile) -> Iterator[Finding]:
 
 
 def _loads_masks(part: Part) -> bool:
-    return any(getattr(t, 'with_mask', False) for t in getattr(part.dataset.pipeline, 'transforms', []))
+    return any(getattr(transform, 'with_mask', False) for transform in part.transforms)
 
 
 def _is_mask(mask: object, width: float, height: float) -> bool:
@@ -265,28 +256,24 @@ def check_pixels(part: Part, coco: CocoFile) -> Iterator[Finding]:
     if _loads_masks(part):
         for annotation in coco.annotations:
             by_image.setdefault(annotation['image_id'], []).append(annotation)
-    is_turned = color_type(part.dataset) in ('color', 'grayscale')
     for i in part.choose(i for i, file in coco.files.items() if os.path.isfile(file)):
         width, height = coco.sizes[i]
-        try:
-            image = read_image(coco.files[i], turned=is_turned, any_depth=True)
-        except UserError as error:
-            yield unreadable(part, coco.files[i], error)
+        image = read_as_loaded(part, coco.files[i])
+        if isinstance(image, Finding):
+            yield image
             continue
         if image.shape[:2] != (height, width):
-            text = (
+            yield part.error(
                 f'{coco.files[i]} has {image.shape[1]}x{image.shape[0]} pixels, but {coco.path} says {width}x{height}: '
                 'correct the annotation file (a photograph turned by its EXIF is read upright)'
             )
-            yield Finding('error', part.where, text)
             continue
         for annotation in by_image.get(i, []):
             if annotation.get('segmentation') and not _has_pixels(annotation['segmentation'], width, height):
-                text = (
+                yield part.warning(
                     f'the mask of {coco.name(annotation)} has no pixels in its image of {width}x{height}, or is of '
                     'another size: draw it again or remove it'
                 )
-                yield Finding('warning', part.where, text)
 
 
 def _has_pixels(mask: object, width: int, height: int) -> bool:
@@ -302,10 +289,6 @@ def _has_pixels(mask: object, width: int, height: int) -> bool:
         return bool(masks.area(encoded) > 0) and list(encoded['size']) == [height, width]
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, NotImplementedError):
         return False  # pycocotools cannot read it, which it says in one of these ways
-
-
-def unreadable(part: Part, path: str, error: UserError) -> Finding:
-    return Finding('error', part.where, f'{path} {error}: replace it, or remove it and its annotation')
 
 
 def check_image_files(part: Part, coco: CocoFile) -> Iterator[Finding]:
@@ -326,13 +309,13 @@ def check_coco(part: Part, rules: tuple = OBJECT_RULES) -> Iterator[Finding]:
     """Read a data set's annotation file, and go through the rules for it."""
     path = part.dataset.ann_file
     if not os.path.isfile(path):
-        yield Finding('error', part.where, f'{path} is no file: name an annotation file in JSON')
+        yield part.error(f'{path} is no file: name an annotation file in JSON')
         return
-    yield Finding('info', part.where, f'reading {path} ({os.path.getsize(path) / 1e6:,.0f} MB)')
+    yield part.info(f'reading {path} ({os.path.getsize(path) / 1e6:,.0f} MB)')
     try:
         coco = read_coco(part)
     except UserError as error:
-        yield Finding('error', part.where, str(error))
+        yield part.error(str(error))
         return
     for rule in rules:
         yield from rule(part, coco)

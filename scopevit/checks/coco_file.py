@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from ..utils.errors import UserError, one_line
-from ..utils.image import check_is_file
+from ..utils.image import require_file
 from .part import Part
 
 # What each entry of a file needs, and of what kind it is.
@@ -58,7 +58,7 @@ def read_coco(part: Part) -> CocoFile:
     """
     path, folder = part.dataset.ann_file, part.dataset.data_prefix['img']
     try:
-        check_is_file(path)
+        require_file(path)
         with open(path) as file:
             content = json.load(file)
         if not part.is_learnt and isinstance(content, dict):  # of a test the labels need not be known

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 
 from ..utils.errors import UserError
 from ..utils.image import SUFFIXES, lost_depth, read_header, read_image
-from .findings import Finding, first
+from .findings import Finding, faulty, first
 from .part import Part
+from .paths import is_odd
 
 MOST_HEADERS = 200  # files whose first bytes are read
 MOST_DECODED = 16  # images that are decoded, of formats that hold more than 8 bits
 MOST_LISTED = 20_000  # files of a folder that are looked at for their names
+TURNED = ('color', 'grayscale')  # ways of reading, as mmcv calls them, that turn an image as its EXIF says
 SHALLOW = ('.jpg', '.jpeg', '.webp', '.gif')  # have 8 bits
 
 Item = TypeVar('Item')
@@ -28,26 +29,37 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def color_type(dataset: BaseDataset) -> str | None:
+def color_type(part: Part) -> str | None:
     """How a data set's pipeline reads images, as mmcv calls it; None if it is done in another way."""
-    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or []:
+    for transform in part.transforms:
         if any(kind.__name__ == 'LoadImageFromFile' for kind in type(transform).__mro__):
             return getattr(transform, 'color_type', 'color')
     return None
 
 
 def check_files(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
-    """Images are read with all their depth, and turned as their annotations are.
+    """Images are files, read with all their depth, and turned as their annotations are.
 
     Args:
         items: ``img_path`` of each, and ``seg_map_path``, or ``width`` and ``height``, if there are such.
     """
     items = [item for item in items if isinstance(item.get('img_path'), str)]
-    reading = color_type(part.dataset)
-    if reading in ('color', 'grayscale', 'color_ignore_orientation', 'grayscale_ignore_orientation'):
+    paths = [item[key] for item in spread(items, MOST_HEADERS) for key in ('img_path', 'seg_map_path') if item.get(key)]
+    odd = [path for path in paths if is_odd(path)]
+    yield from faulty(part.where, odd, len(paths), 'names are not those of files', 'correct them', is_fatal=True)
+    reading = color_type(part)
+    if reading in (*TURNED, 'color_ignore_orientation', 'grayscale_ignore_orientation'):
         yield from check_depth(part, [item['img_path'] for item in items])
-    if reading in ('color', 'grayscale'):
+    if reading in TURNED:
         yield from check_orientation(part, items)
+
+
+def read_as_loaded(part: Part, path: str) -> np.ndarray | Finding:
+    """An image, turned if the data set's pipeline turns it; if it cannot be read, what is wrong with it."""
+    try:
+        return read_image(path, turned=color_type(part) in TURNED, any_depth=True)
+    except UserError as error:
+        return part.error(f'{path} {error}: replace it, or remove it and its annotation')
 
 
 def check_depth(part: Part, paths: Sequence[str]) -> Iterator[Finding]:
@@ -64,12 +76,11 @@ def check_depth(part: Part, paths: Sequence[str]) -> Iterator[Finding]:
         if loss is not None:
             losses.append(f'{path} {loss}')
     if losses:
-        text = (
+        yield part.error(
             f'{losses[0]}: convert the images of all splits, and those to be predicted, to 8 bits by one scale, or '
             "read them as stored with color_type='unchanged', to_float32=True in LoadImageFromFile and mean and std "
             'to fit'
         )
-        yield Finding('error', part.where, text)
 
 
 def check_orientation(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
@@ -94,16 +105,14 @@ def check_orientation(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
     )
     what = f'of {len(chosen)} images looked at are turned when they are read, as their EXIF says'
     if wrong:
-        text = f'{len(wrong)} {what}, but their annotations are not ({first(wrong)}): {remedy}'
-        yield Finding('error', part.where, text)
+        yield part.error(f'{len(wrong)} {what}, but their annotations are not ({first(wrong)}): {remedy}')
     if unsure:
-        text = (
+        yield part.warning(
             f'{len(unsure)} {what} ({first(unsure)}); whether their annotations are of the turned images their size '
             f'does not tell: look with browse_dataset.py, and if not, {remedy}'
         )
-        yield Finding('warning', part.where, text)
     if turned and not wrong and not unsure:
-        yield Finding('note', part.where, f'{len(turned)} {what} ({first(turned)})')
+        yield part.note(f'{len(turned)} {what} ({first(turned)})')
 
 
 def _labelled_size(item: dict) -> tuple[Any, Any] | None:
@@ -133,4 +142,4 @@ def check_passed_over(part: Part, folder: str, is_used: Callable[[str], bool], r
     if others:
         found = ', '.join(f'{n} {suffix}' for suffix, n in others.most_common())
         text = f'{others.total()} images of {folder} are passed over because of their suffix ({found}): {remedy}'
-        yield Finding('warning', part.where, text)
+        yield part.warning(text)

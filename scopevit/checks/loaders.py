@@ -1,17 +1,19 @@
 """Rules for data loaders: settings that exclude each other, epochs without a batch, batches of several sizes."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.dist import get_world_size
 from mmengine.registry import FUNCTIONS, DefaultScope
 from torch import nn
-from torch.utils.data import DataLoader
 
 from ..apis.model import image_channels
+from ..utils.config import type_name
 from ..utils.errors import one_line
 from ..utils.image import read_header
 from ..utils.randomness import random_state_kept
@@ -36,35 +38,28 @@ def check_settings(cfg: Config, split: str) -> Iterator[Finding]:
             yield Finding('error', key, text)
 
 
-def check_count(cfg: Config, split: str, loader: DataLoader) -> Iterator[Finding]:
+def check_batches(
+    cfg: Config, split: str, dataset: BaseDataset, collate: Callable[[list], Any], model: nn.Module | None
+) -> Iterator[Finding]:
+    """The rules for batches, for which a few items are loaded."""
+    yield from check_channels_of_images(split, dataset, model)
+    if split == 'train':
+        yield from check_count(cfg, split, len(dataset))
+    yield from check_sizes(cfg, split, dataset, collate, model)
+
+
+def check_count(cfg: Config, split: str, count: int) -> Iterator[Finding]:
     """There is a batch in an epoch: with fewer images than one has, drop_last leaves none."""
-    sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
-    if 'Infinite' in type(sampler).__name__ or not hasattr(loader.dataset, '__len__') or not len(loader.dataset):
-        return
-    try:
-        batches = len(loader)
-    except TypeError:
-        return
-    if not batches:
-        yield _no_batch(cfg, split, len(loader.dataset))
-
-
-def check_count_of(cfg: Config, split: str, count: int) -> Iterator[Finding]:
-    """The same for so many images and a loader that has not been built."""
-    settings = cfg[f'{split}_dataloader']
-    drops = settings.get('drop_last') or (settings.get('batch_sampler') or {}).get('drop_last')
-    is_endless = 'Infinite' in str((settings.get('sampler') or {}).get('type'))
-    if drops and not is_endless and isinstance(settings.get('batch_size'), int) and count < settings['batch_size']:
-        yield _no_batch(cfg, split, count)
-
-
-def _no_batch(cfg: Config, split: str, count: int) -> Finding:
     key = f'{split}_dataloader'
-    text = (
-        f'{count} images are fewer than a batch has ({cfg[key].get("batch_size")} on each device), and drop_last '
-        f'leaves out what fills none: set {key}.batch_size lower or {key}.drop_last=False'
-    )
-    return Finding('error', split, text)
+    settings, sampler = cfg[key], cfg[key].get('sampler') or {}
+    drops = settings.get('drop_last') or (settings.get('batch_sampler') or {}).get('drop_last')
+    size, is_endless = settings.get('batch_size'), 'Infinite' in type_name(sampler)
+    if drops and not is_endless and isinstance(size, int) and math.ceil(count / get_world_size()) < size:
+        text = (
+            f'{count} images are fewer than a batch has ({size} on each device), and drop_last leaves out what fills '
+            f'none: set {key}.batch_size lower or {key}.drop_last=False'
+        )
+        yield Finding('error', split, text)
 
 
 def collate_of(cfg: Config, split: str) -> Callable[[list], Any]:

@@ -9,6 +9,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
+from .findings import Finding
+
 
 @dataclass(frozen=True)
 class Part:
@@ -34,6 +36,27 @@ class Part:
     @property
     def is_learnt(self) -> bool:
         return self.where.startswith('train')
+
+    @property
+    def transforms(self) -> list:
+        """Those of the pipeline that its items go through."""
+        return getattr(getattr(self.dataset, 'pipeline', None), 'transforms', None) or []
+
+    def error(self, text: str) -> Finding:
+        """A training with it would fail or learn nothing."""
+        return Finding('error', self.where, text)
+
+    def warning(self, text: str) -> Finding:
+        """A training with it would run, with something wrong."""
+        return Finding('warning', self.where, text)
+
+    def note(self, text: str) -> Finding:
+        """What is good to know of it."""
+        return Finding('note', self.where, text)
+
+    def info(self, text: str) -> Finding:
+        """What was looked at."""
+        return Finding('info', self.where, text)
 
     def choose(self, items: Iterable) -> list:
         """A sample of items."""

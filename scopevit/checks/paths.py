@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.fileio.backends import prefix_to_backends
 
+from ..utils.config import walk
 from .findings import Finding
 
 # Images of the official data, by a part of the folder's or annotation file's name.
@@ -50,6 +51,11 @@ def is_elsewhere(path: str) -> bool:
     return place.rpartition(':')[2] in prefix_to_backends and place != ''
 
 
+def is_odd(path: str) -> bool:
+    """Whether there is something else than a file at a path: a folder, a pipe, or an address that nothing reads."""
+    return not is_elsewhere(path) and ('://' in path or (os.path.exists(path) and not os.path.isfile(path)))
+
+
 def source_of(kind: str, path: str) -> str | None:
     """Where to download the official data of a kind of data set that belong at a path."""
     return next((source for word, source in SOURCES.get(kind, {}).items() if word in _name(path)), None)
@@ -77,22 +83,13 @@ def check_paths(where: str, key: str, dataset: BaseDataset) -> Iterator[Finding]
 def check_evaluator_files(cfg: Config, known: set[str]) -> Iterator[Finding]:
     """Files that the metrics read exist: they are stated apart from the data sets, whose files are ``known``."""
     for name in ('val_evaluator', 'test_evaluator'):
-        for path in sorted(set(_ann_files(cfg.get(name))) - known):
+        files = [metric.get('ann_file') for metric in walk(cfg.get(name))]
+        for path in sorted({file for file in files if isinstance(file, str)} - known):
             if not exists(path):
                 text = (
                     f'ann_file {path} does not exist; the metric reads its own: set --cfg-options {name}.ann_file=FILE'
                 )
                 yield Finding('error', name, text)
-
-
-def _ann_files(node: object) -> Iterator[str]:
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _ann_files(item)
-    elif isinstance(node, dict):
-        if isinstance(node.get('ann_file'), str):
-            yield node['ann_file']
-        yield from _ann_files(node.get('metrics'))
 
 
 def check_image_count(where: str, kind: str, path: str, count: int) -> Iterator[Finding]:

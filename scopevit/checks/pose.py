@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
-from mmengine.dataset import BaseDataset
-from torch import nn
 
 from ..utils.errors import one_line
 from .coco import (
@@ -19,39 +17,26 @@ from .coco import (
     check_pixels,
 )
 from .coco_file import CocoFile, is_numbers
-from .findings import Finding, faulty, first
+from .findings import Finding, faulty
 from .part import Part
 
 
-def joints_of(dataset: BaseDataset) -> int | None:
-    """How many joints mmpose's model learns from a data set, whatever that itself has."""
-    for transform in getattr(dataset.pipeline, 'transforms', []):
-        if type(transform).__name__ == 'KeypointConverter':
-            return transform.num_keypoints
-    return dataset.metainfo.get('num_keypoints')
-
-
-def joint_channels(model: nn.Module | None, joints: int | None) -> tuple[int, int] | None:
-    """The ``out_channels`` of a pose model's head, and what they have to be; None if it has none."""
-    head = getattr(getattr(model, 'module', model), 'head', None)  # maybe wrapped for several processes
-    channels = getattr(head, 'out_channels', None)
-    if not isinstance(channels, int) or joints is None:
-        return None
-    # A heatmap and the two offsets of each joint.
-    combined = getattr(getattr(head, 'decoder', None), 'heatmap_type', None) == 'combined'
-    return channels, joints * (3 if combined else 1)
-
-
 def check_head(part: Part, coco: CocoFile) -> Iterator[Finding]:
-    """The head has a map for each joint of a person."""
-    learnt = joints_of(part.dataset)
-    channels, wanted = joint_channels(part.model, learnt) or (None, None)
-    if part.dataset.data_mode == 'topdown' and channels != wanted:
-        text = (
+    """The head has a map for each joint that the model learns, whatever joints the data set itself has."""
+    converted = [t.num_keypoints for t in part.transforms if type(t).__name__ == 'KeypointConverter']
+    learnt = converted[0] if converted else part.dataset.metainfo.get('num_keypoints')
+    head = getattr(getattr(part.model, 'module', part.model), 'head', None)  # maybe wrapped for several processes
+    channels = getattr(head, 'out_channels', None)
+    if part.dataset.data_mode != 'topdown' or not isinstance(channels, int) or learnt is None:
+        return
+    # A heatmap and the two offsets of each joint.
+    is_combined = getattr(getattr(head, 'decoder', None), 'heatmap_type', None) == 'combined'
+    wanted = learnt * (3 if is_combined else 1)
+    if channels != wanted:
+        yield part.error(
             f'the data have {learnt} joints, but model.head.out_channels is {channels}: set it to {wanted}, or '
             'metainfo of the data set to the joints of the model'
         )
-        yield Finding('error', part.where, text)
 
 
 def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
@@ -59,16 +44,14 @@ def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
     where, number = part.where, part.dataset.metainfo['num_keypoints']
     people = [a for a in coco.annotations if 'keypoints' in a]
     if not people:
-        text = f'{coco.path} has no keypoints: take the file with joints (person_keypoints_...json)'
-        yield Finding('error', where, text)
+        yield part.error(f'{coco.path} has no keypoints: take the file with joints (person_keypoints_...json)')
         return
     there = {len(p['keypoints']) / 3 if isinstance(p['keypoints'], list) else None for p in people}
     if len(there) == 1 and there not in ({None}, {number}):
-        text = (
+        yield part.error(
             f'{coco.path} has {there.pop():g} joints for each person, but metainfo of the data set describes {number}: '
             'make them agree'
         )
-        yield Finding('error', where, text)
         return
     wrong, outside, miscounted, usable = [], [], [], 0
     for person in people:
@@ -90,10 +73,10 @@ def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
     yield from faulty(where, miscounted, total, 'num_keypoints are not the number of visible joints', 'correct them')
     yield from faulty(where, outside, total, 'people have joints outside the image', 'mark those as not visible (0)')
     if not usable:
-        yield Finding('error', where, f'no person in {coco.path} has a visible joint: there is none to learn')
+        yield part.error(f'no person in {coco.path} has a visible joint: there is none to learn')
     elif usable < total:
         text = f'{total - usable:,} of {total:,} people have no visible joint or are crowds; mmpose passes over them'
-        yield Finding('note', where, text)
+        yield part.note(text)
 
 
 def check_detections(part: Part, coco: CocoFile) -> Iterator[Finding]:
@@ -109,15 +92,12 @@ def check_detections(part: Part, coco: CocoFile) -> Iterator[Finding]:
         people = [f for f in found if f['category_id'] == 1 and is_numbers(f['bbox'], 4) and f['score'] >= 0]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         text = f'{path} is not a list of detections as COCO has them ({one_line(error)}): use another, {remedy}'
-        yield Finding('error', part.where, text)
+        yield part.error(text)
         return
-    if unknown:
-        text = (
-            f'{len(unknown)} of {len(found)} detections in {path} are of images that the annotation file does not list '
-            f'({first(unknown)}): use the detections of this split, {remedy}'
-        )
-        yield Finding('error', part.where, text)
-    yield Finding('info', part.where, f'{len(people):,} detections of people')
+    what = f'detections in {path} are of images that the annotation file does not list'
+    remedy = f'use the detections of this split, {remedy}'
+    yield from faulty(part.where, unknown, len(found), what, remedy, is_fatal=True)
+    yield part.info(f'{len(people):,} detections of people')
 
 
 def check_evaluated(part: Part, coco: CocoFile) -> Iterator[Finding]:

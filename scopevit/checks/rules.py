@@ -10,7 +10,7 @@ from ..utils.building import wrong_setting
 from ..utils.errors import one_line, raise_own
 from .classes import check_class_count, check_names_are_listed, classes_of
 from .classification import check_class_folders, check_list
-from .coco import check_coco
+from .coco import OBJECT_RULES, check_coco
 from .findings import Finding
 from .part import Part, build, is_a, parts
 from .paths import check_paths
@@ -50,16 +50,13 @@ def check_part(part: Part) -> Iterator[Finding]:
     if missing:
         return
     kind = kind_of(part.dataset)
-    if kind == 'people':
-        yield from check_coco(part, PERSON_RULES)
-    elif kind == 'classes':
-        yield from check_names_are_listed(part.where, part.dataset.metainfo.get('classes'))
-        yield from check_list(part) if part.dataset.ann_file else check_class_folders(part)
+    if kind in ('people', 'objects'):
+        yield from check_coco(part, PERSON_RULES if kind == 'people' else OBJECT_RULES)
     else:
-        if kind == 'objects':
-            yield from check_coco(part)
-        else:
-            yield from check_names_are_listed(part.where, classes_of(part.dataset))
+        yield from check_names_are_listed(part.where, classes_of(part.dataset))
+    if kind == 'classes':
+        yield from check_list(part) if part.dataset.ann_file else check_class_folders(part)
+    elif kind != 'people':
         if kind == 'label maps':
             yield from check_segmentation(part)
         labels = part.notes.get('labels')

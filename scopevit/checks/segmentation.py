@@ -9,14 +9,15 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from ..utils.errors import UserError, one_line
-from ..utils.image import check_is_file, read_header, read_image
-from .coco import unreadable
-from .findings import Finding, first
-from .images import MOST_HEADERS, check_files, check_passed_over, color_type, spread
+from ..utils.image import read_header, require_file
+from .findings import Finding, faulty, first
+from .images import MOST_HEADERS, check_files, check_passed_over, read_as_loaded, spread
 from .part import Part
 from .paths import check_image_count, exists
 
 MOST_CLASSES = 255  # that 8 bits hold beside 255, which is ignored
+MOST_FORMS = 2000  # label maps whose first bytes are read
+OF_8_BITS = ('1', 'L', 'P')  # modes of Pillow's
 MOST_MAPS = 500  # label maps that are opened to find classes that the sample does not have
 
 
@@ -27,29 +28,24 @@ def check_segmentation(part: Part) -> Iterator[Finding]:
     if items:
         yield from check_image_count(part.where, type(dataset).__name__, folder, len(items))
     else:
-        text = f'no file of {folder} ends with {dataset.img_suffix}: set img_suffix of the data set'
-        yield Finding('error', part.where, text)
+        yield part.error(f'no file of {folder} ends with {dataset.img_suffix}: set img_suffix of the data set')
     for key, what in (('img_path', 'images'), ('seg_map_path', 'label maps')):
         missing = [item[key] for item in items if item.get(key) and not exists(item[key])]
-        if missing:
-            text = (
-                f'{len(missing)} of {len(items)} {what} do not exist ({first(missing)}): unpack them again, or remove '
-                'their counterparts'
-            )
-            yield Finding('error', part.where, text)
-            gone = set(missing)
-            items = [item for item in items if item.get(key) not in gone]
+        remedy = 'unpack them again, or remove their counterparts'
+        yield from faulty(part.where, missing, len(items), f'{what} do not exist', remedy, is_fatal=True)
+        gone = set(missing)
+        items = [item for item in items if item.get(key) not in gone]
     yield from check_folder(part)
     yield from check_files(part, items)
     yield from check_forms(part, items)
+    yield from check_map_sizes(part, items)
     seen: set[int] = set()
     for item in part.choose(items):
         yield from check_label_map(part, item, seen)
     yield from check_occurring(part, items, seen)
     ignored = {dataset.ignore_index} | ({0, 255} if dataset.reduce_zero_label else set())
     if seen and seen <= ignored:
-        text = 'all pixels of the label maps that were opened are ignored: check the labels'
-        yield Finding('error', part.where, text)
+        yield part.error('all pixels of the label maps that were opened are ignored: check the labels')
 
 
 def check_folder(part: Part) -> Iterator[Finding]:
@@ -69,22 +65,21 @@ def check_folder(part: Part) -> Iterator[Finding]:
 
 def check_forms(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
     """Label maps have one channel of 8 bits, and the classes fit into these."""
-    loaders = [t for t in getattr(part.dataset.pipeline, 'transforms', []) if type(t).__name__ == 'LoadAnnotations']
+    loaders = [transform for transform in part.transforms if type(transform).__name__ == 'LoadAnnotations']
     if not loaders:  # they are read in a way of their own
         return
     classes = part.dataset.metainfo.get('classes') or ()
     if len(classes) > MOST_CLASSES:
         text = f'there are {len(classes)} classes, but label maps are read with 8 bits, which hold {MOST_CLASSES}'
-        yield Finding('error', part.where, f'{text}: join some')
+        yield part.error(f'{text}: join some')
     wrong: dict[str, list[str]] = {}
-    chosen = spread([item['seg_map_path'] for item in items if item.get('seg_map_path')], MOST_HEADERS)
+    chosen = spread([item['seg_map_path'] for item in items if item.get('seg_map_path')], MOST_FORMS)
     for path in chosen:
         fault = _fault_of_form(path, getattr(loaders[0], 'imdecode_backend', 'pillow'))
         if fault:
             wrong.setdefault(fault, []).append(path)
     for fault, paths in wrong.items():
-        text = f'label map {paths[0]} {fault} ({len(paths)} of {len(chosen)} looked at)'
-        yield Finding('error', part.where, text)
+        yield part.error(f'label map {paths[0]} {fault} ({len(paths)} of {len(chosen)} looked at)')
 
 
 def check_map_sizes(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
@@ -97,8 +92,7 @@ def check_map_sizes(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
             (w, h), (width, height) = labels.size, image.size
             wrong.append(f'{item["seg_map_path"]} has {w}x{h} pixels, but its image {width}x{height}')
     if wrong:
-        text = f'label map {wrong[0]} ({len(wrong)} of {len(chosen)} looked at): make them agree'
-        yield Finding('error', part.where, text)
+        yield part.error(f'label map {wrong[0]} ({len(wrong)} of {len(chosen)} looked at): make them agree')
 
 
 def _fault_of_form(path: str, backend: str) -> str | None:
@@ -113,13 +107,10 @@ def _fault_of_form(path: str, backend: str) -> str | None:
         )
     if header.mode == 'P' and backend == 'cv2':
         return "has a palette, whose colours imdecode_backend='cv2' would read: set imdecode_backend='pillow'"
-    if header.mode in ('1', 'L', 'P'):
+    labels = None if header.mode in OF_8_BITS else _read_map(path)
+    if labels is None or isinstance(labels, str):  # which is told when it is read
         return None
-    try:
-        with Image.open(path) as file:
-            values = np.unique(np.asarray(file))
-    except Exception:  # whatever a decoder says of damaged data, which is told when they are read
-        return None
+    values = np.unique(labels)
     cut = values[(values < 0) | (values > 255) | (values != np.floor(values))]
     if not cut.size:
         return None
@@ -154,9 +145,9 @@ def check_occurring(part: Part, items: Sequence[dict], seen: set[int]) -> Iterat
             'warning', part.where, f'{text}, classes are 0, 1, ... (and {dataset.ignore_index} for ignored pixels)'
         )
     elif classes == list(type(dataset).METAINFO.get('classes', ())) or len(paths) == MOST_MAPS:
-        yield Finding('note', part.where, text)
+        yield part.note(text)
     else:
-        yield Finding('warning', part.where, f'{text}: leave them out of metainfo.classes, or label them')
+        yield part.warning(f'{text}: leave them out of metainfo.classes, or label them')
 
 
 def _numbers(dataset: BaseDataset) -> dict[int, int]:
@@ -173,59 +164,48 @@ def _numbers(dataset: BaseDataset) -> dict[int, int]:
 def _values(path: str) -> set[int] | None:
     """The values of a label map; None if it has another form or cannot be read, which is told elsewhere."""
     header = read_header(path)
-    if header is None or header.mode not in ('1', 'L', 'P'):
-        return None
+    labels = None if header is None or header.mode not in OF_8_BITS else _read_map(path)
+    return None if labels is None or isinstance(labels, str) else set(np.unique(labels).tolist())
+
+
+def _read_map(path: str) -> np.ndarray | str:
+    """A label map as it is stored, or why it cannot be read."""
     try:
+        require_file(path)
         with Image.open(path) as file:
-            return set(np.unique(np.asarray(file)).tolist())
-    except Exception:  # whatever a decoder says of damaged data
-        return None
+            return np.asarray(file)
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # whatever a decoder says of damaged data
+        return f'cannot be decoded ({one_line(error)}): unpack it again'
 
 
 def check_label_map(part: Part, item: dict, seen: set[int]) -> Iterator[Finding]:
-    """An image and its label map can be read, agree in size, and have no unknown class.
+    """An image and its label map can be read, and have no unknown class.
 
     Args:
         seen: To it the values of the map are added.
     """
-    image, path = None, item.get('seg_map_path')
-    reading = color_type(part.dataset) or ''
-    try:
-        is_turned = reading in ('color', 'grayscale')
-        image = read_image(item['img_path'], turned=is_turned, any_depth=True)
-    except UserError as error:
-        yield unreadable(part, item['img_path'], error)
+    image, path = read_as_loaded(part, item['img_path']), item.get('seg_map_path')
+    if isinstance(image, Finding):
+        yield image
     if not path:
         return
-    try:
-        check_is_file(path)
-        with Image.open(path) as file:
-            labels = np.asarray(file)
-    except UserError as error:
-        yield Finding('error', part.where, f'label map {path} {error}')
-        return
-    except Exception as error:  # whatever a decoder says of damaged data
-        text = f'label map {path} cannot be decoded ({one_line(error)}): unpack it again'
-        yield Finding('error', part.where, text)
+    labels = _read_map(path)
+    if isinstance(labels, str):
+        yield part.error(f'label map {path} {labels}')
         return
     if labels.ndim != 2:  # which its header says
         return
-    if image is not None and labels.shape != image.shape[:2]:
-        text = (
-            f'label map {path} has {labels.shape[1]}x{labels.shape[0]} pixels, but its image '
-            f'{image.shape[1]}x{image.shape[0]}: make them agree'
-        )
-        yield Finding('error', part.where, text)
     values = {int(value) for value in np.unique(labels).tolist() if math.isfinite(value)}
     seen |= values
     highest, ignored = _highest_value(part), part.dataset.ignore_index
     wrong = sorted(value for value in values if highest < value < 255 and value != ignored)
     if wrong and highest >= 0:
-        text = (
+        yield part.error(
             f'label map {path} has the values {first(wrong)}, but the classes of the config go from 0 to {highest} '
             f'(and {ignored} for ignored pixels): set metainfo.classes and num_classes, or correct the labels'
         )
-        yield Finding('error', part.where, text)
 
 
 def _highest_value(part: Part) -> int:

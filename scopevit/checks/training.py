@@ -29,25 +29,18 @@ from .classes import (
 from .classification import check_hidden, check_same_folders, check_suffixes, class_folders
 from .coco import QUICK_RULES, check_categories, check_coco
 from .findings import Finding, found_in_time, listed, refuse_errors
-from .images import MOST_HEADERS, check_files, spread
-from .loaders import check_channels_of_images, check_count, check_settings, check_sizes
-from .loading import (
-    advice,
-    check_objects,
-    loading_explained,
-    name_files_elsewhere,
-    name_unreadable_files,
-    why_empty,
-)
+from .images import check_files, spread
+from .loaders import check_batches, check_settings
+from .loading import advice, check_objects, loading_explained, why_empty
 from .part import Part, innermost_datasets, is_a
 from .pose import QUICK_PERSON_RULES
 from .rules import check_split, kind_of
-from .segmentation import check_folder, check_forms, check_map_sizes
+from .segmentation import MOST_FORMS, check_folder, check_forms, check_map_sizes
 
 READ_AT_START = 100e6  # bytes of an annotation file; that of COCO's training images has 470 million
 
 
-def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'val')) -> None:
+def require_sound_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'val')) -> None:
     """Load the data as the run will, and refuse those that would fail or of which nothing would be learnt.
 
     What is loaded here is used by ``runner.train()`` or ``runner.test()``.
@@ -59,7 +52,6 @@ def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'v
         UserError: If a file or folder is missing or is no annotation file, no data are left, or
             labels go beyond the classes of a head.
     """
-    name_unreadable_files(runner.cfg.get('default_scope'))
     if not isinstance(runner, Runner):  # another kind loads its data in another order
         return
     those: list[Part] = []
@@ -74,19 +66,10 @@ def check_data(runner: Runner, config: str, splits: Sequence[str] = ('train', 'v
             loaders[split] = loader
             refuse_errors(check_loaded(runner.cfg, split, loader.dataset, runner.model), advice(config))
             those += loaded_parts(split, loader.dataset, runner.model)
-    for part in those:
-        name_files_elsewhere(part.dataset, runner.cfg.get('default_scope'))
     refuse_errors(check_quickly(those), advice(config))
     for split, loader in loaders.items():  # the last, for a mask of a billion pixels would end the process
-        refuse_errors(check_loader(runner.cfg, split, loader, runner.model), advice(config))
-
-
-def check_loader(cfg: Config, split: str, loader: DataLoader, model: nn.Module) -> Iterator[Finding]:
-    """The rules for batches, for which a few items are loaded."""
-    yield from check_channels_of_images(split, loader.dataset, model)
-    if split == 'train':
-        yield from check_count(cfg, split, loader)
-    yield from check_sizes(cfg, split, loader.dataset, loader.collate_fn, model)
+        found = check_batches(runner.cfg, split, loader.dataset, loader.collate_fn, runner.model)
+        refuse_errors(found, advice(config))
 
 
 def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> Iterator[Finding]:
@@ -122,7 +105,7 @@ def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:
             if _is_short(dataset.ann_file):
                 yield from check_coco(part, QUICK_PERSON_RULES if kind == 'people' else QUICK_RULES)
             continue
-        items = [dataset.get_data_info(i) for i in spread(range(len(dataset)), MOST_HEADERS)]
+        items = [dataset.get_data_info(i) for i in spread(range(len(dataset)), MOST_FORMS)]
         yield from check_files(part, items)
         if kind == 'label maps':
             yield from check_folder(part)

@@ -1,8 +1,8 @@
 from .evaluation import DumpPredictions
 from .hooks import PretrainedBackboneHook, SyncBuffersHook
 from .imagenet_variants import CorruptionError, SubsetAccuracy
-from .loading import PlacedBatchSampler
 from .optim import CPUAmpOptimWrapper, LayerDecayOptimWrapperConstructor
+from .placed_sampler import PlacedBatchSampler
 from .saving import CheckpointHook
 
 __all__ = [

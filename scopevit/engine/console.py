@@ -22,10 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ..apis.model import backbone_of
 from ..utils.errors import UserError
+from ..utils.shipped import PACKAGE
 from ..utils.wrappers import unwrap
 from .hooks import PretrainedBackboneHook
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Said by libraries about themselves: nothing that a user does would change it.
 USELESS_WARNINGS = (
     'Grad strides do not match bucket view strides',  # the layout of a depthwise convolution's gradient
@@ -63,7 +63,7 @@ class UntilTheFirstIteration(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING:
             return not any(words in record.getMessage() for words in USELESS_WARNINGS)
-        return self.is_open or record.pathname.startswith(PACKAGE + os.sep)
+        return self.is_open or record.pathname.startswith(str(PACKAGE) + os.sep)
 
 
 class ScreenHook(Hook):

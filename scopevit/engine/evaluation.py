@@ -1,6 +1,7 @@
 """Predictions of a test run as a file."""
 
 import io
+import os
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -103,8 +104,10 @@ def read_predictions(path: str) -> list[dict]:
         A dict for each sample.
 
     Raises:
-        UserError: If it is another file, or holds anything that could run code.
+        UserError: If there is none, it is another file, or holds anything that could run code.
     """
+    if not os.path.isfile(path):
+        raise UserError(f'{path} does not exist; tools/test.py writes it')
     try:
         with open(path, 'rb') as file:
             found = _Reader(file).load()

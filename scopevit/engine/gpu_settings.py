@@ -4,9 +4,9 @@
 """
 
 import os
-import re
 from collections.abc import Container
 from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args, get_type_hints
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger, print_log
 from torch import nn
 
 from ..apis.model import backbone_of
-from ..utils.checkpoint import read_checkpoint
+from ..utils.config import type_name
 from ..utils.cores import usable_cores
 from ..utils.errors import UserError
 from ..utils.wrappers import unwrap
@@ -31,15 +31,6 @@ _ONE_SIZE = (
 )  # fmt: skip
 _MANY_SIZES = ('ResizeEdge', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'BottomupResize')
 _MOST_WORKERS = 16  # more than feed any GPU of today; each holds two batches
-_SWITCH = (True, False)
-_CHOICES = dict(
-    tf32=_SWITCH,
-    amp_dtype=('auto', 'bfloat16', 'float16'),
-    fused_optimizer=_SWITCH,
-    cudnn_benchmark=('auto', *_SWITCH),
-    cudnn_attention=('auto', *_SWITCH),
-    workers=('config', 'auto'),
-)
 
 
 @dataclass(frozen=True)
@@ -58,17 +49,17 @@ class GPUSettings:
         UserError: If a value is none of its choices.
     """
 
-    tf32: bool = True
-    amp_dtype: str = 'auto'
-    fused_optimizer: bool = True
-    cudnn_benchmark: bool | str = 'auto'
-    cudnn_attention: bool | str = 'auto'
-    workers: str = 'config'
+    tf32: Literal[True, False] = True
+    amp_dtype: Literal['auto', 'bfloat16', 'float16'] = 'auto'
+    fused_optimizer: Literal[True, False] = True
+    cudnn_benchmark: Literal['auto', True, False] = 'auto'
+    cudnn_attention: Literal['auto', True, False] = 'auto'
+    workers: Literal['config', 'auto'] = 'config'
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                legal = ', '.join(map(str, choices))
+        for name, kind in get_type_hints(GPUSettings).items():
+            if getattr(self, name) not in get_args(kind):
+                legal = ', '.join(map(str, get_args(kind)))
                 raise UserError(f'gpu.{name} must be one of {legal}, but is {getattr(self, name)!r}')
 
 
@@ -147,18 +138,20 @@ def _amp_dtype_for(cfg: Config) -> tuple[str, str]:
     return 'bfloat16', '--amp-dtype float16 for the other'
 
 
-def check_loss_scale(cfg: Config, checkpoint: str) -> None:
+def require_loss_scale(cfg: Config, checkpoint: dict) -> None:
     """Make sure that a training with loss scaling does not go on from one without, whose checkpoint has no scale.
+
+    Args:
+        checkpoint: The content of the config's ``load_from``.
 
     Raises:
         UserError: If it would.
     """
     wrapper = cfg.get('optim_wrapper') or {}
     scales = wrapper.get('type') == 'AmpOptimWrapper' and wrapper.get('loss_scale') != dict(enabled=False)
-    saved = (read_checkpoint(checkpoint).get('optimizer') or {}) if scales else {}
-    if saved.get('loss_scaler') == {}:
+    if scales and (checkpoint.get('optimizer') or {}).get('loss_scaler') == {}:
         raise UserError(
-            f'--resume: {checkpoint} was trained in bfloat16, without loss scaling, and now it would be '
+            f'--resume: {cfg.get("load_from")} was trained in bfloat16, without loss scaling, and now it would be '
             f'{wrapper.get("dtype") or "float16"} with it; go on with --amp-dtype bfloat16, or '
             'without --amp'
         )
@@ -244,9 +237,7 @@ def _gives_one_size(dataset: dict) -> bool:
 def _ends_in_one_size(pipeline: list) -> bool:
     """Whether the last transform that decides about an image's size gives all one size."""
     for transform in reversed(pipeline):
-        kind = transform['type']
-        # mmpretrain.CenterCrop, torchvision/CenterCrop, or the class itself
-        kind = re.split('[./]', kind)[-1] if isinstance(kind, str) else kind.__name__
+        kind = type_name(transform)
         if kind in _ONE_SIZE:
             return True
         if kind == 'Resize':

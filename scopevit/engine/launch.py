@@ -5,6 +5,7 @@ import ctypes
 import gc
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -16,9 +17,9 @@ from mmengine.runner import Runner
 
 from ..utils.arguments import add_arguments
 from ..utils.building import building
-from ..utils.config import add_config_options
+from ..utils.config import replace_sync_bn, without_weights
 from ..utils.errors import UserError
-from ..utils.files import check_writable
+from ..utils.files import require_writable_folder
 from .console import silence_useless_warnings
 from .gpu_settings import gpu_settings, settle_gpu
 from .preemption import end_with_launcher
@@ -41,7 +42,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing have in common."""
     add_arguments(parser, '--work-dir', help='folder for logs and results (default: work_dirs/<name of the config>)')
-    add_config_options(parser)
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
@@ -66,7 +66,7 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config.split('::')[-1]).stem)
-    check_writable(cfg.work_dir)
+    require_writable_folder(cfg.work_dir)
     gpu_settings(cfg)  # a wrong one is named on every machine
 
     silence_useless_warnings()
@@ -95,8 +95,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, checkpoint: dict | None = None) -> Runner:
     """Build the Runner of a config, MMEngine's own or one that it names in ``runner_type``.
+
+    Args:
+        checkpoint: The one to go on from, if it has been read.
 
     Raises:
         UserError: If a setting is wrong; it names its key.
@@ -109,7 +112,32 @@ def build_runner(cfg: Config) -> Runner:
             others = ' and '.join(name for name in names if name not in missing)
             raise UserError(f'{" and ".join(missing)} missing, which the config needs beside its {others}')
     with building(cfg):
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg)
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg, checkpoint)
+
+
+def build_bare_runner(cfg: Config, config: str, folder: str, given: Iterable[str] = ()) -> Runner:
+    """The Runner of a config's training alone, to run parts of it: nothing is validated, logged or loaded.
+
+    Args:
+        cfg: The config, which is changed.
+        config: Its name, for messages.
+        folder: A folder of its own, for what MMEngine writes.
+        given: Keys that the command line has set, which stay.
+
+    Raises:
+        UserError: If the config does not train, or a setting is wrong.
+    """
+    for key in ('train_dataloader', 'optim_wrapper', 'model'):
+        if not isinstance(cfg.get(key), dict):
+            raise UserError(f'config {config} does not train: it has no {key}')
+    for names in _TOGETHER[1:]:
+        cfg.update(dict.fromkeys(names))
+    cfg.update(load_from=None, resume=False, log_level='ERROR')
+    cfg.experiment_name = os.path.basename(folder)  # Runners of one process must differ in it
+    cfg.model = ConfigDict(without_weights(cfg.model.to_dict()))
+    options = argparse.Namespace(config=config, work_dir=folder, launcher='none', local_rank=0, cfg_options=given)
+    prepare(cfg, options)
+    return build_runner(cfg)
 
 
 def end_loaders(runner: Runner) -> None:
@@ -174,7 +202,7 @@ def _adapt_to_cpu(cfg: Config) -> None:
         )
         wrapper['device_ids'] = None
         cfg.setdefault('env_cfg', {})['dist_cfg'] = dict(backend='gloo')
-    if _replace_sync_bn(cfg.get('model', {})) + (cfg.pop('sync_bn', None) is not None):
+    if replace_sync_bn(cfg.get('model', {})) + (cfg.pop('sync_bn', None) is not None):
         print_log('No GPU: SyncBN becomes BN, with statistics per process', logger='current')
     optim_wrapper = cfg.get('optim_wrapper') or {}
     if optim_wrapper.get('type') == 'AmpOptimWrapper':
@@ -191,15 +219,3 @@ def _adapt_to_cpu(cfg: Config) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if (cfg.get(name) or {}).get('pin_memory'):
             cfg[name]['pin_memory'] = False
-
-
-def _replace_sync_bn(node: object) -> int:
-    """Turn every SyncBN of nested settings into BN; returns how many there were."""
-    if isinstance(node, (list, tuple)):
-        return sum(map(_replace_sync_bn, node))
-    if not isinstance(node, dict):
-        return 0
-    replaced = int(node.get('type') in ('SyncBN', 'MMSyncBN'))
-    if replaced:
-        node['type'] = 'BN'
-    return replaced + sum(map(_replace_sync_bn, node.values()))

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..utils.config import as_list, walk
+from ..utils.config import as_list, type_name, walk
 from ..utils.errors import UserError
 
 LOGGERS = dict(
@@ -84,7 +84,7 @@ def accumulate(cfg: Config, parts: int) -> None:
     for scheduler in walk(cfg.get('param_scheduler')):
         if not scheduler.get('by_epoch', True):
             _lengthen(scheduler, _OF_SCHEDULERS, parts)
-            if _kind(scheduler) == 'ExponentialLR':
+            if type_name(scheduler) == 'ExponentialLR':
                 scheduler['gamma'] **= 1 / parts
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if not saving.get('by_epoch', True):
@@ -103,7 +103,7 @@ def average_weights(cfg: Config) -> None:
         return
     hooks = as_list(cfg.get('custom_hooks'))
     for hook in hooks:
-        if _kind(hook) == 'SyncBuffersHook':
+        if type_name(hook) == 'SyncBuffersHook':
             hook['type'] = 'scopevit.SyncBuffersHook'  # also those of the average
     average = dict(ema_type='MomentumAnnealingEMA', momentum=1e-4, gamma=10, update_buffers=True)
     cfg.custom_hooks = [*hooks, dict(type='EMAHook', **average, priority='ABOVE_NORMAL')]
@@ -123,7 +123,7 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
         raise UserError(f'--log-to needs what is not installed: pip install {" ".join(missing)}')
     cfg.setdefault('visualizer', dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]))
     backends = as_list(cfg.visualizer.get('vis_backends'))
-    known = [_kind(backend) for backend in backends]
+    known = [type_name(backend) for backend in backends]
     wanted = [LOGGERS[name][0] for name in dict.fromkeys(names)]
     cfg.visualizer.vis_backends = backends + [dict(type=kind) for kind in wanted if kind not in known]
     cfg.setdefault('default_hooks', {})
@@ -151,13 +151,7 @@ def draw_in_each_validation(runner: Runner) -> None:
 
 
 def _averaging(cfg: Config) -> list[dict]:
-    return [hook for hook in as_list(cfg.get('custom_hooks')) if _kind(hook) == 'EMAHook']
-
-
-def _kind(settings: dict) -> str:
-    """The type's name without a scope or module before it."""
-    kind = settings.get('type')
-    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
+    return [hook for hook in as_list(cfg.get('custom_hooks')) if type_name(hook) == 'EMAHook']
 
 
 def _lengthen(settings: dict, keys: Sequence[str], factor: int) -> None:

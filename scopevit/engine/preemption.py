@@ -17,7 +17,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import distributed
 
 from . import work_dir
-from .loading import PlacedBatchSampler
+from .placed_sampler import PlacedBatchSampler
 from .saving import INTERRUPTED, CheckpointHook, GoOnHook, NotSaved
 
 SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1') if hasattr(signal, name))
@@ -123,15 +123,14 @@ class StopHook(Hook):
         return self.signal is not None
 
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
-        saving = _saving(runner)
-        name = signal.Signals(self.signal or 0).name
-        if saving is None:
-            runner.logger.warning(f'{name}: the training ends; without a CheckpointHook nothing is saved')
-            raise Stopped(128 + (self.signal or 0))
-        if saving.saved_at != (epoch, iteration):
-            saving.save_as(runner, f'{INTERRUPTED}iter_{iteration}.pth', dict(epoch=epoch, iter=iteration))
-        runner.logger.warning(f'{name}: saved {saving.last_ckpt}; --resume goes on from there')
-        raise Stopped(128 + (self.signal or 0))
+        saving, number = _saving(runner), self.signal or 0
+        says = 'the training ends; without a CheckpointHook nothing is saved'
+        if saving is not None:
+            if saving.saved_at != (epoch, iteration):
+                saving.save_as(runner, f'{INTERRUPTED}iter_{iteration}.pth', dict(epoch=epoch, iter=iteration))
+            says = f'saved {saving.last_ckpt}; --resume goes on from there'
+        runner.logger.warning(f'{signal.Signals(number).name}: {says}')
+        raise Stopped(128 + number)
 
 
 def _saving(runner: Runner) -> CheckpointHook | None:

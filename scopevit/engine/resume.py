@@ -19,7 +19,6 @@ from ..utils.checkpoint import CheckpointError, read_checkpoint, to_plain
 from ..utils.config import changed_settings
 from ..utils.errors import UserError
 from .console import is_first_process
-from .states import are_states
 
 LARGEST = 2**31
 """Epochs and iterations beyond this are taken for damage."""
@@ -38,29 +37,32 @@ class Found:
 
     Attributes:
         path: The checkpoint that a training can go on from; None: there is none.
+        checkpoint: Its content.
         passed_over: Others that are not whole, with the reason for each.
     """
 
     path: str | None = None
+    checkpoint: dict | None = None
     passed_over: list[tuple[str, str]] = field(default_factory=list)
 
 
-def find_checkpoint(work_dir: str) -> Found:
+def find_checkpoint(work_dir: str, is_read_again: bool = False) -> Found:
     """The last whole checkpoint of a run.
 
     It is the one that ``last_checkpoint`` names, wherever the folder has been moved or copied since, or a later one
     of the same kind, if the run was killed before it could name it. If that file is missing or empty or the
     checkpoint is not whole, it is the newest other one.
+
+    Args:
+        is_read_again: As for :func:`read_resumable`.
     """
     found = Found()
     for path in _candidates(work_dir):
         try:
-            read_resumable(path)
+            found.path, found.checkpoint = path, read_resumable(path, is_read_again)
+            break
         except CheckpointError as error:
             found.passed_over.append((path, str(error)))
-        else:
-            found.path = path
-            break
     return found
 
 
@@ -76,7 +78,8 @@ def _candidates(work_dir: str) -> Iterator[str]:
         if '://' in path or (named and os.path.isfile(path)):
             first = [other for other in saved if _is_later(other, path)] + [path]
             yield from first
-            saved = [other for other in saved if other not in first and not _is_same(other, path)]
+            known = {os.path.realpath(other) for other in first}
+            saved = [other for other in saved if os.path.realpath(other) not in known]
             break
     yield from saved
 
@@ -87,10 +90,6 @@ def _is_later(path: str, named: str) -> bool:
     if '://' in named or number is None or of_named is None or number[1] != of_named[1]:
         return False
     return int(number[2]) > int(of_named[2]) and os.path.getmtime(path) >= os.path.getmtime(named)
-
-
-def _is_same(path: str, other: str) -> bool:
-    return '://' not in other and os.path.samefile(path, other)
 
 
 def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
@@ -108,8 +107,9 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
     """
     if not cfg.get('resume'):
         return None
+    is_read_again = 'runner_type' in cfg
     if automatic or not cfg.get('load_from'):
-        found = find_checkpoint(cfg.work_dir)
+        found = find_checkpoint(cfg.work_dir, is_read_again)
         for _, reason in found.passed_over:
             _warn(f'Passed over: {reason}')
         if found.path is None and found.passed_over:
@@ -117,11 +117,13 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
                 f'--resume: no training can go on from any checkpoint in {cfg.work_dir} (see above); start a new one '
                 'in another --work-dir'
             )
-        cfg.resume = found.path is not None
-        if found.path is None:
+        checkpoint = found.checkpoint
+        cfg.resume = checkpoint is not None
+        if checkpoint is None:
             return None
         cfg.load_from = found.path
-    checkpoint = read_resumable(cfg.load_from, is_read_again='runner_type' in cfg)
+    else:
+        checkpoint = read_resumable(cfg.load_from, is_read_again)
     seed, randomness = checkpoint['meta'].get('seed'), dict(cfg.get('randomness') or {})
     if seed is not None:
         if randomness.get('seed') not in (None, seed):
@@ -168,7 +170,7 @@ def read_resumable(path: str, is_read_again: bool = False) -> dict:
         meta.pop('seed', None)
     if not _is_run(meta.get('run')):
         meta.pop('run', None)
-    if not are_states(checkpoint.get('random_states')):
+    if not isinstance(checkpoint.get('random_states'), list):
         checkpoint.pop('random_states', None)
     return checkpoint
 
@@ -242,7 +244,11 @@ class ScheduleOfConfig:
             runner.param_schedulers, dict
         )
         if self.is_single:
-            self.groups = [_settings(group) for group in runner.optim_wrapper.param_groups]
+            left_out = ('params', *FORMS)
+            self.groups = [
+                {key: copy.copy(value) for key, value in group.items() if key not in left_out}
+                for group in runner.optim_wrapper.param_groups
+            ]
             self.schedulers = [dict(scheduler.state_dict()) for scheduler in runner.param_schedulers or ()]
 
     def take_effect(self, meta: dict) -> None:
@@ -273,10 +279,6 @@ class ScheduleOfConfig:
         return any(before[key] != now[key] for key in ('processes', 'epoch_length')) or any(
             before['settings'].get(key) != now['settings'].get(key) for key in OF_SCHEDULE
         )
-
-
-def _settings(group: dict) -> dict:
-    return {key: copy.copy(value) for key, value in group.items() if key not in ('params', *FORMS)}
 
 
 def _step(schedulers: list, by_epoch: bool) -> None:

@@ -20,8 +20,8 @@ from ..utils.errors import one_line, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
-from .loading import PlacedBatchSampler, PlacedItems
 from .logs import survive_unwritable_curves, survive_unwritable_logs
+from .placed_sampler import Items, PlacedBatchSampler, PlacedItems
 from .preemption import StopHook, start_worker
 from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume
 from .saving import CheckpointHook, GoOnHook
@@ -99,13 +99,16 @@ class QuietRunner(Runner):
     _resume: bool
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> 'QuietRunner':
+    def from_cfg(cls, cfg: Config, checkpoint: dict | None = None) -> 'QuietRunner':
         """The Runner of a config; with ``resume`` its seed is that of the checkpoint.
+
+        Args:
+            checkpoint: The one to go on from, if :func:`settle_resume` has read it before.
 
         Raises:
             UserError: If there are checkpoints, but none that a training can go on from.
         """
-        checkpoint = settle_resume(cfg)
+        checkpoint = checkpoint or settle_resume(cfg)
         runner = super().from_cfg(cfg)
         runner._checkpoint = checkpoint
         return runner
@@ -178,11 +181,11 @@ class QuietRunner(Runner):
         # Otherwise it would draw its workers' seeds from the random state of the training.
         loader.generator = Generator().manual_seed(seed or 0)
         loader.worker_init_fn = functools.partial(start_worker, loader.worker_init_fn)
-        if placed:
-            if not dataloader['batch_sampler']['batches']:  # torch states no size beside a batch sampler
-                object.__setattr__(loader, 'batch_size', dataloader['batch_size'])
-                object.__setattr__(loader, 'drop_last', dataloader['batch_sampler']['drop_last'])
-            loader.dataset.__getitems__ = PlacedItems(loader.dataset, shared or 0, get_rank())
+        if placed and not dataloader['batch_sampler']['batches']:  # torch states no size beside a batch sampler
+            object.__setattr__(loader, 'batch_size', dataloader['batch_size'])
+            object.__setattr__(loader, 'drop_last', dataloader['batch_sampler']['drop_last'])
+        items = PlacedItems(loader.dataset, shared or 0, get_rank()) if placed else Items(loader.dataset)
+        loader.dataset.__getitems__ = items
         return loader
 
     def _with_places(self, dataloader: dict) -> dict:
@@ -257,12 +260,13 @@ class QuietRunner(Runner):
             CheckpointError: If the content of the checkpoint does not fit the run.
         """
         if filename != self._load_from:  # by hand; else it has been read
-            self._resume, self._load_from, self._has_loaded, self._checkpoint = True, filename, False, None
-        checkpoint, schedule = self.resumed_from or read_resumable(filename), ScheduleOfConfig(self)
-        self._checkpoint = checkpoint
+            self._checkpoint = None
+        self._resume, self._load_from = True, filename
+        checkpoint = self._checkpoint = self._checkpoint or read_resumable(filename)
+        schedule = ScheduleOfConfig(self)
         try:
             super().resume(filename, *args, **options)
-        except Exception as error:
+        except (AttributeError, LookupError, TypeError, ValueError, AssertionError) as error:
             raise_own(error)
             raise CheckpointError(
                 f'no training can go on from checkpoint {filename}, which is of another run or damaged: '

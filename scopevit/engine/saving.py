@@ -16,7 +16,7 @@ from torch import nn
 
 from ..registry import HOOKS
 from ..utils.errors import UserError, one_line
-from ..utils.files import whole_file
+from ..utils.files import write_whole
 from .resume import describe_run
 from .states import gather_states, random_state, restore_states, set_random_state
 
@@ -137,8 +137,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _note_last(self, path: str) -> None:
         try:
-            with whole_file(path) as temporary:
-                Path(temporary).write_text(self.last_ckpt)
+            write_whole(path, self.last_ckpt)
         except UserError:  # without this file the newest checkpoint is taken
             Path(path).unlink(missing_ok=True)
 
@@ -266,7 +265,10 @@ class GoOnHook(Hook):
     def restore(self, runner: Runner) -> None:
         """Set the states of the checkpoint, once, if there are as many processes as then."""
         if self.states and len(self.states) == get_world_size():
-            restore_states(self.states[get_rank()], _models(runner))
+            try:
+                restore_states(self.states[get_rank()], _models(runner))
+            except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:  # of others' files
+                runner.logger.warning(f'The random states of the checkpoint cannot be used: {one_line(error)}')
         self.states = None
 
     def before_val(self, runner: Runner) -> None:

@@ -32,7 +32,8 @@ def claim_work_dir(cfg: Config) -> None:
     _lock(cfg.work_dir)
     for path in glob.glob(os.path.join(glob.escape(cfg.work_dir), f'{UNFINISHED}*')):
         os.remove(path)  # of a run that was killed
-    saved = [path for kind in ('epoch', 'iter', 'interrupted') for path in _checkpoints(cfg.work_dir, kind)]
+    paths = sorted(glob.glob(os.path.join(glob.escape(cfg.work_dir), '*.pth')))
+    saved = [path for path in paths if os.path.basename(path).startswith(('epoch_', 'iter_', 'interrupted_'))]
     goes_on_here = cfg.get('resume') and cfg.get('load_from') and any(_same(path, cfg.load_from) for path in saved)
     if saved and not goes_on_here:
         let_go()
@@ -46,10 +47,6 @@ def let_go() -> None:
     """Give the folder free; a process that was forked, and has inherited it, would hold it longer than the training."""
     while _held:
         _held.popitem()[1].close()
-
-
-def _checkpoints(folder: str, kind: str) -> list[str]:
-    return sorted(glob.glob(os.path.join(glob.escape(folder), f'{kind}_*.pth')))
 
 
 def _same(path: str, other: str) -> bool:

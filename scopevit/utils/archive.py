@@ -60,7 +60,7 @@ def verify(path: str, name: str) -> None:
         raise Damaged(f'the checksum of its part {damaged} is wrong: it is damaged')
 
 
-def check_extent(content: object) -> None:
+def require_bounded(content: object) -> None:
     """Make sure that what was read can be walked through: a few references can stand for very much.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .checkpoint import WEIGHTS
+from .config import ConfigOptions
 from .errors import UserError
 
 SCORE_THR = 0.3
@@ -87,6 +88,13 @@ SHARED: dict[str, dict[str, Any]] = {
     '--detector-category': dict(
         default='person', metavar='NAME', help='class of the detector to take (default: %(default)s)'
     ),
+    '--cfg-options': dict(
+        nargs='+',
+        action=ConfigOptions,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example train_dataloader.batch_size=64 or model.backbone.arch=small '
+        '(texts with commas: "KEY=\'a, b\'"; default: none)',
+    ),
 }
 """What a name means wherever it stands; CONTRIBUTING.md has the table."""
 
@@ -98,16 +106,18 @@ def tool_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
 
 
 def add_arguments(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
-    """Add arguments of :data:`SHARED` to a parser or to a group of one.
+    """Add arguments of :data:`SHARED` to a parser or to a group of one, with ``config`` also ``--cfg-options``.
 
     Args:
         changes: What is otherwise for these arguments here, as ``default`` or ``help``.
     """
     for name in names:
         parser.add_argument(name, **{**SHARED[name], **changes})
+    if 'config' in names:
+        add_arguments(parser, '--cfg-options')
 
 
-def check_device(name: str) -> None:
+def require_device(name: str) -> None:
     """Make sure that a device can be computed on.
 
     Raises:

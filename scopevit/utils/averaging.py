@@ -84,7 +84,7 @@ def average_checkpoints(
         checkpoint = read_checkpoint(path)
         weights = select_weights(checkpoint, kind, path)
         if sums:
-            _check_same_model(sums, weights, paths[0], path)
+            _require_same_model(sums, weights, paths[0], path)
         for name, value in weights.items():
             sums[name] = _add(sums.get(name), value, factor)
     total = sum(factors)
@@ -121,7 +121,7 @@ def _in_order(paths: Sequence[str], across_runs: bool) -> list[str]:
         if same:
             raise UserError(f'{path} is given twice')
         if not across_runs:
-            _check_same_run(metas[0], metas[i], paths[0], path)
+            _require_same_run(metas[0], metas[i], paths[0], path)
     steps: list[Any] = [meta.get('iter') for meta in metas]
     if not all(type(step) is int for step in steps):
         return paths
@@ -132,7 +132,7 @@ def _in_order(paths: Sequence[str], across_runs: bool) -> list[str]:
     return [path for _, path in sorted(zip(steps, paths), key=lambda pair: pair[0])]
 
 
-def _check_same_run(first: dict, other: dict, path: str, other_path: str) -> None:
+def _require_same_run(first: dict, other: dict, path: str, other_path: str) -> None:
     differs = [] if first.get('seed') == other.get('seed') else [f'seed {first.get("seed")} and {other.get("seed")}']
     runs = [meta['run'].get('settings') if isinstance(meta.get('run'), dict) else None for meta in (first, other)]
     if all(isinstance(settings, dict) for settings in runs):
@@ -145,7 +145,7 @@ def _check_same_run(first: dict, other: dict, path: str, other_path: str) -> Non
         )
 
 
-def _check_same_model(first: StateDict, other: StateDict, path: str, other_path: str) -> None:
+def _require_same_model(first: StateDict, other: StateDict, path: str, other_path: str) -> None:
     match = compare_weights(first, other)
     if match.missing or match.unexpected or match.misshapen or first.keys() != other.keys():
         raise CheckpointError(f'{path} and {other_path} are of two models: {match}')

@@ -1,10 +1,9 @@
 """Which setting of a config is at fault when something cannot be built of it."""
 
-import difflib
 import inspect
 import linecache
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -13,7 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import nn
 
-from .errors import UserError, chain, one_line, raise_own
+from .config import type_name
+from .errors import UserError, chain, did_you_mean, one_line, raise_own
 from .shipped import PACKAGE
 
 # What the Runner builds by methods of its own, by their names.
@@ -71,32 +71,25 @@ def wrong_setting(
         only_building: Whether errors that were raised later than while something was built are left.
         only_registry: Whether all are left but those of a registry: a wrong type, or a wrong argument.
     """
-    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    if not frames or _is_bug_of_ours(error, frames[-1][0]):
+    passed = list(traceback.walk_tb(error.__traceback__))
+    if not passed:
         return None
-    is_built = any(f.f_code.co_name == 'build_from_cfg' or f.f_code.co_name in _KEYS for f, _ in frames)
-    if only_building and (not is_built or any(_is_running(f) for f, _ in frames)):
+    frame, line = passed[-1]
+    path = inspect.getsourcefile(frame) or frame.f_code.co_filename
+    if isinstance(error, _BUGS) and path.startswith(str(PACKAGE)):
+        return None
+    functions = {other.f_code.co_name for other, _ in passed}
+    if only_building and (not functions & {'build_from_cfg', *_KEYS} or functions & {'run_epoch', 'run_iter'}):
         return None
     key = failing_key(error, cfg) or 'the config'
-    frame, line = frames[-1]
-    builders = [f for f, _ in frames if f.f_code.co_name == 'build_from_cfg']
-    # Classes of which there is one for a name are made there.
+    builders = [other for other, _ in passed if other.f_code.co_name == 'build_from_cfg']
+    # Classes of which there is one for a name are made in MMEngine's manager.
     if frame in builders or (builders and frame.f_globals.get('__name__') == 'mmengine.utils.manager'):
         return _registry_message(error, key, builders[-1])
     if only_registry:
         return None
-    path = inspect.getsourcefile(frame) or frame.f_code.co_filename
     says = one_line(error) if str(error) else f'{type(error).__name__}: {linecache.getline(path, line).strip()}'
     return f'{key}: {says} ({"/".join(path.split("/")[-3:])}, line {line})'
-
-
-def _is_bug_of_ours(error: BaseException, frame: FrameType) -> bool:
-    return isinstance(error, _BUGS) and frame.f_code.co_filename.startswith(str(PACKAGE))
-
-
-def _is_running(frame: FrameType) -> bool:
-    """Whether a frame is the training, validation or test itself, after all has been built."""
-    return frame.f_code.co_name in ('run_epoch', 'run_iter')
 
 
 def _registry_message(error: BaseException, key: str, frame: FrameType) -> str:
@@ -110,10 +103,10 @@ def _registry_message(error: BaseException, key: str, frame: FrameType) -> str:
         return f'{key}.type is {kind!r}, but has to be the name of a class'
     if isinstance(kind, str) and known is None:
         registry = frame.f_locals['registry']
-        hint = _close(kind.rpartition('.')[2], _registered(registry))
+        hint = did_you_mean(kind.rpartition('.')[2], _registered(registry))
         return f'{key}.type: no {kind!r} in {registry.scope}, among what is registered as {registry.name}{hint}'
     named = [word for word in str(error).split("'")[1::2] if word in settings]
-    hint = _close(named[0], _arguments(known)) if named else ''
+    hint = did_you_mean(named[0], _arguments(known)) if named else ''
     says = one_line(error).partition(': ')[2].partition('. Did you mean')[0]  # Python 3.13's own guess
     return f'{key}: {says}{hint}'
 
@@ -131,11 +124,6 @@ def _arguments(kind: Any) -> list[str]:
         return list(inspect.signature(kind).parameters)
     except ValueError:  # of what is not written in Python
         return []
-
-
-def _close(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f'; did you mean {close[0]}?' if close else ''
 
 
 def failing_key(error: BaseException | None, cfg: Config) -> str | None:
@@ -178,7 +166,7 @@ def _child(node: object, key: str, kind: str) -> tuple[str, dict] | None:
     """The part of a class among those that a part of a model holds."""
     for name, value in node.items() if isinstance(node, dict) else ():
         for item in value if isinstance(value, (list, tuple)) else [value]:
-            if _type(item) == kind:
+            if type_name(item) == kind:
                 return f'{key}.{name}'.lstrip('.'), item
     return None
 
@@ -187,8 +175,8 @@ def _find(node: object, key: str, wanted: object) -> tuple[str, object] | None:
     """The settings within others that are equal to some or, if none are, of the same type."""
     nodes = list(_walk(node, key))
     same = next((found for found in nodes if type(found[1]) is type(wanted) and found[1] == wanted), None)
-    if same is None and _type(wanted):
-        same = next((found for found in nodes if _type(found[1]) == _type(wanted)), None)
+    if same is None and type_name(wanted):
+        same = next((found for found in nodes if type_name(found[1]) == type_name(wanted)), None)
     return same
 
 
@@ -200,9 +188,3 @@ def _walk(node: object, key: str) -> Iterator[tuple[str, object]]:
         yield key, node
         items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
         queue += [(f'{key}.{name}'.lstrip('.'), item) for name, item in items]
-
-
-def _type(settings: object) -> str | None:
-    """The name of a part's class, without its toolbox."""
-    kind = settings.get('type') if isinstance(settings, dict) else None
-    return kind and getattr(kind, '__name__', str(kind)).split('.')[-1]

@@ -12,7 +12,6 @@ import os
 import pickle
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,9 +19,9 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
-from .archive import Damaged, check_extent, is_plain, not_finite, read_safetensors, to_safetensors, verify
+from .archive import Damaged, is_plain, not_finite, read_safetensors, require_bounded, to_safetensors, verify
 from .errors import UserError
-from .files import check_new_file, whole_file
+from .files import require_new_file, write_whole
 from .wrappers import unwrap
 
 StateDict = dict[str, Tensor]
@@ -85,7 +84,7 @@ def read_checkpoint(path: str) -> dict:
                 checkpoint = read_safetensors(local)
             else:
                 checkpoint = torch.load(local, map_location='cpu', weights_only=True)
-        check_extent(checkpoint)
+        require_bounded(checkpoint)
     except Damaged as error:
         raise CheckpointError(f'checkpoint {path} is refused: {error}') from error
     except ImportError as error:
@@ -127,10 +126,8 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
         UserError: If the file exists or its folder cannot be written.
     """
     path = os.path.abspath(path)
-    check_new_file(path)
-    content = to_bytes(checkpoint, path)
-    with whole_file(path) as temporary:
-        Path(temporary).write_bytes(content)
+    require_new_file(path)
+    write_whole(path, to_bytes(checkpoint, path))
 
 
 def to_bytes(checkpoint: dict, name: str) -> bytes:
@@ -242,11 +239,6 @@ class Match:
         return '\n'.join(lines)
 
 
-def match_weights(model: nn.Module, weights: StateDict) -> Match:
-    """Compare the names and shapes of weights with those of a model."""
-    return compare_weights(model.state_dict(), weights)
-
-
 def compare_weights(target: StateDict, weights: StateDict) -> Match:
     """Compare the names and shapes of weights with those that are wanted."""
     match = Match()
@@ -265,19 +257,22 @@ def compare_weights(target: StateDict, weights: StateDict) -> Match:
     return match
 
 
-def check_fits(model: nn.Module, path: str) -> None:
+def require_fit(model: nn.Module, path: str, checkpoint: dict | None = None) -> None:
     """Make sure that a checkpoint is of this model, before testing or resuming with it.
 
     It loads the weights as MMEngine will, so that what a model does to weights of older
     versions or other image sizes counts as fitting. MMEngine alone would go on with random
     values for what is missing. If it raises, the model may be partly changed.
 
+    Args:
+        checkpoint: Its content, if it has been read.
+
     Raises:
         CheckpointError: If it cannot be read, a weight is missing or of another shape, or
             there are weights for more layers than the model has.
     """
     model = unwrap(model)
-    weights = get_state_dict(read_checkpoint(path), path)
+    weights = get_state_dict(checkpoint or read_checkpoint(path), path)
     match, target = Match(), model.state_dict()
     try:
         if any(value.is_complex() and not target.get(key, value).is_complex() for key, value in weights.items()):
@@ -286,7 +281,7 @@ def check_fits(model: nn.Module, path: str) -> None:
         match.missing = [key for key in missing if not key.endswith('num_batches_tracked')]
         match.matched = [key for key in weights if key not in match.unexpected]
     except RuntimeError:  # another shape or kind
-        match = match_weights(model, weights)
+        match = compare_weights(target, weights)
     deeper = [key for key in match.unexpected if _is_of_a_further_layer(model, key)]
     if match.missing or match.misshapen or deeper:
         raise CheckpointError(
@@ -305,14 +300,14 @@ def _is_of_a_further_layer(model: nn.Module, key: str) -> bool:
     return False
 
 
-def check_backbone_matches(model: nn.Module, path: str) -> None:
+def require_backbone_match(model: nn.Module, path: str) -> None:
     """Make sure that a config's ``load_from`` brings weights for the backbone, if it may not for the head.
 
     Raises:
         CheckpointError: If no weight of the backbone is in the checkpoint.
     """
     model = unwrap(model)
-    match = match_weights(model, get_state_dict(read_checkpoint(path), path))
+    match = compare_weights(model.state_dict(), get_state_dict(read_checkpoint(path), path))
     if hasattr(model, 'backbone') and not any(key.startswith('backbone.') for key in match.matched):
         raise CheckpointError(
             f'load_from {path} matches nothing of the backbone {type(model.backbone).__name__}: {match}'
@@ -340,7 +335,7 @@ def load_backbone(backbone: nn.Module, path: str, prefix: str = 'backbone.') -> 
     prefix = prefix.rstrip('.') + '.'
     if any(key.startswith(prefix) for key in weights):
         weights = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
-    match = match_weights(backbone, weights)
+    match = compare_weights(backbone.state_dict(), weights)
     parts = {_part(key) for key in backbone.state_dict()}
     refused = [key for key in match.unexpected if _part(key) in parts]
     if not match.matched or match.missing or match.misshapen or refused:

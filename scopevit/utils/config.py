@@ -3,7 +3,6 @@
 import argparse
 import ast
 import copy
-import difflib
 import os
 import re
 import traceback
@@ -13,9 +12,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from .errors import UserError, chain, one_line, own_error, raise_own
-from .shipped import shipped
-from .toolboxes import TOOLBOXES, installed
+from .errors import UserError, chain, did_you_mean, one_line, own_error, raise_own
+from .toolboxes import configs_of
 
 # What settings at the top of a config have to be.
 _DICTS = (
@@ -70,18 +68,6 @@ def _parse_value(text: str) -> Any:
     return DictAction._parse_int_float_bool(text)
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``, which every tool that takes a config has."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        metavar='KEY=VALUE',
-        help='override settings of the config, for example train_dataloader.batch_size=64 or model.backbone.arch=small '
-        '(texts with commas: "KEY=\'a, b\'"; default: none)',
-    )
-
-
 def load_config(name: str, cfg_options: dict | None = None) -> Config:
     """Load a config file, or one of an installed toolbox or of this package (``mmdet::retinanet/...``).
 
@@ -90,20 +76,14 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             or an override does not fit it.
         Exception: What the config itself or a module that it imports raises, as it is.
     """
-    given, (scope, _, path) = name, name.partition('::')
-    if scope == 'scopevit':
-        name = str(shipped('configs') / path)
-    if '::' in name:
-        _check_toolbox(name, scope)
-    elif not os.path.isfile(name):
-        raise UserError(f'config {given} does not exist{_suggestion(given)}')
+    path = config_path(name)
     try:
-        if '::' in name:
+        if '::' in name and not name.startswith('scopevit::'):
             cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
             # Under its own name the config is saved beside the results.
             cfg = Config(cfg._cfg_dict, cfg_text=cfg.text, filename=os.path.basename(name))
         else:
-            cfg = Config.fromfile(name)
+            cfg = Config.fromfile(path)
     except UserError:
         raise
     except Exception as error:  # a config is a program, and imports others
@@ -116,11 +96,33 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             cfg.merge_from_dict(cfg_options)
         except (KeyError, TypeError, AssertionError) as error:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
-    _check_kinds(cfg)
+    _require_kinds(cfg)
     return cfg
 
 
-def _check_kinds(cfg: Config) -> None:
+def config_path(name: str) -> str:
+    """The file of a config by its name.
+
+    Raises:
+        UserError: If there is none, or the toolbox in the name is unknown or not installed.
+    """
+    scope, is_scoped, within = name.partition('::')
+    if not is_scoped and os.path.isfile(name):
+        return name
+    scope = scope if is_scoped else 'scopevit'
+    try:
+        folder = configs_of(scope)
+    except UserError as error:
+        raise UserError(f'config {name}: {error}') from None
+    if is_scoped and (folder / within).is_file():
+        return str(folder / within)
+    here = {} if is_scoped else {path.name: str(path) for path in Path('configs').rglob('*.py')}
+    known = here or {path.name: f'{scope}::{path.relative_to(folder).as_posix()}' for path in folder.rglob('*.py')}
+    hint = did_you_mean(os.path.basename(name), known, most=3, cutoff=0.6 if is_scoped else 0.4)
+    raise UserError(f'config {name} does not exist{hint or ("" if is_scoped else "; check the path")}')
+
+
+def _require_kinds(cfg: Config) -> None:
     """Make sure that what all tools look into is of the kind that MMEngine's Runner takes."""
     for key, value in cfg.items():
         kinds = _KINDS.get(key)
@@ -132,17 +134,13 @@ def _check_kinds(cfg: Config) -> None:
 
 def _missing_import(error: Exception) -> str | None:
     """What to do if a config's ``custom_imports`` names a module that there is not."""
-    links = list(chain(error))
-    imported = next(
-        (found for found in (_local(link, 'import_modules_from_strings', 'imp') for link in links) if found), None
-    )
-    missing = links[-1]
+    imported, missing = _local(error, 'import_modules_from_strings', 'imp'), [*chain(error)][-1]
     if imported is None or not isinstance(missing, ModuleNotFoundError) or own_error(missing) is not None:
         return None
-    path = next((found for found in (_local(link, 'fromfile', 'filename') for link in links) if found), None)
+    place = _place(_local(error, 'fromfile', 'filename'), imported)
     return (
-        f'{_place(path, imported)}custom_imports names {imported}, but there is no module {missing.name}: install it, '
-        'or start from the folder that it lies in with PYTHONPATH=.'
+        f'{place}custom_imports names {imported}, but there is no module {missing.name}: install it, or start from the '
+        'folder that it lies in with PYTHONPATH=.'
     )
 
 
@@ -165,41 +163,18 @@ def _wrong_syntax(error: Exception, name: str) -> str | None:
 
 
 def _local(error: BaseException, function: str | None, name: str) -> str | None:
-    """A variable of MMEngine's (last) function that an error passed through, of this name or with such a variable."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    values = [
-        frame.f_locals[name]
-        for frame in frames
-        if frame.f_globals.get('__name__', '').startswith('mmengine.')
-        and function in (None, frame.f_code.co_name)
-        and isinstance(frame.f_locals.get(name), str)
-    ]
-    return values[-1] if values else None
+    """A text among the variables of MMEngine's last function that an error, or what led to it, passed through.
 
-
-def _check_toolbox(name: str, scope: str) -> None:
-    """Make sure that the toolbox of a config's name is one, is installed, and has the config."""
-    if scope not in TOOLBOXES:
-        raise UserError(f'config {name}: {scope} is none of scopevit, {", ".join(TOOLBOXES)}')
-    try:
-        folder = installed(scope) / '.mim' / 'configs'
-    except UserError as error:
-        raise UserError(f'config {name}: {error}') from None
-    path = name.partition('::')[2]
-    if folder.is_dir() and not (folder / path).is_file():
-        known = {file.name: file.relative_to(folder).as_posix() for file in folder.rglob('*.py')}
-        close = difflib.get_close_matches(os.path.basename(path), known, n=3)
-        hint = f'; did you mean {" or ".join(f"{scope}::{known[c]}" for c in close)}?' if close else ''
-        raise UserError(f'config {name} does not exist{hint}')
-
-
-def _suggestion(name: str) -> str:
-    here, folder = Path('configs'), shipped('configs')
-    known = {path.name: str(path) for path in here.rglob('*.py')} or {
-        path.name: f'scopevit::{path.relative_to(folder).as_posix()}' for path in folder.rglob('*.py')
-    }
-    close = difflib.get_close_matches(os.path.basename(name), known, n=3, cutoff=0.4)
-    return f'; did you mean {" or ".join(known[c] for c in close)}?' if close else '; check the path'
+    Args:
+        function: Which function; None: any that has such a variable.
+    """
+    for link in chain(error):
+        for frame, _ in reversed(list(traceback.walk_tb(link.__traceback__))):
+            is_wanted = function in (None, frame.f_code.co_name)
+            value = frame.f_locals.get(name) if is_wanted else None
+            if isinstance(value, str) and frame.f_globals.get('__name__', '').startswith('mmengine.'):
+                return value
+    return None
 
 
 def walk(node: object) -> Iterator[dict]:
@@ -210,6 +185,12 @@ def walk(node: object) -> Iterator[dict]:
     if isinstance(node, (list, tuple)):
         for item in node:
             yield from walk(item)
+
+
+def type_name(settings: object) -> str:
+    """The name of the class of settings with a type, without its toolbox or module; empty if they have none."""
+    kind = settings.get('type', '') if isinstance(settings, dict) else ''
+    return getattr(kind, '__name__', None) or re.split('[./]', str(kind))[-1]
 
 
 def as_list(value: object) -> list:
@@ -236,8 +217,22 @@ def changed_settings(before: object, now: object, key: str = '') -> Iterator[str
 def without_weights(node: Any) -> Any:
     """A copy of nested settings that loads no pretrained weights when it is built or initialised."""
     node = copy.deepcopy(node)
-    forget_pretrained(node)
+    for part in walk(node):
+        for key in ('pretrained', 'teacher_ckpt'):
+            if part.get(key) and not isinstance(part[key], dict):
+                part[key] = False if part[key] is True else None
+        init_cfgs = as_list(part.get('init_cfg'))
+        if any(map(is_checkpoint, init_cfgs)):
+            part['init_cfg'] = [init_cfg for init_cfg in init_cfgs if not is_checkpoint(init_cfg)] or None
     return node
+
+
+def replace_sync_bn(node: object) -> int:
+    """Turn every SyncBN of nested settings into BN, where no processes can be synchronised; returns how many."""
+    found = [part for part in walk(node) if part.get('type') in ('SyncBN', 'MMSyncBN')]
+    for part in found:
+        part['type'] = 'BN'
+    return len(found)
 
 
 def innermost(dataset: dict) -> dict:
@@ -250,24 +245,6 @@ def innermost(dataset: dict) -> dict:
         else:
             break
     return dataset
-
-
-def forget_pretrained(node: object) -> None:
-    """Keep a model's parts from loading weights when they are built or initialised."""
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            forget_pretrained(item)
-    elif isinstance(node, dict):
-        for key in ('pretrained', 'teacher_ckpt'):
-            if node.get(key) and not isinstance(node[key], dict):
-                node[key] = False if node[key] is True else None
-        init_cfg = node.get('init_cfg')
-        if is_checkpoint(init_cfg):
-            node['init_cfg'] = None
-        elif isinstance(init_cfg, (list, tuple)):
-            node['init_cfg'] = [item for item in init_cfg if not is_checkpoint(item)] or None
-        for item in node.values():
-            forget_pretrained(item)
 
 
 def is_checkpoint(init_cfg: object) -> bool:

@@ -1,5 +1,6 @@
 """Whose fault an error is: what a user can correct is told in one message, everything else keeps its traceback."""
 
+import difflib
 import os
 import re
 import select
@@ -7,7 +8,7 @@ import sys
 import sysconfig
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from .shipped import PACKAGE, shipped
@@ -108,6 +109,19 @@ def _leave_it_to_the_first(error: Exception) -> None:
 def one_line(error: BaseException, most: int = 300) -> str:
     """An exception's kind and message in one line of at most ``most`` characters and its kind."""
     return f'{type(error).__name__}: {" ".join(str(error).split())[:most]}'
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> str:
+    """``; did you mean ...?``, a hint that ends a message about a name that there is not; empty if nothing is like it.
+
+    Args:
+        known: The names that there are, or a dict with what to call each.
+        most: How many to name.
+        cutoff: How like they have to be, from 0 to 1.
+    """
+    close = difflib.get_close_matches(name, known, n=most, cutoff=cutoff)
+    called = [known[other] if isinstance(known, Mapping) else other for other in close]
+    return f'; did you mean {" or ".join(called)}?' if close else ''
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

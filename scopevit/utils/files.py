@@ -14,7 +14,7 @@ UNFINISHED = '.unfinished_'
 """How names begin under which files are written."""
 
 
-def check_writable(folder: str, option: str = '--work-dir') -> None:
+def require_writable_folder(folder: str, option: str = '--work-dir') -> None:
     """Make a folder, and make sure that files can be written there, before hours of work.
 
     Raises:
@@ -28,7 +28,7 @@ def check_writable(folder: str, option: str = '--work-dir') -> None:
         raise UserError(f'cannot write to {folder} ({error.strerror}); choose another folder with {option}') from None
 
 
-def check_file(path: str, option: str) -> None:
+def require_writable_file(path: str, option: str) -> None:
     """Make sure that a file can be written, before the work whose result it is to hold.
 
     Raises:
@@ -36,16 +36,16 @@ def check_file(path: str, option: str) -> None:
     """
     if os.path.isdir(path):
         raise UserError(f'{option} {path} is a folder; name a file')
-    check_writable(os.path.dirname(os.path.abspath(path)), option)
+    require_writable_folder(os.path.dirname(os.path.abspath(path)), option)
 
 
-def check_new_file(path: str, option: str = 'the file to write') -> None:
+def require_new_file(path: str, option: str = 'the file to write') -> None:
     """Make sure that a file can be written, and that there is none of this name.
 
     Raises:
         UserError: If not.
     """
-    check_file(path, option)
+    require_writable_file(path, option)
     if os.path.exists(path):
         raise UserError(f'{path} exists already and is left as it is; choose another name or remove it')
 
@@ -92,11 +92,20 @@ def _flush(path: str) -> None:
         os.close(handle)
 
 
+def write_whole(path: str, content: str | bytes) -> None:
+    """Write a file all or nothing.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    with whole_file(path) as temporary, open(temporary, 'wb') as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 def write_json(path: str, data: object, indent: int | None = 1) -> None:
     """Write a JSON file all or nothing.
 
     Raises:
         UserError: If it cannot be written.
     """
-    with whole_file(path) as temporary, open(temporary, 'w') as file:
-        json.dump(data, file, indent=indent)
+    write_whole(path, json.dumps(data, indent=indent))

@@ -1,24 +1,33 @@
-"""Reading images of any kind, and writing them as a whole."""
+"""Reading images of any kind, naming those that cannot be read, and writing them as a whole."""
 
 import functools
 import math
 import os
 import stat
+import struct
+import traceback
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from .errors import UserError
-from .files import whole_file
+from .errors import UserError, one_line
+from .files import write_whole
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
 """Of files that are taken for images."""
 MOST_PIXELS = 2 * 89_478_485
 """An image of more pixels is not decoded unless asked for: Pillow refuses them, too."""
 _EXIF_ORIENTATION = 0x0112
+# The toolboxes' transforms that read a file: what that is, and where its path stands in the item.
+_READERS = {'LoadImageFromFile': ('image', 'img_path'), 'LoadAnnotations': ('label map', 'seg_map_path')}
+# What decoders raise over damaged data.
+_ERRORS = (OSError, AssertionError, ValueError, SyntaxError, struct.error, zlib.error, cv2.error)
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ def read_header(path: str) -> Header | None:
         return None
 
 
-def check_is_file(path: str, most_bytes: float = float('inf')) -> None:
+def require_file(path: str, most_bytes: float = float('inf')) -> None:
     """Make sure that a path is a file's, for a pipe would be waited for, and a device would never end.
 
     Raises:
@@ -96,31 +105,17 @@ def read_image(
         UserError: If it cannot be read, is damaged or too large, has another number of channels, or
             8 bits would not hold its values.
     """
-    check_is_file(path, most_bytes=max(16 * most_pixels, 2**24))
+    require_file(path, most_bytes=max(16 * most_pixels, 2**24))
     try:
-        with open(path, 'rb') as file:
-            data = np.frombuffer(file.read(), np.uint8)
+        data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise UserError(f'cannot be read ({error.strerror})') from error
     if not data.size:
         raise UserError('is empty')
     is_known = _try_with_pillow(path, most_pixels)
-    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
-    if as_stored or flags == cv2.IMREAD_UNCHANGED:
-        flags = depth = cv2.IMREAD_UNCHANGED
-    else:
-        flags |= 0 if turned else cv2.IMREAD_IGNORE_ORIENTATION
-        depth = flags | cv2.IMREAD_ANYDEPTH
-    image = _decode(data, depth)
-    if image is None:  # OpenCV cannot convert all of what it reads
-        stored = _decode(data, cv2.IMREAD_UNCHANGED)
-        if stored is not None and stored.dtype != np.uint8:
-            return stored if any_depth else _cut(stored)
+    image = _read_with_opencv(data, channels, turned, as_stored)
     if image is None and is_known:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture) if turned else picture
-            image = np.asarray(upright.convert('L' if channels == 1 else 'RGB'))
-        image = image if channels == 1 else np.ascontiguousarray(image[..., ::-1])
+        image = _read_with_pillow(path, channels, turned)
     if image is None:
         raise UserError('is not an image that OpenCV or Pillow can read')
     found = 1 if image.ndim == 2 else image.shape[2]
@@ -129,6 +124,26 @@ def read_image(
     if image.dtype == np.uint8 or any_depth or as_stored:
         return image
     return _cut(image)
+
+
+def _read_with_opencv(data: np.ndarray, channels: int, turned: bool, as_stored: bool) -> np.ndarray | None:
+    """An image with all its depth; None if OpenCV knows neither its format nor another number of channels of it."""
+    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels)
+    if as_stored or flags is None:
+        return _decode(data, cv2.IMREAD_UNCHANGED)
+    image = _decode(data, flags | cv2.IMREAD_ANYDEPTH | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION))
+    if image is None:  # it cannot convert all of what it reads
+        stored = _decode(data, cv2.IMREAD_UNCHANGED)
+        if stored is not None and stored.dtype != np.uint8:
+            image = np.dstack([stored] * channels) if stored.ndim == 2 and channels == 3 else stored
+    return image
+
+
+def _read_with_pillow(path: str, channels: int, turned: bool) -> np.ndarray:
+    with Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture) if turned else picture
+        image = np.asarray(upright.convert('L' if channels == 1 else 'RGB'))
+    return image if channels == 1 else np.ascontiguousarray(image[..., ::-1])
 
 
 def _cut(image: np.ndarray) -> np.ndarray:
@@ -166,6 +181,35 @@ def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
         return cv2.imdecode(data, flags)
     except cv2.error:  # sizes that OpenCV does not take, and damage in formats that Pillow does not know
         return None
+
+
+@contextmanager
+def unreadable_files_named() -> Iterator[None]:
+    """Name the file over which an item of a data set cannot be loaded.
+
+    Raises:
+        UserError: In place of what one of the toolboxes' transforms raised that read an image or a label map.
+    """
+    try:
+        yield
+    except _ERRORS as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            kinds = {kind.__name__ for kind in type(frame.f_locals.get('self')).__mro__}
+            item = frame.f_locals.get('results')
+            for what, key in (_READERS[name] for name in kinds & set(_READERS)):
+                if isinstance(item, dict) and isinstance(item.get(key), str):
+                    raise UserError(f'{what} {item[key]} {_fault(item[key], error)}') from error
+        raise
+
+
+def _fault(path: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        is_of_windows = '\\' in path and os.path.exists(path.replace('\\', '/'))
+        return f'does not exist; {"write / in its name, not " + chr(92) if is_of_windows else "check the data set"}'
+    if os.path.exists(path) and not os.path.isfile(path):
+        return 'is no file; correct the name in the data set'
+    reason = one_line(error, 100)
+    return f'cannot be decoded ({reason}); repair or remove it and start again, a training with --resume'
 
 
 def lost_depth(image: np.ndarray) -> str | None:
@@ -229,11 +273,9 @@ def write_image(path: str, image: np.ndarray) -> None:
     Raises:
         UserError: If it cannot be written.
     """
-    with whole_file(path) as temporary:
-        try:
-            # OpenCV does not take all names that a file system does.
-            encoded = cv2.imencode(os.path.splitext(path)[1], image)[1]
-        except cv2.error as error:
-            raise OSError('OpenCV cannot write it') from error
-        with open(temporary, 'wb') as file:
-            file.write(encoded.tobytes())
+    try:
+        # OpenCV does not take all names that a file system does.
+        encoded = cv2.imencode(os.path.splitext(path)[1], image)[1]
+    except cv2.error as error:
+        raise UserError(f'cannot write {path} (OpenCV cannot write it)') from error
+    write_whole(path, encoded.tobytes())

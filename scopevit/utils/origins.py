@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .shipped import shipped
+from .config import config_path
 
 Keys = tuple[str, ...]
 
@@ -45,9 +45,7 @@ def origin(config: str, keys: Keys) -> Origin | None:
     Returns:
         None: It cannot be told, as of settings that are computed, or of configs with imports.
     """
-    scope, _, within = config.partition('::')
-    path = str(shipped('configs') / within) if scope == 'scopevit' else Config._get_cfg_path(config, '')[0]
-    found = _File(path).find(keys)
+    found = _File(config_path(config)).find(keys)
     return None if found is _STOP else found
 
 

@@ -1,14 +1,17 @@
 """The toolboxes that configs are of."""
 
 import ast
-import difflib
 import functools
 import importlib.util
 import re
+import warnings
 from pathlib import Path
 from types import ModuleType
 
-from .errors import UserError
+from mmengine.logging import MMLogger
+
+from .errors import UserError, did_you_mean
+from .shipped import shipped
 
 TOOLBOXES = dict(mmpretrain='mmpretrain', mmdet='mmdet', mmseg='mmsegmentation', mmpose='mmpose')
 """Distributions by module."""
@@ -31,6 +34,25 @@ def installed(toolbox: str) -> Path:
         install = 'scopevit install-mmpose' if toolbox == 'mmpose' else f'pip install {TOOLBOXES[toolbox]}'
         raise UserError(f'{toolbox} is not installed: {install}')
     return Path(spec.origin).parent
+
+
+def configs_of(scope: str) -> Path:
+    """The folder of the configs that an installed toolbox or this package (``scopevit``) brings.
+
+    Raises:
+        UserError: If the toolbox is unknown or not installed.
+    """
+    if scope == 'scopevit':
+        return shipped('configs')
+    if scope not in TOOLBOXES:
+        raise UserError(f'{scope} is none of scopevit, {", ".join(TOOLBOXES)}')
+    return installed(scope) / '.mim' / 'configs'
+
+
+def silence_toolboxes() -> None:
+    """Hide what toolboxes say of their own settings, which would drown what a tool says of its inputs."""
+    warnings.filterwarnings('ignore')
+    MMLogger.get_instance('scopevit', log_level='ERROR')
 
 
 def tools_of(toolbox: str) -> Path:
@@ -87,9 +109,7 @@ def find_tool(toolbox: str, name: str) -> Path:
     if len(found) > 1:
         raise UserError(f'{toolbox} has {len(found)} tools {name}: name {" or ".join(found)}')
     if not found:
-        by_last = {full.rpartition('/')[2]: full for full in names}
-        close = difflib.get_close_matches(name.rpartition('/')[2], by_last, n=1, cutoff=0.4)
-        hint = f'; did you mean {by_last[close[0]]}?' if close else ''
+        hint = did_you_mean(name.rpartition('/')[2], {full.rpartition('/')[2]: full for full in names}, cutoff=0.4)
         raise UserError(f'{toolbox} has no tool {name}{hint} (scopevit toolbox {toolbox} lists all)')
     return names[found[0]]
 

@@ -192,7 +192,7 @@ def test_config_builds_and_keeps_the_promises_of_its_name(path):
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
-    check_channels(model)
+    assert list(check_channels(model)) == []
     gpus, batch, epochs = map(int, re.search(r'_(\d+)xb(\d+)-(\d+)e-ft_', path.stem).groups())
     assert (gpus, cfg.train_dataloader.batch_size) == (1, batch)
     assert cfg.auto_scale_lr.base_batch_size == batch

@@ -16,14 +16,6 @@ from scopevit.registry import OPTIM_WRAPPERS
 from scopevit.utils.errors import UserError
 
 
-def test_work_dir_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match='choose another folder with --work-dir'):
-        launch.check_writable(str(tmp_path / 'file' / 'work_dir'))
-    launch.check_writable(str(tmp_path / 'new' / 'folder'))
-    assert (tmp_path / 'new' / 'folder').is_dir()
-
-
 def test_sync_bn_becomes_bn_everywhere(capsys):
     cfg = Config(
         dict(

@@ -1,28 +1,17 @@
 """A training that was stopped and goes on is the one that was never stopped, bit for bit."""
 
 import fcntl
-import itertools
 import json
 import os
-import pickle
-import random
 import shutil
 import signal
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import DefaultSampler, InfiniteSampler
-from mmengine.runner import set_random_seed
 
 from helpers import ROOT, fails_cleanly, tool, tool_here
-from scopevit.engine import saving, work_dir
-from scopevit.engine.loading import Place, PlacedBatchSampler, PlacedItems
-from scopevit.engine.preemption import StopHook
 from scopevit.engine.resume import find_checkpoint, read_resumable, settle_resume
-from scopevit.engine.saving import GoOnHook
 from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from scopevit.utils.errors import UserError
 
@@ -95,54 +84,6 @@ def train(fashion_mnist, tmp_path_factory):
         return folder / name, result
 
     return run
-
-
-def numbers(batches):
-    return [[(int(i), i.epoch, i.number) for i in batch] for batch in batches]
-
-
-def test_batches_go_on_where_they_were_left():
-    sampler = DefaultSampler(range(10), seed=3)
-    sampler.set_epoch(2)
-    whole = numbers(PlacedBatchSampler(sampler, 3))
-    assert [len(batch) for batch in whole] == [3, 3, 3, 1]
-    assert [place[1:] for batch in whole for place in batch] == [(2, number) for number in range(10)]
-    rest = PlacedBatchSampler(sampler, 3, done=dict(epoch=2, iter=10, epoch_length=4))
-    assert numbers(rest) == whole[2:]
-    assert numbers(rest) == whole  # the next epoch is whole again
-    assert len(rest) == 4
-    complete = PlacedBatchSampler(sampler, 3, done=dict(epoch=2, iter=12, epoch_length=4))
-    assert numbers(complete) == []
-    assert numbers(complete) == whole
-    assert numbers(PlacedBatchSampler(sampler, 3, done=dict(epoch=2, iter=10, epoch_length=5))) == whole  # other data
-
-
-def test_batches_of_a_sampler_without_end_go_on_where_they_were_left():
-    def batches(**options):
-        return PlacedBatchSampler(InfiniteSampler(range(7), seed=3), 3, **options)
-
-    whole = numbers(itertools.islice(batches(), 9))
-    assert numbers(itertools.islice(batches(done=dict(iter=5)), 4)) == whole[5:]
-
-
-def test_items_do_not_depend_on_who_reads_them():
-    """Each has a random state of its own, and the training's is left alone."""
-
-    class Noise:
-        def __getitem__(self, index):
-            return index, random.random(), np.random.rand(), torch.rand(1).item()
-
-    def read(places, rank=0):
-        return PlacedItems(Noise(), 5, rank)(places)
-
-    places = [Place.of(7, 1, number) for number in range(3)]
-    set_random_seed(0)
-    expected = torch.rand(1), np.random.rand()
-    set_random_seed(0)
-    all_at_once = read(places)
-    assert (torch.rand(1), np.random.rand()) == expected
-    assert all_at_once == [read([place])[0] for place in pickle.loads(pickle.dumps(places))]
-    assert len({item[1:] for item in [*all_at_once, *read(places, rank=1), *read([Place.of(7, 2, 0)])]}) == 7
 
 
 def write_run(folder, *steps, **meta):
@@ -218,41 +159,6 @@ def test_nothing_of_a_checkpoint_is_executed(tmp_path):
     assert 'config' not in read_resumable(path)['meta']
     with pytest.raises(CheckpointError, match='would execute'):  # other runners read the file themselves
         settle_resume(Config(dict(work_dir=str(tmp_path), resume=True, load_from=path, runner_type='FlexibleRunner')))
-
-
-def test_a_signal_that_is_ignored_stays_so(monkeypatch):
-    """As SIGHUP does under nohup."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    hook = StopHook()
-    try:
-        hook.before_train(SimpleNamespace(hooks=[GoOnHook()], val_loop=None))
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) == hook._note
-        hook.stop_listening()
-        assert signal.getsignal(signal.SIGTERM) == before[signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGHUP, before[signal.SIGHUP])
-
-
-def test_processes_that_would_go_on_from_other_places_end(monkeypatch):
-    """Each machine may have a work dir of its own."""
-    monkeypatch.setattr(saving, 'all_gather_object', lambda place: [place, 0])
-    with pytest.raises(UserError, match='iterations 7330, 0: the work dir has to be the same'):
-        GoOnHook().before_train(SimpleNamespace(iter=7330))
-    GoOnHook().before_train(SimpleNamespace(iter=0))
-
-
-def test_a_folder_is_free_when_the_training_has_ended(tmp_path):
-    """Whatever processes of its data loaders are left, which inherit the lock."""
-    work_dir._lock(str(tmp_path))
-    inherited = work_dir._held[os.path.realpath(tmp_path)]
-    with open(tmp_path / work_dir.LOCK) as other:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        work_dir.let_go()
-        assert inherited.closed
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.fixture(scope='module')

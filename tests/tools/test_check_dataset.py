@@ -108,7 +108,7 @@ def test_imagenets_list_is_checked_as_its_folders_are(tmp_path):
 
     (root / 'val' / '1.JPEG').unlink()
     (root / 'meta' / 'train.txt').write_text('0.JPEG 0\n1.JPEG 1000\n')
-    says = ('1 of the 3 images in', 'val/1.JPEG', 'have label 1000, but model.head.num_classes is 1000')
+    says = ('1 of 3 images in', 'val/1.JPEG', 'have label 1000, but model.head.num_classes is 1000')
     fails_cleanly(check(IMAGENET, tmp_path), *says)
     (root / 'meta' / 'train.txt').write_text('0.JPEG\n')
     fails_cleanly(check(IMAGENET, tmp_path), 'train.txt is not "image label"')
@@ -412,7 +412,10 @@ def test_ones_own_folders(tmp_path):
     shutil.rmtree(root / 'train' / 'class_2')
     (root / 'train' / 'class_2').mkdir()
     fails_cleanly(
-        check(CUSTOM, tmp_path, *THREE_CLASSES), 'class folders are not those of train', '1 class folders', 'class_2'
+        check(CUSTOM, tmp_path, *THREE_CLASSES),
+        'class folders are not those of train',
+        '1 of 3 class folders',
+        'class_2',
     )
 
 

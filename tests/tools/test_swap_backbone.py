@@ -46,7 +46,7 @@ def test_refuses_and_writes_nothing(tmp_path):
     fails_cleanly(tool_here('swap_backbone.py', 'no.py', '--out', out), 'config no.py does not exist')
     assert not out.exists()
     out.write_text('precious')
-    fails_cleanly(tool_here('swap_backbone.py', RESNET, '--out', out), 'exists and is not overwritten')
+    fails_cleanly(tool_here('swap_backbone.py', RESNET, '--out', out), 'exists already and is left as it is')
     assert out.read_text() == 'precious'
     fails_cleanly(tool_here('swap_backbone.py', RESNET, '--out', tmp_path / 'a.txt'), 'must end with .py')
     away = out / 'a.py'

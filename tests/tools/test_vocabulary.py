@@ -1,6 +1,5 @@
 """The tools' options: one name for one thing, told in one way, and none in a page that a tool does not take."""
 
-import argparse
 import ast
 import re
 
@@ -8,7 +7,7 @@ import pytest
 
 from helpers import ROOT
 from scopevit.__main__ import COMMANDS
-from scopevit.utils.arguments import SHARED, SizeAction, add_arguments, tool_parser
+from scopevit.utils.arguments import SHARED
 
 # What else one might call it.
 INSTEAD = {
@@ -47,8 +46,7 @@ INSTEAD = {
 WRONG = {wrong: right for right, names in INSTEAD.items() for wrong in names}
 # These take no part of scopevit, so that they say for themselves what SHARED says.
 ALONE = ('fashion_mnist.py', 'draw_architecture.py', 'draw_results.py', 'demo_in_browser.py')
-HELPERS = {'add_config_options': 'scopevit/utils/config.py', 'add_common_arguments': 'scopevit/engine/launch.py'}
-HELPERS['add_case_arguments'] = 'projects/robustness/cases.py'
+HELPERS = {'add_common_arguments': 'scopevit/engine/launch.py', 'add_case_arguments': 'projects/robustness/cases.py'}
 
 
 class Tool:
@@ -73,6 +71,8 @@ class Tool:
     def names(self):
         """All that the tool takes, with what it lets others add."""
         own = {name for name, _, _ in self.arguments()}
+        if any(name == 'config' and is_shared for name, is_shared, _ in self.arguments()):
+            own.add('--cfg-options')  # which add_arguments adds with it
         return own.union(*(Tool(ROOT / file).names() for name, file in HELPERS.items() if self.called(name)))
 
     def words(self, node):
@@ -186,20 +186,3 @@ def test_commands_of_pages_and_docstrings_have_options_that_there_are(all_tools)
 def test_contributing_has_the_vocabulary():
     text = (ROOT / 'CONTRIBUTING.md').read_text().partition('## A tool')[2].partition('\n## ')[0]
     assert [name for name in SHARED if not re.search(rf'`{name}[ `]', text)] == []
-
-
-def test_an_option_that_is_no_more_is_refused(capsys):
-    parser = tool_parser('A tool.')
-    add_arguments(parser, '--out-dir', '--batch-size')
-    with pytest.raises(SystemExit):
-        parser.parse_args(['--out', 'results', '--batch', '2'])
-    assert 'unrecognized arguments: --out results --batch 2' in capsys.readouterr().err
-
-
-def test_a_size_is_height_and_width_or_one_number():
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--size', nargs='+', action=SizeAction)
-    parser.add_argument('--sizes', nargs='+', action=SizeAction, default=[])
-    assert parser.parse_args(['--size', '64', '96']).size == (64, 96)
-    assert parser.parse_args(['--size', '64']).size == (64, 64)
-    assert parser.parse_args(['--sizes', '8', '--sizes', '16', '24']).sizes == [(8, 8), (16, 24)]

@@ -17,10 +17,10 @@ from reference.weights import fill
 from scopevit.models import ScopeViT
 from scopevit.utils.checkpoint import (
     CheckpointError,
-    check_fits,
     get_state_dict,
     load_backbone,
     read_checkpoint,
+    require_fit,
     save_checkpoint,
     to_plain,
 )
@@ -170,9 +170,9 @@ def test_nothing_in_common_is_an_error(tmp_path):
 )
 def test_check_fits_names_what_differs(options, says, tmp_path):
     torch.save(dict(state_dict=ScopeViT(NARROW).state_dict()), tmp_path / 'c.pth')
-    check_fits(ScopeViT(NARROW), tmp_path / 'c.pth')
+    require_fit(ScopeViT(NARROW), tmp_path / 'c.pth')
     with pytest.raises(CheckpointError, match='another arch.*\n(.*\n)*.*' + says):
-        check_fits(ScopeViT(**{'arch': NARROW, **options}), tmp_path / 'c.pth')
+        require_fit(ScopeViT(**{'arch': NARROW, **options}), tmp_path / 'c.pth')
 
 
 def test_check_fits_lets_a_model_adapt_weights(tmp_path):
@@ -185,7 +185,7 @@ def test_check_fits_lets_a_model_adapt_weights(tmp_path):
 
     weights = dict(weight=torch.ones(5, 2), bias=torch.zeros(3), old_buffer=torch.zeros(1))
     torch.save(weights, tmp_path / 'c.pth')
-    check_fits(Adapting(2, 3), tmp_path / 'c.pth')
+    require_fit(Adapting(2, 3), tmp_path / 'c.pth')
 
 
 def test_saving_never_replaces_a_file(tmp_path):

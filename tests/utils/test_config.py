@@ -6,6 +6,7 @@ import pytest
 
 from helpers import CONFIGS
 from scopevit.utils import config
+from scopevit.utils.arguments import add_arguments
 from scopevit.utils.errors import UserError
 
 
@@ -119,7 +120,7 @@ def test_base_that_there_is_not_is_named(tmp_path):
 )
 def test_values_of_overrides(text, value):
     parser = argparse.ArgumentParser()
-    config.add_config_options(parser)
+    add_arguments(parser, '--cfg-options')
     options = parser.parse_args(['--cfg-options', f'a.b={text}', 'c=1']).cfg_options
     assert options == {'a.b': value, 'c': 1}
     assert type(options['a.b']) is type(value)
@@ -127,7 +128,7 @@ def test_values_of_overrides(text, value):
 
 def test_overrides_that_are_none(capsys):
     parser = argparse.ArgumentParser()
-    config.add_config_options(parser)
+    add_arguments(parser, '--cfg-options')
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'batch_size', '4'])
     assert "'batch_size' is not of the form KEY=VALUE" in capsys.readouterr().err

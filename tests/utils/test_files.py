@@ -1,11 +1,12 @@
-"""Files that are written as a whole."""
+"""Files that are written as a whole, where there is room for them."""
 
+import errno
 import os
 
 import pytest
 
 from scopevit.utils.errors import UserError
-from scopevit.utils.files import UNFINISHED, whole_file, write_json
+from scopevit.utils.files import UNFINISHED, require_writable_folder, whole_file, write_json
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -44,3 +45,27 @@ def test_permissions_and_links_are_those_of_any_file(tmp_path):
     assert (tmp_path / 'link.json').is_symlink()
     assert (tmp_path / 'new.json').read_text() == '{\n "a": 1\n}'
     assert (tmp_path / 'new.json').stat().st_mode & 0o777 == 0o604
+
+
+def test_work_dir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='choose another folder with --work-dir'):
+        require_writable_folder(str(tmp_path / 'file' / 'work_dir'))
+    require_writable_folder(str(tmp_path / 'new' / 'folder'))
+    assert (tmp_path / 'new' / 'folder').is_dir()
+
+
+def test_a_disk_that_is_full_from_the_start_is_refused(monkeypatch, tmp_path):
+    class Full:
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr('tempfile.TemporaryFile', lambda **options: Full())
+    with pytest.raises(UserError, match='No space left on device.*--work-dir'):
+        require_writable_folder(str(tmp_path))

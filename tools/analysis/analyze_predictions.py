@@ -5,47 +5,38 @@
 The predictions are what tools/test.py wrote for the same config, of any task. Rates are between 0 and 1.
 """
 
-import argparse
 import os
-
-from mmengine.registry import init_default_scope
 
 from scopevit.analysis.predictions import analyze, summary, write_figures, write_tables
 from scopevit.checks.loading import build_dataset
 from scopevit.engine.evaluation import read_predictions
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
-from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_writable
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import user_errors
+from scopevit.utils.files import require_writable_folder
+from scopevit.utils.image import unreadable_files_named
 
 
-def read(args: argparse.Namespace) -> None:
-    cfg = load_config(args.config, args.cfg_options)
-    if not os.path.isfile(args.predictions):
-        raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
-    if cfg.get('test_dataloader') is None:
-        raise UserError(f'config {args.config} has no test_dataloader')
-    out_dir = args.out_dir or os.path.join(os.path.dirname(args.predictions), 'analysis')
-    check_writable(out_dir, '--out-dir')
-    results = read_predictions(args.predictions)
-    init_default_scope(cfg.get('default_scope'))
-    dataset = build_dataset(cfg, 'test', args.config)
-    analysis = analyze(cfg, dataset, results, score_thr=args.score_thr)
-    written = write_tables(analysis, out_dir) + write_figures(analysis, cfg, out_dir, args.count, args.score_thr)
-    print(summary(analysis))
-    print(f'wrote {", ".join(written)} to {out_dir}')
-
-
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config', 'predictions')
     add_arguments(parser, '--out-dir', help='folder to write to (default: analysis, beside the predictions)')
     add_arguments(parser, '--count', default=12, help='how many of the worst images to draw (default: %(default)s)')
     add_arguments(parser, '--score-thr', help='lowest score of boxes that count (default: %(default)s)')
-    add_config_options(parser)
     args = parser.parse_args()
-    with user_errors():
-        read(args)
+
+    cfg = load_config(args.config, args.cfg_options)
+    results = read_predictions(args.predictions)
+    out_dir = args.out_dir or os.path.join(os.path.dirname(args.predictions), 'analysis')
+    require_writable_folder(out_dir, '--out-dir')
+    dataset = build_dataset(cfg, 'test', args.config)
+    analysis = analyze(cfg, dataset, results, score_thr=args.score_thr)
+    written = write_tables(analysis, out_dir)
+    with unreadable_files_named():
+        written += write_figures(analysis, cfg, out_dir, args.count, args.score_thr)
+    print(summary(analysis))
+    print(f'wrote {", ".join(written)} to {out_dir}')
 
 
 if __name__ == '__main__':

@@ -24,7 +24,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -32,9 +31,9 @@ from scopevit.analysis.measuring import DTYPES, Entry, compare
 from scopevit.analysis.reporting import Report, Settings
 from scopevit.analysis.spec import Spec, load_network
 from scopevit.apis.model import Size, switch_to_deploy
-from scopevit.utils.arguments import add_arguments, check_device, positive, tool_parser
+from scopevit.utils.arguments import add_arguments, positive, require_device, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file, write_json
+from scopevit.utils.files import require_writable_file, write_json, write_whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,12 +74,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check(args: argparse.Namespace) -> None:
+def require_sound_arguments(args: argparse.Namespace) -> None:
     """Refuse what would fail only after the measurement."""
     for option in ('json', 'table', 'plot'):
         path = getattr(args, option)
         if path is not None:
-            check_file(path, f'--{option}')
+            require_writable_file(path, f'--{option}')
     if args.plot:
         from matplotlib.backend_bases import FigureCanvasBase
 
@@ -89,7 +88,7 @@ def check(args: argparse.Namespace) -> None:
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if not args.device.startswith(('cpu', 'cuda')):
         raise UserError(f'--device {args.device} cannot be used here: only cpu, cuda, cuda:1, ... are measured')
-    check_device(args.device)
+    require_device(args.device)
     if args.autocast and args.dtype == 'float32':
         raise UserError('--autocast computes in --dtype bfloat16 or float16; name one')
     if args.dynamic and not args.compile:
@@ -118,8 +117,10 @@ def say(text: str) -> None:
         print(f'\r\033[K{text}', end='', file=sys.stderr, flush=True)
 
 
-def benchmark(args: argparse.Namespace) -> None:
-    check(args)
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    require_sound_arguments(args)
     specs = [Spec.parse(text) for text in args.models]
     if args.train and (args.deploy or any(spec.deploy for spec in specs)):
         raise UserError('the deploy form is not for training; leave --train or deploy out')
@@ -132,31 +133,24 @@ def benchmark(args: argparse.Namespace) -> None:
     tool = ['python', os.path.relpath(sys.argv[0])] if os.path.isfile(sys.argv[0]) else sys.argv[0].split()
     command = shlex.join([*tool, *sys.argv[1:]])
 
-    def keep(report: Report) -> None:
+    def write_results(report: Report) -> None:
         if args.json:
             write_json(args.json, dict(command=command, **report.to_dict()))
 
-    report = compare(entries, settings, say, after_round=keep)
+    report = compare(entries, settings, say, after_round=write_results)
     say('')
-    keep(report)
+    write_results(report)
     parts = (report.table(), report.gpu_table(), report.shares_table(), report.conditions(), f'    {command}\n')
     text = '\n\n'.join(filter(None, parts))
     print(text)
     if args.table:
-        with whole_file(args.table) as temporary:
-            Path(temporary).write_text(text)
+        write_whole(args.table, text)
     if args.plot and report.measured:
         from scopevit.analysis.figures import plot  # slow to import
 
         plot(report, args.plot)
     if report.failures:
         raise UserError('; '.join(report.failures))
-
-
-def main() -> None:
-    args = parse_args()
-    with user_errors():
-        benchmark(args)
 
 
 if __name__ == '__main__':

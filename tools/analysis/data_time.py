@@ -20,18 +20,17 @@ import tempfile
 from pathlib import Path
 
 import torch
-from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
 from scopevit.analysis.data_time import cores_for, measure, table
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
-from scopevit.checks.training import check_data, failures_explained
-from scopevit.engine.launch import build_runner, end_loaders, prepare
+from scopevit.checks.training import failures_explained, require_sound_data
+from scopevit.engine.launch import build_bare_runner, end_loaders
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.config import add_config_options, load_config, without_weights
+from scopevit.utils.config import load_config
 from scopevit.utils.cores import usable_cores
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file, write_json
+from scopevit.utils.files import require_writable_file, write_json, write_whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,31 +53,23 @@ def parse_args() -> argparse.Namespace:
         '--gpus', type=positive, default=8, metavar='N', help='GPUs of that speed (default: %(default)s)'
     )
     add_arguments(parser, '--json', '--table')
-    add_config_options(parser)
+    add_arguments(parser, '--cfg-options')
     return parser.parse_args()
 
 
 def training(config: str, cfg_options: dict | None, workers: int | None, folder: str) -> Runner:
-    """The Runner of a config, ready for training steps; nothing is validated, logged or loaded."""
+    """The Runner of a config, ready for training steps."""
     cfg = load_config(config, cfg_options)
-    if not isinstance(cfg.get('train_dataloader'), dict) or not isinstance(cfg.get('optim_wrapper'), dict):
-        raise UserError(f'config {config} does not train: it has no train_dataloader or no optim_wrapper')
-    cfg.update(dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator', 'load_from')), resume=False)
-    cfg.model = ConfigDict(without_weights(cfg.model.to_dict()))
-    cfg.log_level = 'ERROR'
-    cfg.experiment_name = os.path.basename(folder)  # Runners of one process must differ in it
     given = set(cfg_options or ())
-    if workers is not None:
+    if workers is not None and isinstance(cfg.get('train_dataloader'), dict):
         given.add('train_dataloader.num_workers')
         loader = cfg.train_dataloader
         loader.num_workers = workers
         if not workers:
             loader.persistent_workers = False
             loader.pop('prefetch_factor', None)
-    args = argparse.Namespace(config=config, work_dir=folder, launcher='none', local_rank=0, cfg_options=given)
-    prepare(cfg, args)
-    runner = build_runner(cfg)
-    check_data(runner, config)
+    runner = build_bare_runner(cfg, config, folder, given)
+    require_sound_data(runner, config, splits=('train',))
     runner.model.init_weights()
     runner.model.train()
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -86,12 +77,14 @@ def training(config: str, cfg_options: dict | None, workers: int | None, folder:
     return runner
 
 
-def data_time(args: argparse.Namespace) -> None:
+@user_errors()
+def main() -> None:
+    args = parse_args()
     if min(args.workers or [0]) < 0:
         raise UserError('--workers must be at least 0')
     for option in ('json', 'table'):
         if getattr(args, option):
-            check_file(getattr(args, option), f'--{option}')
+            require_writable_file(getattr(args, option), f'--{option}')
     rows = []
     machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
     for config in args.configs:
@@ -116,16 +109,9 @@ def data_time(args: argparse.Namespace) -> None:
     )
     print(text)
     if args.table:
-        with whole_file(args.table) as temporary:
-            Path(temporary).write_text(text)
+        write_whole(args.table, text)
     if args.json:
         write_json(args.json, dict(command=command, machine=machine, results=rows))
-
-
-def main() -> None:
-    args = parse_args()
-    with user_errors():
-        data_time(args)
 
 
 if __name__ == '__main__':

@@ -7,28 +7,14 @@ One image goes through the model as mode 'tensor' of the toolboxes defines it: b
 heads, without losses and post-processing. It is not resized; --size is what the model gets to see.
 """
 
-import argparse
-
 import torch
 
 from scopevit.analysis import CONVENTION, Count, count
 from scopevit.analysis.reporting import markdown
 from scopevit.apis.model import build_model, image_channels, image_size, runnable, tensor_call
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
-
-
-def parse_args() -> argparse.Namespace:
-    parser = tool_parser(__doc__)
-    add_arguments(parser, 'config')
-    size = 'height and width, or one number for a square (default: what the config tests with)'
-    add_arguments(parser, '--size', help=size)
-    parser.add_argument(
-        '--depth', type=int, default=2, metavar='N', help='levels of parts to list (default: %(default)s)'
-    )
-    add_config_options(parser)
-    return parser.parse_args()
 
 
 def tree(counted: Count, depth: int) -> str:
@@ -47,7 +33,17 @@ def tree(counted: Count, depth: int) -> str:
     return markdown(rows, text_columns=2)
 
 
-def get_flops(args: argparse.Namespace) -> None:
+@user_errors()
+def main() -> None:
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
+    size = 'height and width, or one number for a square (default: what the config tests with)'
+    add_arguments(parser, '--size', help=size)
+    parser.add_argument(
+        '--depth', type=int, default=2, metavar='N', help='levels of parts to list (default: %(default)s)'
+    )
+    args = parser.parse_args()
+
     cfg = load_config(args.config, args.cfg_options)
     torch.manual_seed(0)  # a detector's proposals depend on its weights
     model = runnable(cfg, build_model(cfg))[1]
@@ -68,12 +64,6 @@ def get_flops(args: argparse.Namespace) -> None:
     print(f'MACs are {CONVENTION}.')
     if counted.uncounted:
         print(f'Not counted, as nothing is known about them: {", ".join(counted.uncounted)}.')
-
-
-def main() -> None:
-    args = parse_args()
-    with user_errors():
-        get_flops(args)
 
 
 if __name__ == '__main__':

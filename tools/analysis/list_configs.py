@@ -9,7 +9,6 @@ where one was measured with this code, or the paper's, which is marked so. Other
 for your own data.
 """
 
-import argparse
 import re
 
 from scopevit.analysis.reporting import markdown
@@ -21,14 +20,6 @@ from scopevit.utils.metafiles import listed, result
 NUMBERS = dict(params='Parameters', macs='FLOPs')
 
 
-def parse_args() -> argparse.Namespace:
-    parser = tool_parser(__doc__)
-    parser.add_argument('words', nargs='*', metavar='WORD', help='list only what has all words that begin so')
-    parser.add_argument('--measured', action='store_true', help='list only configs with a result that was measured')
-    parser.add_argument('--sort', choices=('name', *NUMBERS), default='name', help='order (default: %(default)s)')
-    return parser.parse_args()
-
-
 def row(name: str, entry: dict | None) -> tuple[str, ...]:
     if entry is None:
         return name, '', '', '', '', ''
@@ -37,7 +28,14 @@ def row(name: str, entry: dict | None) -> tuple[str, ...]:
     return name, data['Training Data'].partition(' (')[0], data['Image Size'], *numbers, result(entry)
 
 
-def list_configs(args: argparse.Namespace) -> None:
+@user_errors()
+def main() -> None:
+    parser = tool_parser(__doc__)
+    parser.add_argument('words', nargs='*', metavar='WORD', help='list only what has all words that begin so')
+    parser.add_argument('--measured', action='store_true', help='list only configs with a result that was measured')
+    parser.add_argument('--sort', choices=('name', *NUMBERS), default='name', help='order (default: %(default)s)')
+    args = parser.parse_args()
+
     found = [(entry, row(name, entry)) for name, entry in listed() if not args.measured or 'Results' in (entry or ())]
     wanted = [re.compile(rf'(?<![^\W_]){re.escape(word)}', re.IGNORECASE) for word in args.words]
     found = [item for item in found if all(word.search(' '.join(item[1])) for word in wanted)]
@@ -46,11 +44,6 @@ def list_configs(args: argparse.Namespace) -> None:
     if args.sort != 'name':
         found.sort(key=lambda item: item[0]['Metadata'][NUMBERS[args.sort]] if item[0] else 0)
     print(markdown([('Config', 'Data', 'Image', 'Parameters', 'MACs', 'Result'), *(cells for _, cells in found)], 2))
-
-
-def main() -> None:
-    with user_errors():
-        list_configs(parse_args())
 
 
 if __name__ == '__main__':

@@ -7,23 +7,13 @@
 A place is a file, of the config itself or of one that it inherits, and the line in it.
 """
 
-import argparse
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
-from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import UserError, did_you_mean, user_errors
 from scopevit.utils.origins import origin
-
-
-def parse_args() -> argparse.Namespace:
-    parser = tool_parser(__doc__)
-    add_arguments(parser, 'config')
-    parser.add_argument('keys', nargs='*', metavar='KEY', help='parts to print, with their places (default: all)')
-    add_config_options(parser)
-    return parser.parse_args()
 
 
 def part(cfg: Any, key: str) -> Any:
@@ -32,9 +22,8 @@ def part(cfg: Any, key: str) -> Any:
     for name in key.split('.'):
         parts = dict(_items(node))
         if name not in parts:
-            close = difflib.get_close_matches(name, parts, n=1)
-            hint = f'did you mean {before}{close[0]}?' if close else f'there are {", ".join(parts) or "none"}'
-            raise UserError(f'the config has no {before}{name}; {hint}')
+            hint = did_you_mean(name, {other: f'{before}{other}' for other in parts})
+            raise UserError(f'the config has no {before}{name}{hint or "; there are " + (", ".join(parts) or "none")}')
         node, before = parts[name], f'{before}{name}.'
     return node
 
@@ -62,18 +51,19 @@ def place(config: str, keys: tuple[str, ...], options: dict) -> str:
     return str(origin(config, keys) or 'computed, or from a config with imports')
 
 
-def print_config(args: argparse.Namespace) -> None:
+@user_errors()
+def main() -> None:
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config')
+    parser.add_argument('keys', nargs='*', metavar='KEY', help='parts to print, with their places (default: all)')
+    args = parser.parse_args()
+
     cfg = load_config(args.config, args.cfg_options)
     if not args.keys:
         print(cfg.pretty_text)
     for wanted in args.keys:
         for keys, value in leaves(tuple(wanted.split('.')), part(cfg, wanted)):
             print(f'{".".join(keys)} = {value!r}  # {place(args.config, keys, args.cfg_options or {})}')
-
-
-def main() -> None:
-    with user_errors():
-        print_config(parse_args())
 
 
 if __name__ == '__main__':

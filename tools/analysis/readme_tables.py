@@ -71,21 +71,22 @@ def with_table(page: str, text: str, new_table: str) -> str:
     return f'{before}{BEGIN}\n\n{new_table}\n\n{END}{after}'
 
 
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument('--check', action='store_true', help='write nothing; fail if a table is out of date')
     args = parser.parse_args()
-    with user_errors():
-        old = {page: (ROOT / page).read_text() for page in pages()}
-        new = {page: with_table(page, old[page], new_table) for page, new_table in pages().items()}
-        outdated = [page for page in new if new[page] != old[page]]
-        if args.check and outdated:
-            raise UserError(
-                f'not as the metafiles have it: {", ".join(outdated)}; run python tools/analysis/readme_tables.py'
-            )
-        for page in outdated:
-            (ROOT / page).write_text(new[page])
-            print(f'{page}: written')
+
+    old = {page: (ROOT / page).read_text() for page in pages()}
+    new = {page: with_table(page, old[page], new_table) for page, new_table in pages().items()}
+    outdated = [page for page in new if new[page] != old[page]]
+    if args.check and outdated:
+        raise UserError(
+            f'not as the metafiles have it: {", ".join(outdated)}; run python tools/analysis/readme_tables.py'
+        )
+    for page in outdated:
+        (ROOT / page).write_text(new[page])
+        print(f'{page}: written')
 
 
 if __name__ == '__main__':

@@ -14,14 +14,12 @@ import argparse
 import os
 import tempfile
 
-from mmengine.config import ConfigDict
-
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.averaging import Average, average_checkpoints, last_checkpoints
 from scopevit.utils.checkpoint import CheckpointError, not_finite, save_checkpoint
-from scopevit.utils.config import add_config_options, load_config, without_weights
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_new_file
+from scopevit.utils.files import require_new_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_arguments(parser, '--count', default=8192, help='how many images of these data at most (default: %(default)s)')
     add_arguments(parser, '--seed', help='random seed of the order of these data (default: %(default)s)')
-    add_config_options(parser)
+    add_arguments(parser, '--cfg-options')
     return parser.parse_args()
 
 
@@ -69,26 +67,19 @@ def chosen(args: argparse.Namespace) -> list[str]:
 def with_norms(average: Average, args: argparse.Namespace) -> str:
     """Give the average batch norms' statistics of its own; returns what was done."""
     # Only here: averaging alone needs no toolbox.
-    from scopevit.checks.training import check_data, failures_explained
-    from scopevit.engine.launch import build_runner, end_loaders, prepare
+    from scopevit.checks.training import failures_explained, require_sound_data
+    from scopevit.engine.launch import build_bare_runner, end_loaders
     from scopevit.engine.norm_statistics import recompute_norms
-    from scopevit.utils.checkpoint import check_fits
+    from scopevit.utils.checkpoint import require_fit
 
     cfg = load_config(args.recompute_norms, args.cfg_options)
-    if not isinstance(cfg.get('train_dataloader'), dict) or not isinstance(cfg.get('model'), dict):
-        raise UserError(f'config {args.recompute_norms} has no train_dataloader or no model')
-    cfg.update(dict.fromkeys(('val_dataloader', 'val_cfg', 'val_evaluator', 'load_from')), resume=False)
-    cfg.update(dict.fromkeys(('test_dataloader', 'test_cfg', 'test_evaluator')))
-    cfg.model = ConfigDict(without_weights(cfg.model.to_dict()))
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
-    cfg.log_level = 'ERROR'
     with tempfile.TemporaryDirectory() as folder:
         raw = os.path.join(folder, 'average.pth')
         save_checkpoint(dict(state_dict=average.weights), raw)
-        prepare(cfg, argparse.Namespace(config=args.recompute_norms, work_dir=folder, launcher='none', local_rank=0))
-        runner = build_runner(cfg)
-        check_fits(runner.model, raw)  # and loads it
-        check_data(runner, args.recompute_norms, splits=('train',))
+        runner = build_bare_runner(cfg, args.recompute_norms, folder)
+        require_fit(runner.model, raw)  # and loads it
+        require_sound_data(runner, args.recompute_norms, splits=('train',))
         with failures_explained(runner, args.recompute_norms):
             norms, batches = recompute_norms(runner, args.count)
         end_loaders(runner)
@@ -102,19 +93,19 @@ def with_norms(average: Average, args: argparse.Namespace) -> str:
     )
 
 
+@user_errors()
 def main() -> None:
     args = parse_args()
-    with user_errors():
-        if not 0 < args.decay <= 1:
-            raise UserError(f'--decay must be above 0 and at most 1, but is {args.decay:g}')
-        check_new_file(args.out, '--out')
-        average = average_checkpoints(chosen(args), args.decay, args.weights, args.across_runs)
-        for path, share in average.shares:
-            print(f'{share:.4f} of {path}')
-        if args.recompute_norms:
-            print(with_norms(average, args))
-        save_checkpoint(dict(state_dict=average.weights, meta=average.meta), args.out)
-        print(f'wrote {args.out}')
+    if not 0 < args.decay <= 1:
+        raise UserError(f'--decay must be above 0 and at most 1, but is {args.decay:g}')
+    require_new_file(args.out, '--out')
+    average = average_checkpoints(chosen(args), args.decay, args.weights, args.across_runs)
+    for path, share in average.shares:
+        print(f'{share:.4f} of {path}')
+    if args.recompute_norms:
+        print(with_norms(average, args))
+    save_checkpoint(dict(state_dict=average.weights, meta=average.meta), args.out)
+    print(f'wrote {args.out}')
 
 
 if __name__ == '__main__':

@@ -8,37 +8,31 @@ weights_only=True and nothing else allowed.
 
 import hashlib
 import os
-from pathlib import Path
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.checkpoint import read_checkpoint, select_weights, slim_meta, to_bytes
 from scopevit.utils.errors import user_errors
-from scopevit.utils.files import whole_file
+from scopevit.utils.files import write_whole
 
 
-def publish(path: str, out: str, kind: str) -> str:
-    """Write the slim file; returns its path."""
-    checkpoint = read_checkpoint(path)
-    # Clones: a view would drag the whole storage it looks into along.
-    weights = {key: value.clone() for key, value in select_weights(checkpoint, kind, path).items()}
-    slim = dict(state_dict=weights, meta=slim_meta(checkpoint))
-    stem, suffix = os.path.splitext(out)
-    suffix = suffix if suffix == '.safetensors' else '.pth'
-    content = to_bytes(slim, suffix)
-    published = f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}'
-    with whole_file(published) as temporary:
-        Path(temporary).write_bytes(content)
-    return published
-
-
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'checkpoint', help='checkpoint of a training')
     add_arguments(parser, 'out', help='file to write, without the hash (.pth, .safetensors)')
     add_arguments(parser, '--weights')
     args = parser.parse_args()
-    with user_errors():
-        print(f'wrote {publish(args.checkpoint, args.out, args.weights)}')
+
+    checkpoint = read_checkpoint(args.checkpoint)
+    selected = select_weights(checkpoint, args.weights, args.checkpoint)
+    # Clones: a view would drag the whole storage it looks into along.
+    weights = {key: value.clone() for key, value in selected.items()}
+    stem, suffix = os.path.splitext(args.out)
+    suffix = suffix if suffix == '.safetensors' else '.pth'
+    content = to_bytes(dict(state_dict=weights, meta=slim_meta(checkpoint)), suffix)
+    published = f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{suffix}'
+    write_whole(published, content)
+    print(f'wrote {published}')
 
 
 if __name__ == '__main__':

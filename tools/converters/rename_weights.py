@@ -40,6 +40,7 @@ def fits(renamed: Renamed) -> bool:
     return not (match.missing or match.unexpected or match.misshapen)
 
 
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'checkpoint', help='checkpoint of a classifier')
@@ -49,23 +50,23 @@ def main() -> None:
         '--arch', choices=list(ScopeViT.arch_settings), help='arch of the classifier (default: the one that fits)'
     )
     args = parser.parse_args()
-    with user_errors():
-        weights = get_state_dict(read_checkpoint(args.checkpoint), args.checkpoint)
-        tried = {arch: rename(weights, arch) for arch in ([args.arch] if args.arch else ScopeViT.arch_settings)}
-        # The arch that fits, or the nearest one for the error to speak of.
-        arch = max(tried, key=lambda a: (fits(tried[a]), len(tried[a].match.matched), -len(tried[a].match.missing)))
-        renamed = tried[arch]
-        if not fits(renamed):
-            raise CheckpointError(
-                f'{args.checkpoint} is not a classifier ScopeViT-{arch} by the names of {renamed.naming}, the nearest; '
-                f'nothing was written: {renamed.match.describe()}'
-            )
-        if renamed.naming == args.to:
-            others = ' or '.join(naming for naming in sorted(NAMINGS) if naming != args.to)
-            raise CheckpointError(f'{args.checkpoint} has the names of {args.to} already; choose --to {others}')
-        state = {NAMINGS[args.to](key): value for key, value in renamed.weights.items()}
-        save_checkpoint(dict(state_dict=state, meta=dict(arch=arch)), args.out)
-        print(f'ScopeViT-{arch}, from {renamed.naming} to {args.to}: {renamed.match}\nwrote {args.out}')
+
+    weights = get_state_dict(read_checkpoint(args.checkpoint), args.checkpoint)
+    tried = {arch: rename(weights, arch) for arch in ([args.arch] if args.arch else ScopeViT.arch_settings)}
+    # The arch that fits, or the nearest one for the error to speak of.
+    arch = max(tried, key=lambda a: (fits(tried[a]), len(tried[a].match.matched), -len(tried[a].match.missing)))
+    renamed = tried[arch]
+    if not fits(renamed):
+        raise CheckpointError(
+            f'{args.checkpoint} is not a classifier ScopeViT-{arch} by the names of {renamed.naming}, the nearest; '
+            f'nothing was written: {renamed.match.describe()}'
+        )
+    if renamed.naming == args.to:
+        others = ' or '.join(naming for naming in sorted(NAMINGS) if naming != args.to)
+        raise CheckpointError(f'{args.checkpoint} has the names of {args.to} already; choose --to {others}')
+    state = {NAMINGS[args.to](key): value for key, value in renamed.weights.items()}
+    save_checkpoint(dict(state_dict=state, meta=dict(arch=arch)), args.out)
+    print(f'ScopeViT-{arch}, from {renamed.naming} to {args.to}: {renamed.match}\nwrote {args.out}')
 
 
 if __name__ == '__main__':

@@ -8,32 +8,15 @@ IMAGES and LABELS are folders in which an image and its boxes have the same name
 order for every split; YOLO's numbers count them from 0.
 """
 
-import argparse
 import os
 
 from scopevit.datasets.boxes import to_coco
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, write_json
+from scopevit.utils.files import require_writable_file, write_json
 
 
-def convert(args: argparse.Namespace) -> None:
-    for folder in (args.images, args.labels):
-        if not os.path.isdir(folder):
-            raise UserError(f'{folder} is not a folder')
-    if len(set(args.classes)) < len(args.classes):
-        raise UserError(f'--classes names a class twice: {" ".join(args.classes)}')
-    check_file(args.out, '--out')
-    content = to_coco(args.images, args.labels, args.classes, args.clip)
-    write_json(args.out, content)
-    used = {annotation['image_id'] for annotation in content['annotations']}
-    bare = len(content['images']) - len(used)
-    print(
-        f'wrote {args.out}: {len(content["images"])} images ({bare} without objects), '
-        f'{len(content["annotations"])} boxes'
-    )
-
-
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'images', nargs=None, metavar='IMAGES', help='folder of images')
@@ -42,8 +25,21 @@ def main() -> None:
     add_arguments(parser, '--out', required=True, help='annotation file to write (.json)')
     parser.add_argument('--clip', action='store_true', help='cut boxes off at the edges of their image')
     args = parser.parse_args()
-    with user_errors():
-        convert(args)
+
+    for folder in (args.images, args.labels):
+        if not os.path.isdir(folder):
+            raise UserError(f'{folder} is not a folder')
+    if len(set(args.classes)) < len(args.classes):
+        raise UserError(f'--classes names a class twice: {" ".join(args.classes)}')
+    require_writable_file(args.out, '--out')
+    content = to_coco(args.images, args.labels, args.classes, args.clip)
+    write_json(args.out, content)
+    used = {annotation['image_id'] for annotation in content['annotations']}
+    bare = len(content['images']) - len(used)
+    print(
+        f'wrote {args.out}: {len(content["images"])} images ({bare} without objects), '
+        f'{len(content["annotations"])} boxes'
+    )
 
 
 if __name__ == '__main__':

@@ -15,28 +15,23 @@ Notes are things to know: a subset of the images, or a few boxes that the toolbo
 COCO's own files have some of those, so one in 10,000 is a note, more are a problem.
 """
 
-import argparse
-import warnings
-
-from mmengine.logging import MMLogger
-
 from scopevit.checks.dataset import check_dataset
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.toolboxes import silence_toolboxes
 
 
-def parse_args() -> argparse.Namespace:
+@user_errors()
+def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config')
     add_arguments(parser, '--count', default=50, help='how many images of each split to open (default: %(default)s)')
     add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
-    add_config_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def report(args: argparse.Namespace) -> None:
-    """Say what is looked at and what is good to know as it comes, and list the problems at the end."""
+    silence_toolboxes()
+    # What is looked at and what is good to know is said as it comes, problems are listed at the end.
     problems, notes = [], 0
     for finding in check_dataset(load_config(args.config, args.cfg_options), args.count, args.seed):
         if finding.is_problem:
@@ -48,15 +43,6 @@ def report(args: argparse.Namespace) -> None:
         listed = '\n'.join(f'  {i}. {text}' for i, text in enumerate(problems, 1))
         raise UserError(f'not yet ready for a training, {len(problems)} to correct:\n{listed}')
     print('The data fit the config: a training can start.' + f' Read the notes above first ({notes}).' * (notes > 0))
-
-
-def main() -> None:
-    args = parse_args()
-    # What the toolboxes have to say of their own settings would drown what is said of the data.
-    warnings.filterwarnings('ignore')
-    MMLogger.get_instance('check_dataset', log_level='ERROR')
-    with user_errors():
-        report(args)
 
 
 if __name__ == '__main__':

@@ -24,9 +24,9 @@ from torch.utils._pytree import tree_leaves
 
 from scopevit.apis.model import Network, build_model, image_channels
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
-from scopevit.utils.files import check_new_file, whole_file
+from scopevit.utils.files import require_new_file, whole_file
 from scopevit.utils.toolboxes import TOOLBOXES
 
 # Largest difference from PyTorch that is accepted, in standard deviations of the output.
@@ -49,7 +49,7 @@ def explained(what: str) -> Iterator[None]:
         raise UserError(f'{what}: {one_line(cause, 500)}') from error
 
 
-def check_packages() -> None:
+def require_packages() -> None:
     missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'not installed: {", ".join(missing)}; install requirements/export.txt')
@@ -122,31 +122,31 @@ def largest_difference(path: str, pairs: Sequence[tuple[Tensor, list[Tensor]]]) 
     return worst
 
 
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config', 'checkpoint')
     add_arguments(parser, 'out', help='file to write (.onnx)')
     size = 'height and width to trace with, or one number for a square (default: 224 288)'
     add_arguments(parser, '--size', default=(224, 288), help=size)
-    add_config_options(parser)
     args = parser.parse_args()
-    with user_errors():
-        if min(args.size) < 33:
-            raise UserError(
-                f'--size must be at least 33 33, but is {args.size[0]} {args.size[1]}: smaller images leave one row '
-                'or column on the last map, and a graph traced with it serves no others'
-            )
-        check_packages()
-        check_new_file(args.out, 'OUT')
-        cfg = load_config(args.config, args.cfg_options)
-        network = build(cfg, args.checkpoint)
-        pairs = references(network)
-        with whole_file(args.out) as path:
-            export(network, args.size, path, preprocessing(cfg))
-            difference = largest_difference(path, pairs)
-            if not difference < TOLERANCE:
-                raise UserError(f'the graph differs from PyTorch by {difference:.1e} standard deviations; not written')
-        print(f'wrote {args.out}; largest difference from PyTorch {difference:.1e} standard deviations')
+
+    if min(args.size) < 33:
+        raise UserError(
+            f'--size must be at least 33 33, but is {args.size[0]} {args.size[1]}: smaller images leave one row '
+            'or column on the last map, and a graph traced with it serves no others'
+        )
+    require_packages()
+    require_new_file(args.out, 'OUT')
+    cfg = load_config(args.config, args.cfg_options)
+    network = build(cfg, args.checkpoint)
+    pairs = references(network)
+    with whole_file(args.out) as path:
+        export(network, args.size, path, preprocessing(cfg))
+        difference = largest_difference(path, pairs)
+        if not difference < TOLERANCE:
+            raise UserError(f'the graph differs from PyTorch by {difference:.1e} standard deviations; not written')
+    print(f'wrote {args.out}; largest difference from PyTorch {difference:.1e} standard deviations')
 
 
 if __name__ == '__main__':

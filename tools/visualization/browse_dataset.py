@@ -5,32 +5,17 @@
 Works with configs of any task (a class is written into its image); look here before a long training.
 """
 
-import argparse
 import random
 
-from mmengine.registry import init_default_scope
-
-from scopevit.apis.painter import Painter, check_figure, save_grid
+from scopevit.apis.painter import Painter, require_writable_figure, save_grid
 from scopevit.checks.loading import build_dataset
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.config import add_config_options, load_config
-from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.config import load_config
+from scopevit.utils.errors import user_errors
+from scopevit.utils.image import unreadable_files_named
 
 
-def browse(args: argparse.Namespace) -> None:
-    cfg = load_config(args.config, args.cfg_options)
-    if cfg.get(f'{args.split}_dataloader') is None:
-        raise UserError(f'config {args.config} has no {args.split}_dataloader')
-    check_figure(args.out)
-    init_default_scope(cfg.get('default_scope'))
-    dataset = build_dataset(cfg, args.split, args.config)
-    painter = Painter(cfg, dataset)
-    chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(args.count, len(dataset))))
-    items = [painter.sample(i) for i in chosen]
-    save_grid(items, args.cols or 4 // len(items[0]), args.out)
-    print(f'wrote {args.out}: {len(chosen)} of {len(dataset)} samples')
-
-
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config')
@@ -43,10 +28,17 @@ def main() -> None:
         '--cols', type=positive, metavar='N', help='images in a row (default: 4 of a classifier, else 2)'
     )
     add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
-    add_config_options(parser)
     args = parser.parse_args()
-    with user_errors():
-        browse(args)
+
+    cfg = load_config(args.config, args.cfg_options)
+    require_writable_figure(args.out)
+    dataset = build_dataset(cfg, args.split, args.config)
+    painter = Painter(cfg, dataset)
+    chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(args.count, len(dataset))))
+    with unreadable_files_named():
+        items = [painter.sample(i) for i in chosen]
+    save_grid(items, args.cols or 4 // len(items[0]), args.out)
+    print(f'wrote {args.out}: {len(chosen)} of {len(dataset)} samples')
 
 
 if __name__ == '__main__':

@@ -13,23 +13,20 @@ By Grad-CAM and LayerCAM a row for each image and method. By the task of the con
 Classes and joints are given by name or number. Bright is most in each panel: panels do not compare by their brightness.
 """
 
-import argparse
-import warnings
-
-from mmengine.logging import MMLogger
-
 from scopevit.analysis.evidence import METHODS, Choice, evidence
 from scopevit.analysis.overlays import draw_evidence
 from scopevit.apis.inferencer import PoseEstimator, build_predictor
-from scopevit.apis.painter import check_figure
+from scopevit.apis.painter import require_writable_figure
 from scopevit.apis.view import view_of
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
+from scopevit.utils.toolboxes import silence_toolboxes
 
 
-def parse_args() -> argparse.Namespace:
+@user_errors()
+def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config', 'checkpoint', 'images')
     parser.add_argument('--class', dest='name', metavar='NAME', help='a class (default: by the task, see above)')
@@ -39,13 +36,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='methods (default: both)')
     add_arguments(parser, '--out', default='cam.png')
     add_arguments(parser, '--device')
-    add_config_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def draw(args: argparse.Namespace) -> None:
+    silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)
-    check_figure(args.out)
+    require_writable_figure(args.out)
     predictor = build_predictor(cfg, args.checkpoint, args.device)
     is_pose = isinstance(predictor, PoseEstimator)
     if (args.name is not None and is_pose) or (args.joint is not None and not is_pose):
@@ -60,14 +55,6 @@ def draw(args: argparse.Namespace) -> None:
     with whole_file(args.out) as temporary:
         draw_evidence(found).savefig(temporary, dpi=110)
     print(f'wrote {args.out}')
-
-
-def main() -> None:
-    args = parse_args()
-    warnings.filterwarnings('ignore')  # of the toolboxes about their own settings
-    MMLogger.get_instance('cam', log_level='ERROR')
-    with user_errors():
-        draw(args)
 
 
 if __name__ == '__main__':

@@ -6,23 +6,21 @@ The predictions are what tools/test.py wrote for the same config, of any task: c
 in red), boxes and masks, segmentation, or keypoints (in pairs: ground truth, prediction).
 """
 
-import argparse
 import math
-import os
 import random
 
 import mmcv
 import numpy as np
 from matplotlib.figure import Figure
-from mmengine.registry import init_default_scope
 
-from scopevit.apis.painter import Painter, check_figure, save_grid
+from scopevit.apis.painter import Painter, require_writable_figure, save_grid
 from scopevit.checks.loading import build_dataset
 from scopevit.engine.evaluation import read_predictions
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
+from scopevit.utils.image import unreadable_files_named
 
 
 def load_image(info: dict) -> np.ndarray:
@@ -49,13 +47,22 @@ def draw_classes(dataset: object, results: list, chosen: list, cols: int) -> Fig
     return figure
 
 
-def draw(args: argparse.Namespace) -> None:
+@user_errors()
+def main() -> None:
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'predictions')
+    add_arguments(parser, '--out', default='predictions.png')
+    add_arguments(parser, '--count', help='how many images (default: 40 of a classifier, else 8)')
+    parser.add_argument(
+        '--cols', type=positive, metavar='N', help='images in a row (default: 8 of a classifier, else 2)'
+    )
+    add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
+    add_arguments(parser, '--score-thr', help='lowest score of boxes that are drawn (default: %(default)s)')
+    args = parser.parse_args()
+
     cfg = load_config(args.config, args.cfg_options)
-    if not os.path.isfile(args.predictions):
-        raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
-    check_figure(args.out)
+    require_writable_figure(args.out)
     results = read_predictions(args.predictions)
-    init_default_scope(cfg.get('default_scope'))
     dataset = build_dataset(cfg, 'test', args.config)
     if len(results) != len(dataset):
         raise UserError(
@@ -70,24 +77,10 @@ def draw(args: argparse.Namespace) -> None:
             draw_classes(dataset, results, chosen, cols).savefig(temporary, dpi=110)
     else:
         painter = Painter(cfg, dataset, args.score_thr)
-        save_grid([painter.prediction(i, results[i]) for i in chosen], cols, args.out)
+        with unreadable_files_named():
+            items = [painter.prediction(i, results[i]) for i in chosen]
+        save_grid(items, cols, args.out)
     print(f'wrote {args.out}')
-
-
-def main() -> None:
-    parser = tool_parser(__doc__)
-    add_arguments(parser, 'config', 'predictions')
-    add_arguments(parser, '--out', default='predictions.png')
-    add_arguments(parser, '--count', help='how many images (default: 40 of a classifier, else 8)')
-    parser.add_argument(
-        '--cols', type=positive, metavar='N', help='images in a row (default: 8 of a classifier, else 2)'
-    )
-    add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
-    add_arguments(parser, '--score-thr', help='lowest score of boxes that are drawn (default: %(default)s)')
-    add_config_options(parser)
-    args = parser.parse_args()
-    with user_errors():
-        draw(args)
 
 
 if __name__ == '__main__':

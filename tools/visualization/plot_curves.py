@@ -6,7 +6,6 @@
 Each metric of validation has a part of its own.
 """
 
-import argparse
 import json
 import os
 from collections import defaultdict
@@ -19,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file
+from scopevit.utils.files import require_writable_file, whole_file
 
 NOT_PLOTTED = ('step', 'epoch', 'iter', 'time', 'data_time', 'memory')
 
@@ -139,17 +138,7 @@ def draw(runs: dict[str, Run], metrics: list[str], path: str) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def compare(args: argparse.Namespace) -> None:
-    folders = list({os.path.realpath(folder): folder for folder in args.work_dirs}.values())
-    out = args.out or os.path.join(folders[0], 'curves.png')
-    if os.path.splitext(out)[1].lower() not in ('.png', '.jpg', '.jpeg', '.pdf', '.svg'):
-        raise UserError(f'--out {out} must end in .png, .jpg, .pdf or .svg')
-    runs = [read_run(folder) for folder in folders]
-    check_file(out, '--out')
-    draw(dict(zip(shortest_names(folders), runs)), args.metrics, out)
-    print(f'wrote {out}')
-
-
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='work dirs of training runs')
@@ -162,8 +151,15 @@ def main() -> None:
         help='metrics with these words in their names (default: all)',
     )
     args = parser.parse_args()
-    with user_errors():
-        compare(args)
+
+    folders = list({os.path.realpath(folder): folder for folder in args.work_dirs}.values())
+    out = args.out or os.path.join(folders[0], 'curves.png')
+    if os.path.splitext(out)[1].lower() not in ('.png', '.jpg', '.jpeg', '.pdf', '.svg'):
+        raise UserError(f'--out {out} must end in .png, .jpg, .pdf or .svg')
+    runs = [read_run(folder) for folder in folders]
+    require_writable_file(out, '--out')
+    draw(dict(zip(shortest_names(folders), runs)), args.metrics, out)
+    print(f'wrote {out}')
 
 
 if __name__ == '__main__':

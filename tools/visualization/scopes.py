@@ -10,20 +10,19 @@ Without --checkpoint weights are random, as a training begins.
 """
 
 import argparse
-import warnings
 
 import torch
-from mmengine.logging import MMLogger
 
 from scopevit.analysis.attention_maps import attention_layers, by_scope, head_distances, mean_over_images, scopevit_of
 from scopevit.analysis.overlays import draw_scopes
 from scopevit.apis.inferencer import build_predictor
-from scopevit.apis.painter import check_figure
+from scopevit.apis.painter import require_writable_figure
 from scopevit.apis.view import view_of
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import add_config_options, load_config
+from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, whole_file, write_json
+from scopevit.utils.files import require_writable_file, whole_file, write_json
+from scopevit.utils.toolboxes import silence_toolboxes
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,15 +36,17 @@ def parse_args() -> argparse.Namespace:
     add_arguments(parser, '--out', default='scopes.png')
     add_arguments(parser, '--json', help='write the distances of all heads (default: they are only drawn)')
     add_arguments(parser, '--device')
-    add_config_options(parser)
     return parser.parse_args()
 
 
-def draw(args: argparse.Namespace) -> None:
+@user_errors()
+def main() -> None:
+    args = parse_args()
+    silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)
-    check_figure(args.out)
+    require_writable_figure(args.out)
     if args.json:
-        check_file(args.json, '--json')
+        require_writable_file(args.json, '--json')
     torch.manual_seed(0)  # random weights are the same each time
     predictor = build_predictor(cfg, args.checkpoint, args.device)
     backbone = scopevit_of(predictor.model)
@@ -71,14 +72,6 @@ def draw(args: argparse.Namespace) -> None:
     if args.json:
         write_json(args.json, dict(config=args.config, checkpoint=args.checkpoint, images=args.images, heads=heads))
         print(f'wrote {args.json}')
-
-
-def main() -> None:
-    args = parse_args()
-    warnings.filterwarnings('ignore')  # of the toolboxes about their own settings
-    MMLogger.get_instance('scopes', log_level='ERROR')
-    with user_errors():
-        draw(args)
 
 
 if __name__ == '__main__':

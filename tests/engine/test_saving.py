@@ -1,18 +1,17 @@
 """A full disk costs a training no more than what does not fit on it."""
 
 import errno
-import logging
 import os
+from types import SimpleNamespace
 
 import pytest
 from mmengine.fileio import LocalBackend
-from mmengine.visualization import LocalVisBackend, Visualizer
 
 from helpers import TOY, fails_cleanly, tool_here
-from scopevit.engine.logs import survive_unwritable_curves, survive_unwritable_logs
+from scopevit.engine import saving
 from scopevit.engine.resume import find_checkpoint
+from scopevit.engine.saving import GoOnHook
 from scopevit.utils.errors import UserError
-from scopevit.utils.files import check_writable
 
 
 @pytest.fixture
@@ -70,40 +69,9 @@ def test_the_best_checkpoint_stays_until_a_better_one_is_whole(full, toy_options
     assert len(list(tmp_path.glob('best_*.pth'))) == 1  # after four epochs, since the score before was not kept
 
 
-def test_logs_that_cannot_be_written_are_said_once(tmp_path, capsys):
-    logger = logging.Logger('unwritable')
-    logger.addHandler(logging.FileHandler('/dev/full'))
-    survive_unwritable_logs(logger)
-    for _ in range(3):
-        logger.info('a line')
-    logger.info('%d', 'no number')  # a mistake in a line is still shown
-    error = capsys.readouterr().err
-    assert error.count('warning: /dev/full: lines are missing (No space left on device)') == 1
-    assert error.count('--- Logging error ---') == 1
-
-    (tmp_path / 'vis_data').mkdir()
-    for name in ('scalars.json', 'now.json'):
-        (tmp_path / 'vis_data' / name).symlink_to('/dev/full')
-    visualizer = Visualizer(name='unwritable', vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path))
-    assert isinstance(visualizer.get_backend('LocalVisBackend'), LocalVisBackend)
-    with pytest.raises(OSError, match='No space'):
-        visualizer.add_scalars(dict(loss=1.0), 1, 'now.json')
-    survive_unwritable_curves(visualizer)
-    visualizer.add_scalars(dict(loss=1.0), 1, 'now.json')
-    assert 'lines are missing' in capsys.readouterr().err
-
-
-def test_a_disk_that_is_full_from_the_start_is_refused(monkeypatch, tmp_path):
-    class Full:
-        def write(self, content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-    monkeypatch.setattr('tempfile.TemporaryFile', lambda **options: Full())
-    with pytest.raises(UserError, match='No space left on device.*--work-dir'):
-        check_writable(str(tmp_path))
+def test_processes_that_would_go_on_from_other_places_end(monkeypatch):
+    """Each machine may have a work dir of its own."""
+    monkeypatch.setattr(saving, 'all_gather_object', lambda place: [place, 0])
+    with pytest.raises(UserError, match='iterations 7330, 0: the work dir has to be the same'):
+        GoOnHook().before_train(SimpleNamespace(iter=7330))
+    GoOnHook().before_train(SimpleNamespace(iter=0))

@@ -8,6 +8,7 @@ the seed, the process, the epoch and the item's place in it.
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from torch.utils.data import BatchSampler, Dataset, Sampler, get_worker_info
 
 from ..registry import DATA_SAMPLERS
+from ..utils.image import unreadable_files_named
 from ..utils.randomness import random_state_kept
 
 
@@ -104,8 +106,26 @@ class PlacedBatchSampler(Sampler):
         return len(self.inner)  # type: ignore[arg-type]
 
 
-class PlacedItems:
-    """Reads a batch's items, each under the random state of its place; a data set's ``__getitems__``.
+class Items:
+    """Reads a batch's items, and names a file that cannot be read; a data set's ``__getitems__``.
+
+    Args:
+        dataset: Where the items are.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __call__(self, indices: Sequence[int]) -> list:
+        return [self._read(index) for index in indices]
+
+    def _read(self, index: int) -> object:
+        with unreadable_files_named():
+            return self.dataset[index]
+
+
+class PlacedItems(Items):
+    """Reads a batch's items, each under the random state of its place.
 
     Args:
         dataset: Where the items are.
@@ -114,22 +134,21 @@ class PlacedItems:
     """
 
     def __init__(self, dataset: Dataset, seed: int, rank: int) -> None:
-        self.dataset = dataset
+        super().__init__(dataset)
         self.seed = seed
         self.rank = rank
 
     def __call__(self, places: Sequence[int]) -> list:
-        if get_worker_info() is not None:
-            return [self._read(place) for place in places]
-        with random_state_kept():  # in the training's own process
-            return [self._read(place) for place in places]
+        # The random state of a training's own process is left as it is.
+        with random_state_kept() if get_worker_info() is None else nullcontext():
+            return super().__call__(places)
 
     def _read(self, place: int) -> object:
         if not isinstance(place, Place):  # of another sampler
-            return self.dataset[place]
+            return super()._read(place)
         key = f'{self.seed} {self.rank} {place.epoch} {place.number}'.encode()
         digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), 'big')
         random.seed(digest)
         np.random.seed(digest % 2**32)
         torch.default_generator.manual_seed(digest % 2**63)
-        return self.dataset[int(place)]
+        return super()._read(int(place))

@@ -1,0 +1,45 @@
+"""Images of any kind and name are read, or refused in one line."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import write_image
+from scopevit.utils.errors import UserError
+from scopevit.utils.image import read_header, read_image
+from scopevit.utils.image import write_image as write
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    for path in ('/dev/zero', str(tmp_path), 'with\0null'):
+        with pytest.raises(UserError):
+            read_image(path)
+        assert read_header(path) is None
+
+
+def test_pixels_are_counted_before_they_are_decoded(tmp_path):
+    path = str(write_image(tmp_path / 'x.png', size=(40, 50)))
+    assert read_image(path, most_pixels=2000).shape == (40, 50, 3)
+    with pytest.raises(UserError, match=r'more than 1,999 pixels \(50x40\)'):
+        read_image(path, most_pixels=1999)
+    Image.new('1', (30_000, 30_000)).save(tmp_path / 'bomb.png')
+    with pytest.raises(UserError, match='more than 178,956,970 pixels'):
+        read_image(str(tmp_path / 'bomb.png'))
+
+
+def test_four_channels_are_read_as_stored_or_refused(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (6, 7, 4), np.uint8)
+    cv2.imwrite(str(tmp_path / 'x.png'), image)
+    np.testing.assert_array_equal(read_image(str(tmp_path / 'x.png'), 4), image)
+    write_image(tmp_path / 'three.png')
+    with pytest.raises(UserError, match='has 3 channels, but the model takes 4'):
+        read_image(str(tmp_path / 'three.png'), 4)
+
+
+def test_names_of_any_bytes_are_written(tmp_path):
+    path = str(tmp_path) + '/x\udcff.png'
+    write(path, np.full((4, 4), 7, np.uint8))
+    assert read_image(path, 1).tolist() == [[7] * 4] * 4
+    with pytest.raises(UserError, match='OpenCV cannot write it'):
+        write(str(tmp_path / 'x.unknown'), np.zeros((4, 4), np.uint8))
