@@ -26,7 +26,8 @@ from typing import Any
 from mmengine.logging import MMLogger
 
 from scopevit.analysis.demo import Demo, attended, predicted
-from scopevit.apis.inferencer import BoxFinder, Detector, PoseEstimator, build_predictor, detected_boxes
+from scopevit.apis.inferencer import Detector, PoseEstimator, build_predictor
+from scopevit.apis.people import detected_boxes
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
@@ -51,19 +52,11 @@ def parse_args() -> argparse.Namespace:
 def build_demo(args: argparse.Namespace) -> Demo:
     cfg = load_config(args.config, args.cfg_options)
     predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
-    return Demo(predictor, build_box_finder(args, predictor.device))
-
-
-def build_box_finder(args: argparse.Namespace, device: str) -> BoxFinder | None:
-    given = [args.detector_config, args.detector_checkpoint]
-    if not any(given):
-        return None
-    if not all(given):
-        raise UserError('a detector needs both --detector-config and --detector-checkpoint')
-    detector = build_predictor(load_config(args.detector_config), args.detector_checkpoint, device, args.score_thr)
-    if not isinstance(detector, Detector):
-        raise UserError(f'--detector-config {args.detector_config} is not a config of mmdet')
-    return detected_boxes(detector, args.detector_category)
+    find_boxes = None
+    if args.detector_config or args.detector_checkpoint:
+        detector = args.detector_config, args.detector_checkpoint, args.detector_category
+        find_boxes = detected_boxes(*detector, predictor.device, args.score_thr)
+    return Demo(predictor, find_boxes)
 
 
 def build_page(demo: Demo, title: str) -> Any:
