@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from scopevit.analysis.demo import Demo, attended, predicted
-from scopevit.apis.inferencer import BoxFinder, Detector, PoseEstimator, build_predictor, detected_boxes
+from scopevit.apis.inferencer import Detector, PoseEstimator, build_predictor
+from scopevit.apis.people import detected_boxes
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
@@ -45,16 +46,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build_box_finder(args: argparse.Namespace, device: str) -> BoxFinder | None:
-    given = [args.detector_config, args.detector_checkpoint]
-    if not any(given):
-        return None
-    if not all(given):
-        raise UserError('a detector needs both --detector-config and --detector-checkpoint')
-    detector = build_predictor(load_config(args.detector_config), args.detector_checkpoint, device, args.score_thr)
-    if not isinstance(detector, Detector):
-        raise UserError(f'--detector-config {args.detector_config} is not a config of mmdet')
-    return detected_boxes(detector, args.detector_category)
+def build_demo(args: argparse.Namespace) -> Demo:
+    cfg = load_config(args.config, args.cfg_options)
+    predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
+    find_boxes = None
+    if args.detector_config or args.detector_checkpoint:
+        detector = args.detector_config, args.detector_checkpoint, args.detector_category
+        find_boxes = detected_boxes(*detector, predictor.device, args.score_thr)
+    return Demo(predictor, find_boxes)
 
 
 def build_page(demo: Demo, title: str) -> Any:
@@ -147,10 +146,8 @@ def main() -> None:
     if not importlib.util.find_spec('gradio'):
         raise UserError(f'the page needs gradio, which is not installed: pip install {NEEDED}')
     require_address(args.host, args.port)
-    cfg = load_config(args.config, args.cfg_options)
-    predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
-    demo = Demo(predictor, build_box_finder(args, predictor.device))
-    title = f'{Path(args.config).stem}, {Path(args.checkpoint).name}, on {predictor.device}'
+    demo = build_demo(args)
+    title = f'{Path(args.config).stem}, {Path(args.checkpoint).name}, on {demo.predictor.device}'
     serve(demo, title, args.host, args.port)
 
 

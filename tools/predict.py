@@ -35,14 +35,13 @@ import argparse
 import functools
 import os
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scopevit.apis.inferencer import Detector, PoseEstimator, Predictor, build_predictor, detected_boxes
+from scopevit.apis.inferencer import PoseEstimator, Predictor, build_predictor
+from scopevit.apis.people import boxes_from_file, detected_boxes, whole_image
 from scopevit.apis.prediction_files import (
     Input,
-    boxes_from_file,
     find_inputs,
     frames_of,
     opened_video,
@@ -98,20 +97,12 @@ def set_box_finder(predictor: Predictor, inputs: list[Input], args: argparse.Nam
             'or --detector-config with --detector-checkpoint'
         )
     if args.boxes == 'whole':
-        predictor.find_boxes = lambda image, path: (np.array([[0, 0, *image.shape[1::-1]]], np.float32), np.ones(1))
+        predictor.find_boxes = whole_image
     elif args.boxes:
         predictor.find_boxes = boxes_from_file(args.boxes, inputs)
     else:
-        predictor.find_boxes = detected_boxes(build_detector(args, predictor.device), args.detector_category)
-
-
-def build_detector(args: argparse.Namespace, device: str) -> Detector:
-    if not (args.detector_config and args.detector_checkpoint):
-        raise UserError('a detector needs both --detector-config and --detector-checkpoint')
-    detector = build_predictor(load_config(args.detector_config), args.detector_checkpoint, device, args.score_thr)
-    if not isinstance(detector, Detector):
-        raise UserError(f'--detector-config {args.detector_config} is not a config of mmdet')
-    return detector
+        detector = args.detector_config, args.detector_checkpoint, args.detector_category
+        predictor.find_boxes = detected_boxes(*detector, predictor.device, args.score_thr)
 
 
 def predict(predictor: Predictor, item: Input, args: argparse.Namespace, progress: Progress) -> None:

@@ -2,21 +2,21 @@
 
     python docs/figures/draw_architecture.py [--out-dir DIR]
 
-It shows ScopeViT-tiny for an image of 256x256: the pyramid, and one block of stage 3 with its 16x16 tokens. The output
-depends on this file alone; coordinates are pixels of the SVG, x to the right and y down.
+It shows ScopeViT-tiny for an image of 256x256: the pyramid, and one block of stage 3 with its 16x16 tokens. Coordinates
+are pixels of the SVG, x to the right and y down.
 """
 
-import argparse
 import math
 from pathlib import Path
 
-IMAGE = 256
+from scopevit import ScopeViT
+from scopevit.models.layers import SCOPES
+from scopevit.utils.arguments import add_arguments, tool_parser
+
+ARCH = ScopeViT.parse_arch('tiny')
+GRID = ARCH.grid_size
 STRIDES = (4, 8, 16, 32)
-CHANNELS = (32, 64, 128, 256)
-DEPTHS = (2, 2, 5, 2)
-SCOPES = (7, 5, 3)
-SCOPE_HEADS = ((1, 1, 0), (2, 1, 1), (4, 3, 1), (8, 6, 2))  # heads of each stage with each of SCOPES
-GRID = 8  # side of a group of GSDA
+IMAGE = 256
 ZOOM = 2  # stage 3, whose block is shown
 
 THEMES = {
@@ -109,7 +109,7 @@ class Drawing:
 
 def head_colours(drawing: Drawing, stage: int) -> list[str]:
     """The colour of each head's scope, head by head."""
-    return [c for c, heads in zip(drawing.colours['scopes'], SCOPE_HEADS[stage]) for _ in range(heads)]
+    return [c for c, heads in zip(drawing.colours['scopes'], ARCH.scope_heads[stage]) for _ in range(heads)]
 
 
 def draw_image(drawing: Drawing, x: float, y: float, side: float) -> None:
@@ -153,8 +153,8 @@ def draw_pyramid(drawing: Drawing) -> None:
         right = left + side + (copies - 1) * shift
         size = IMAGE // STRIDES[stage]
         drawing.text(centre, 30, f'stage {stage + 1}', 15, text_anchor='middle', font_weight='600')
-        drawing.text(centre, 196, f'{size} × {size} × {CHANNELS[stage]}', 13, 'muted', text_anchor='middle')
-        drawing.text(centre, 216, f'{DEPTHS[stage]} blocks', 13, text_anchor='middle')
+        drawing.text(centre, 196, f'{size} × {size} × {ARCH.embed_dims[stage]}', 13, 'muted', text_anchor='middle')
+        drawing.text(centre, 216, f'{ARCH.depths[stage]} blocks', 13, text_anchor='middle')
         heads = head_colours(drawing, stage)
         across = min(8, len(heads))
         for k, colour in enumerate(heads):
@@ -200,7 +200,7 @@ def draw_mssa(drawing: Drawing, x: float, y: float) -> None:
     drawing.text(query[0] + 11, query[1] + 17, 'query', 13, font_weight='600')
 
     heads = head_colours(drawing, ZOOM)
-    scopes = [scope for scope, count in zip(SCOPES, SCOPE_HEADS[ZOOM]) for _ in range(count)]
+    scopes = [scope for scope, count in zip(SCOPES, ARCH.scope_heads[ZOOM]) for _ in range(count)]
     for k, (colour, scope) in enumerate(zip(heads, scopes)):
         drawing.rect(x + 198, y + 22 * k, 128, 19, colour, rx=4)
         words = f'head {k + 1}: {scope} × {scope}'
@@ -258,11 +258,9 @@ def draw(theme: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = tool_parser(__doc__)
     out_dir = 'folder to write to (default: that of this file)'
-    parser.add_argument('--out-dir', metavar='DIR', type=Path, default=Path(__file__).parent, help=out_dir)
+    add_arguments(parser, '--out-dir', type=Path, default=Path(__file__).parent, help=out_dir)
     folder = parser.parse_args().out_dir
     for theme in THEMES:
         path = folder / f'architecture_{theme}.svg'

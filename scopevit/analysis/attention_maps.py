@@ -156,12 +156,12 @@ def scopevit_of(model: nn.Module) -> ScopeViT:
 
 
 @contextmanager
-def _inputs_kept(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
-    """What each of the modules is given in the block, the last time that it runs."""
-    kept: dict[nn.Module, Tensor] = {}
-    hooks = [module.register_forward_pre_hook(lambda m, args: kept.update({m: args[0]})) for module in modules]
+def calls_of(modules: Iterable[nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor, Tensor]]]:
+    """The calls of these modules in the block, each with what it was given and returned, in the order they ended in."""
+    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+    hooks = [m.register_forward_hook(lambda m, args, output: calls.append((m, args[0], output))) for m in modules]
     try:
-        yield kept
+        yield calls
     finally:
         for hook in hooks:
             hook.remove()
@@ -171,8 +171,9 @@ def attention_layers(backbone: ScopeViT, inputs: Tensor) -> list[Layer]:
     """Run a backbone in evaluation, as it is, on one preprocessed image (1, C, H, W): its attention layers in order."""
     kinds = (MultiScaleSelfAttention, GlobalScaleDilatedAttention)
     modules = {name: module for name, module in backbone.named_modules() if isinstance(module, kinds)}
-    with _inputs_kept(modules.values()) as kept, torch.no_grad():
+    with calls_of(modules.values()) as calls, torch.no_grad():
         backbone(inputs)
+    given = {module: x for module, x, _ in calls}
     found = []
     for name, module in modules.items():
         _, stage, _, block, *_ = name.split('.')
@@ -181,7 +182,7 @@ def attention_layers(backbone: ScopeViT, inputs: Tensor) -> list[Layer]:
         if isinstance(module, GlobalScaleDilatedAttention):
             scopes = [GSDA] * module.num_heads
         stride = 2 ** (int(stage) + 2)
-        found.append(Layer(int(stage) + 1, int(block) + 1, tuple(scopes), stride, module, kept[module]))
+        found.append(Layer(int(stage) + 1, int(block) + 1, tuple(scopes), stride, module, given[module]))
     return found
 
 

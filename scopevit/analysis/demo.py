@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..apis.inferencer import BoxFinder, PoseEstimator, Predictor
+from ..apis.people import whole_image
 from ..apis.view import view
 from ..utils.errors import UserError, one_line
 from .attention_maps import attention_layers, head_distances, scopevit_of
@@ -56,7 +57,7 @@ class Demo:
     def __init__(self, predictor: Predictor, find_boxes: BoxFinder | None = None) -> None:
         self.predictor = predictor
         if isinstance(predictor, PoseEstimator) and predictor.needs_boxes:
-            predictor.find_boxes = find_boxes or whole_picture
+            predictor.find_boxes = find_boxes or whole_image
         elif find_boxes:
             raise UserError('a detector is for pose models that find the joints of one person; this model needs none')
 
@@ -135,9 +136,9 @@ class Demo:
         assert self.predictor.find_boxes is not None
         boxes, scores = self.predictor.find_boxes(image, path)
         inside = [
-            (score, tuple(box))
-            for box, score in zip(boxes.tolist(), scores.tolist())
-            if box[0] <= x <= box[0] + box[2] and box[1] <= y <= box[1] + box[3]
+            (score, (left, top, right - left, bottom - top))
+            for (left, top, right, bottom), score in zip(boxes.tolist(), scores.tolist())
+            if left <= x <= right and top <= y <= bottom
         ]
         return max(inside)[1] if inside else None
 
@@ -170,11 +171,6 @@ def attended(
         return demo.scopes(path, (x / width, y / height)), HOW_TO_READ
     except UserError as error:
         return None, f'**{error}**'
-
-
-def whole_picture(image: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
-    """A :data:`BoxFinder` for pictures of one person each."""
-    return np.array([[0, 0, *image.shape[1::-1]]], np.float32), np.ones(1)
 
 
 def tabulate(data: dict) -> tuple[list[str], list[list[Any]], str]:

@@ -6,8 +6,8 @@ Shape legend: B batch, C channels, K classes or joints, H W height and width of 
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..apis.inferencer import Classifier, Detector, PoseEstimator, Predictor, Se
 from ..apis.model import tensor_call
 from ..apis.view import View
 from ..utils.errors import UserError
-from .attention_maps import scopevit_of
+from .attention_maps import calls_of, scopevit_of
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,23 @@ def number_of(name: str, names: Sequence[str], count: int, kind: str) -> int:
     raise UserError(f'the model has no {kind} {name}{hint}')
 
 
+def _outputs(predictor: Predictor, view: View, what: str, ndim: int, fewest: int = 1) -> Tensor:
+    """What the network computes of an image, (1, K, ...), if it is what the head of such a model gives."""
+    outputs = tensor_call(predictor.model)(predictor.model, view.inputs)
+    if not (isinstance(outputs, Tensor) and outputs.ndim == ndim and outputs.shape[1] >= fewest):
+        raise UserError(f'the head of {type(predictor.model).__name__} gives no {what}')
+    return outputs
+
+
 def class_target(predictor: Predictor, view: View, choice: Choice) -> Target:
     """A class of an image: its logit. Without a choice the one predicted."""
     if choice.pixel:
         raise UserError('a pixel chooses a region or a box; this model finds the class of the whole image')
-    logits = tensor_call(predictor.model)(predictor.model, view.inputs)
-    if not (isinstance(logits, Tensor) and logits.ndim == 2):
-        raise UserError(f'the head of {type(predictor.model).__name__} gives no logits of classes')
-    count = logits.shape[1]
-    label = (
-        int(logits[0].argmax()) if choice.name is None else number_of(choice.name, predictor.classes, count, 'class')
-    )
-    share = float(logits[0].softmax(0)[label])
-    return Target(logits[0, label], f'{_short(predictor, label)} {share:.2f}')
+    (logits,) = _outputs(predictor, view, 'logits of classes', ndim=2)
+    label = int(logits.argmax())
+    if choice.name is not None:
+        label = number_of(choice.name, predictor.classes, len(logits), 'class')
+    return Target(logits[label], f'{_short(predictor, label)} {float(logits.softmax(0)[label]):.2f}')
 
 
 def region_target(predictor: Predictor, view: View, choice: Choice) -> Target:
@@ -90,9 +94,7 @@ def region_target(predictor: Predictor, view: View, choice: Choice) -> Target:
 
     Without a choice the class that covers most.
     """
-    logits = tensor_call(predictor.model)(predictor.model, view.inputs)
-    if not (isinstance(logits, Tensor) and logits.ndim == 4 and logits.shape[1] > 1):
-        raise UserError(f'the head of {type(predictor.model).__name__} gives no logits of classes')
+    logits = _outputs(predictor, view, 'logits of classes', ndim=4, fewest=2)
     height, width = view.size
     logits = nn.functional.interpolate(logits, view.inputs.shape[2:], mode='bilinear')[0, :, :height, :width]
     labels = logits.argmax(0).cpu().numpy()
@@ -152,9 +154,7 @@ def joint_target(predictor: Predictor, view: View, choice: Choice) -> Target:
     """A joint: the highest value of its heatmap. Without a choice the one with the highest of all."""
     if choice.pixel:
         raise UserError('a pixel chooses a region or a box; choose a joint by its name')
-    heatmaps = tensor_call(predictor.model)(predictor.model, view.inputs)
-    if not (isinstance(heatmaps, Tensor) and heatmaps.ndim == 4):
-        raise UserError(f'the head of {type(predictor.model).__name__} gives no heatmaps')
+    heatmaps = _outputs(predictor, view, 'heatmaps', ndim=4)
     # (1, K, H, W) -> (K, H*W)
     peaks, places = heatmaps[0].flatten(1).max(1)
     names: dict[int, str] = predictor.meta.get('keypoint_id2name') or {}
@@ -191,18 +191,6 @@ def layer_cam(maps: Tensor, gradients: Tensor) -> Tensor:
 METHODS = {'grad-cam': grad_cam, 'layer-cam': layer_cam}
 
 
-@contextmanager
-def _outputs_kept(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What the modules return in the block, in the order in which they run."""
-    kept: list[Tensor] = []
-    hooks = [module.register_forward_hook(lambda m, args, output: kept.append(output)) for module in modules]
-    try:
-        yield kept
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def target_of(predictor: Predictor, view: View, choice: Choice) -> Target:
     """The prediction of a model of any task that is chosen, or else its surest.
 
@@ -225,9 +213,9 @@ def evidence(
     """
     backbone = scopevit_of(predictor.model)
     view.inputs.requires_grad_()  # weights may be frozen
-    with predictor.in_toolbox(), torch.enable_grad(), _outputs_kept(list(backbone.stages)) as maps:
+    with predictor.in_toolbox(), torch.enable_grad(), calls_of(backbone.stages) as calls:
         target = find(predictor, view, choice)
-        maps = maps[-len(backbone.stages) :]  # of the last run, if there were several
+        maps = [output for *_, output in calls[-len(backbone.stages) :]]  # of the last run, if there were several
         gradients = torch.autograd.grad(target.value, maps)
     pairs = [(m[0].detach(), g[0]) for m, g in zip(maps, gradients)]
     return target, {name: [cam(*pair).cpu().numpy() for pair in pairs] for name, cam in METHODS.items()}

@@ -23,7 +23,7 @@ def _curves(report: Report) -> Figure:
     for label, results in curves.items():
         areas = [_area(result) for result in results]
         axes[0].loglog(areas, [result.ms_per_image for result in results], marker='o', label=label)
-        axes[1].loglog(areas, [result.extra_memory / 2**20 / result.batch for result in results], marker='o')
+        axes[1].loglog(areas, [result.extra_mib / result.batch for result in results], marker='o')
         axes[2].semilogx(areas, [100 * result.shares['attention'] for result in results], marker='o')
     sizes = {result.size_text: _area(result) for result in report.measured}
     for part, name in zip(axes, ('ms per image', 'extra MiB per image', "attention's share of the time, %")):

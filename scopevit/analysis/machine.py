@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from datetime import date
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from ..models.ops.attention import KERNEL
 from ..utils.cores import usable_cores
 
 
-def describe_machine(device: str) -> dict[str, object]:
+def describe_machine(device: str) -> dict[str, Any]:
     """Hardware, libraries and commit, and how busy the CPUs are now."""
     on_gpu = torch.device(device).type == 'cuda'
     return dict(
@@ -31,7 +32,7 @@ def describe_machine(device: str) -> dict[str, object]:
     )
 
 
-def machine_in_words(machine: dict[str, object]) -> str:
+def machine_in_words(machine: dict[str, Any]) -> str:
     """A sentence on what :func:`describe_machine` found, and on ``load_after``, if that is in it.
 
     Memory, commit, load and whether ScopeViT's attention kernel for CPUs was there may be missing.

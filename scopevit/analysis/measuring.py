@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,10 @@ def compare(
     Raises:
         UserError: If no model can be run so.
     """
-    with _threads(settings.threads), _tf32(settings.tf32), _enough_programs(len(entries), settings):
+    with _settings_kept(), _enough_programs(len(entries), settings):
+        torch.set_num_threads(settings.threads or torch.get_num_threads())
+        if settings.tf32:
+            torch.set_float32_matmul_precision('high')
         report = Report(describe_machine(settings.device), settings, [])
         for entry in entries:  # before a model is moved or cast
             parameters = sum(p.numel() for p in entry.model.parameters())
@@ -102,12 +106,12 @@ def _measure(
 ) -> None:
     """Take samples round by round."""
     settings, generator = report.settings, random.Random(0)
-    matmul, copy = _Matmul(settings), _Copy(settings)
+    matmul, copy = _product(settings, torch.matmul), _copy(settings)
     products = [matmul]
     if settings.device == 'cpu' and settings.dtype == 'float32' and HAS_FUSED_LINEAR:
         # On some CPUs it is twice as fast as torch.matmul, which MKL does.
         products.append(
-            _Matmul(settings, lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, 'none', [], 'none'))
+            _product(settings, lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, 'none', [], 'none'))
         )
     for rate in (*products, copy):
         rate.warm_up(settings.warmup)
@@ -120,9 +124,9 @@ def _measure(
         generator.shuffle(order)
         for one in order:
             one.sample()
-        report.machine['matmul_gflops'] = matmul.gflops
-        report.machine['peak_gflops'] = max(product.gflops for product in products)
-        report.machine['copy_gbytes'] = copy.bytes / statistics.median(copy.seconds) / 1e9
+        report.machine['matmul_gflops'] = matmul.rate
+        report.machine['peak_gflops'] = max(product.rate for product in products)
+        report.machine['copy_gbytes'] = copy.rate
         for result in report.measured:
             _relate(result, report.results, matmul, settings)
             result.floors = _floors(result, report.machine, settings)
@@ -130,17 +134,17 @@ def _measure(
         progress(f'round {number + 1} of {settings.rounds}, {time.perf_counter() - start:.0f} s')
 
 
-def _relate(result: Result, results: Sequence[Result], matmul: '_Matmul', settings: Settings) -> None:
+def _relate(result: Result, results: Sequence[Result], matmul: '_Timed', settings: Settings) -> None:
     """Compare a result with the first model's and with the matrix product, round by round."""
     twins = (other for other in results if (other.label, other.size) == (results[0].label, result.size))
     first = next(twins, results[0])
     result.ratios = [] if first.error else [theirs / own for theirs, own in zip(first.seconds, result.seconds)]
     operations = 2 * result.macs * settings.batch * (3 if settings.train else 1)
-    rates = [operations / own / (matmul.operations / other) for own, other in zip(result.seconds, matmul.seconds)]
+    rates = [operations / own / (matmul.amount / other) for own, other in zip(result.seconds, matmul.seconds)]
     result.efficiency = statistics.median(rates)
 
 
-def _floors(result: Result, machine: dict[str, object], settings: Settings) -> dict[str, float]:
+def _floors(result: Result, machine: dict[str, Any], settings: Settings) -> dict[str, float]:
     """See :class:`Result`."""
     operations = 2 * result.macs * (3 if settings.train else 1)
     item = 4 if settings.autocast else DTYPES[settings.dtype].itemsize
@@ -152,23 +156,14 @@ def _floors(result: Result, machine: dict[str, object], settings: Settings) -> d
 
 
 @contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+def _settings_kept() -> Iterator[None]:
+    """Leave torch's number of threads and its precision as they were."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('high' if allowed else before)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
 
 
 def _enough_programs(number: int, settings: Settings) -> AbstractContextManager:
@@ -193,15 +188,25 @@ def _noted(result: Result) -> Iterator[None]:
 
 
 class _Timed:
-    """Something that is done again and again on a device."""
+    """Something that is done again and again on a device.
 
-    step: Callable[[], object]
+    Args:
+        step: Does it once.
+        amount: How much of something it does.
+    """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, step: Callable[[], object], amount: float = 0) -> None:
         self.device = torch.device(settings.device)
-        self.calls = settings.calls
+        self.calls = settings.calls or 0
+        self.step = step
+        self.amount = amount
         self.seconds: list[float] = []
         self.is_long = False
+
+    @property
+    def rate(self) -> float:
+        """Billions a second of what it does."""
+        return self.amount / statistics.median(self.seconds) / 1e9
 
     def warm_up(self, steps: int) -> None:
         """Do some steps; the fastest decides how many make a sample."""
@@ -238,8 +243,10 @@ class _Timed:
 class _Stepper(_Timed):
     """A model on its device with its images."""
 
+    optimizer: torch.optim.Optimizer  # in training alone
+
     def __init__(self, entry: Entry, settings: Settings, result: Result) -> None:
-        super().__init__(settings)
+        super().__init__(settings, self._train if settings.train else self._evaluate)
         self.result = result
         self.seconds = result.seconds
         dtype = DTYPES[settings.dtype]
@@ -253,9 +260,8 @@ class _Stepper(_Timed):
             self.images = self.images.contiguous(memory_format=torch.channels_last)
         self.run = torch.compile(self.model, dynamic=settings.dynamic) if settings.compile else self.model
         self.dtype = dtype if settings.autocast else None
-        self.step = self._train if settings.train else self._evaluate
-        self.optimizer = None
-        if settings.train:
+        self.is_training = settings.train
+        if self.is_training:
             trained = [p for p in self.model.parameters() if p.requires_grad]
             # The weights stay as they are, so that every step does the same.
             self.optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
@@ -270,7 +276,7 @@ class _Stepper(_Timed):
         if not self.result.error:
             with _noted(self.result):
                 self._fill_caches()
-                if self.optimizer is not None:
+                if self.is_training:
                     self.optimizer.zero_grad()
                 steps = min(self.calls, MOST_PROFILED_STEPS)
                 found = profile(self.step, self.device, steps)
@@ -292,37 +298,21 @@ class _Stepper(_Timed):
         if not outputs:
             raise RuntimeError('nothing that it returns can be trained')
         # A sum over squares: its gradient differs from image to image, and is not so small that arithmetic gets slow.
-        sum(x.float().square().sum() for x in outputs).backward()
+        loss: Any = sum(x.float().square().sum() for x in outputs)
+        loss.backward()
         self.optimizer.step()
 
 
-class _Matmul(_Timed):
+def _product(settings: Settings, multiply: Callable[[Tensor, Tensor], Tensor]) -> _Timed:
     """A product of square matrices, which runs about as fast as the device can compute."""
-
-    def __init__(self, settings: Settings, multiply: Callable[[Tensor, Tensor], Tensor] = torch.matmul) -> None:
-        super().__init__(settings)
-        self.multiply = multiply
-        side = MATMUL_SIDES[self.device.type]
-        self.a, self.b = torch.randn(2, side, side, device=self.device, dtype=DTYPES[settings.dtype])
-        self.operations = 2 * side**3
-
-    @property
-    def gflops(self) -> float:
-        return self.operations / statistics.median(self.seconds) / 1e9
-
-    def step(self) -> Tensor:
-        return self.multiply(self.a, self.b)
+    side = MATMUL_SIDES[torch.device(settings.device).type]
+    a, b = torch.randn(2, side, side, device=settings.device, dtype=DTYPES[settings.dtype])
+    return _Timed(settings, lambda: multiply(a, b), amount=2 * side**3)
 
 
-class _Copy(_Timed):
+def _copy(settings: Settings) -> _Timed:
     """A large copy, which runs about as fast as memory can be read and written."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        # Ones: zeros may share one page of memory.
-        self.source = torch.ones(COPIED_BYTES[self.device.type], dtype=torch.uint8, device=self.device)
-        self.target = torch.empty_like(self.source)
-        self.bytes = 2 * self.source.nbytes
-
-    def step(self) -> Tensor:
-        return self.target.copy_(self.source)
+    size = COPIED_BYTES[torch.device(settings.device).type]
+    source = torch.ones(size, dtype=torch.uint8, device=settings.device)  # zeros may share one page of memory
+    target = torch.empty_like(source)
+    return _Timed(settings, lambda: target.copy_(source), amount=2 * source.nbytes)

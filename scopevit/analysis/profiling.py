@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -88,7 +89,7 @@ def _silent() -> Iterator[None]:
         os.close(kept)
 
 
-def _most_allocated(profiler: torch.profiler.profile) -> int:
+def _most_allocated(profiler: Any) -> int:
     """Bytes that torch's allocator on the CPU had handed out at most, beyond those before the profile began.
 
     Tensors and the buffers that operators use inside are in it, down to those of oneDNN. What

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ..apis.model import Size
 from .count import CONVENTION
@@ -129,6 +130,11 @@ class Result:
         return quartiles(self.seconds)
 
     @property
+    def extra_mib(self) -> float:
+        """Extra memory; 0 before it is known."""
+        return (self.extra_memory or 0) / 2**20
+
+    @property
     def size_text(self) -> str:
         return f'{self.size[0]}x{self.size[1]}'
 
@@ -157,7 +163,7 @@ class Result:
             number(max(self.floors.values()), 3),
             f'{number(middle, 4)} ({number(low, 4)} to {number(high, 4)})',
             f'{ratio:.3g} ({slow:.3g} to {fast:.3g})' if self.ratios else '-',
-            f'{self.extra_memory / 2**20:.1f} MiB',
+            f'{self.extra_mib:.1f} MiB',
             f'{self.efficiency:.0%}',
         ]
 
@@ -166,7 +172,7 @@ class Result:
 class Report:
     """Results, and on what machine and how they came about."""
 
-    machine: dict[str, object]
+    machine: dict[str, Any]
     settings: Settings
     results: list[Result]
 

@@ -168,11 +168,11 @@ class Detector(Predictor):
     scope, visualizer_type = 'mmdet', 'DetLocalVisualizer'
 
     def boxes(self, image: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (n, 4) of one class's objects, as x, y, width, height, and their scores (n,); nothing is drawn."""
+        """Corners (n, 4) of the boxes of one class's objects, and their scores (n,); nothing is drawn."""
         with self.in_toolbox():
             found = self._find(image)[0].pred_instances
         found = found[found.labels == label]
-        return _xywh(found.bboxes.numpy()), found.scores.numpy()
+        return found.bboxes.numpy(), found.scores.numpy()
 
     def _find(self, image: np.ndarray) -> tuple[BaseDataElement, float | None]:
         """mmdet's data sample without the instances of a low score, and the best score of all."""
@@ -260,32 +260,7 @@ class Segmenter(Predictor):
 
 
 BoxFinder = Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]]
-"""Gives the boxes (n, 4) of the people in an image and its path, as x, y, width, height, and their scores (n,)."""
-
-
-def detected_boxes(detector: Detector, category: str) -> BoxFinder:
-    """Let a detector find the people.
-
-    Args:
-        category: The name of their class, or its number.
-
-    Raises:
-        UserError: If the detector has no such class.
-    """
-    from mmpose.evaluation.functional import nms
-
-    if category not in detector.classes and not category.isdigit():
-        known = ', '.join(detector.classes[:8]) or 'only numbered'
-        raise UserError(f'the detector has no class {category}; its classes are {known}: choose --detector-category')
-    label = detector.classes.index(category) if category in detector.classes else int(category)
-
-    def find(image: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
-        boxes, scores = detector.boxes(image, label)
-        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:], scores[:, None]], 1)
-        kept = nms(corners, 0.3)  # as mmpose does: two boxes of one person would give two skeletons
-        return boxes[kept], scores[kept]
-
-    return find
+"""Gives the boxes of the people in an image and its path: corners (n, 4), left, top, right, bottom, and scores (n,)."""
 
 
 class PoseEstimator(Predictor):
@@ -310,8 +285,7 @@ class PoseEstimator(Predictor):
             boxes, scores = self.find_boxes(image, path)
             if not len(boxes):
                 return Prediction(dict(instances=[]), to_rgb(image)[..., ::-1])
-            corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1).astype(np.float32)
-            results = self.run(image, *map(self.info, corners))
+            results = self.run(image, *map(self.info, boxes.astype(np.float32)))
             for sample, score in zip(results, scores):
                 sample.pred_instances.bbox_scores = np.full(1, score, np.float32)
         else:

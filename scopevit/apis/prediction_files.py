@@ -16,7 +16,7 @@ import numpy as np
 from ..utils.errors import UserError
 from ..utils.files import whole_file, write_json
 from ..utils.image import MOST_PIXELS, SUFFIXES, require_file, write_image
-from .inferencer import BoxFinder, Predictor
+from .inferencer import Predictor
 
 LONGEST_NAME = 255  # bytes, in most file systems
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv', '.flv')
@@ -135,66 +135,6 @@ def _files_below(folder: str, out: str, note: Callable[[str], None]) -> Iterator
                 note(f'note: the folder {link} is passed over, it is a link; name it to have it read')
         folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(parent, f)) != os.path.realpath(out))
         yield from (os.path.join(parent, file) for file in sorted(files))
-
-
-def boxes_from_file(path: str, inputs: Sequence[Input]) -> BoxFinder:
-    """Let a file say where the people are: a JSON list of detections as COCO has them.
-
-    Each is ``{"file_name" or "image_id", "category_id", "bbox": [x, y, width, height], "score"}``.
-    ``file_name`` is the name of an input (see :class:`Input`), ``image_id`` the number that its file
-    is called; boxes of ``category_id`` 1 are people.
-
-    Raises:
-        UserError: If the file has another form, or no box for any input.
-    """
-    try:
-        with open(path) as file:
-            entries = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'--boxes {path} cannot be read as JSON: {error}') from None
-    if not isinstance(entries, list):
-        raise UserError(f"--boxes {path} is not a list of detections in COCO's results format")
-    if any(item.is_video for item in inputs):
-        raise UserError('--boxes FILE is for images; for a video use --boxes whole or a detector')
-    paths: dict[str | int, list[str]] = {}
-    for item in inputs:
-        stem = os.path.splitext(os.path.basename(item.path))[0]
-        paths.setdefault(item.name, []).append(item.path)
-        if stem.isdecimal():
-            paths.setdefault(int(stem), []).append(item.path)
-    boxes: dict[str, list[list[float]]] = {}
-    for entry in entries:
-        key, box = _read_detection(entry, path)
-        owners = paths.get(key, [])
-        if len(owners) > 1:
-            raise UserError(f'--boxes {path}: image_id {key} is that of {" and ".join(owners)}; give the file_name')
-        if owners and entry['category_id'] == 1:
-            boxes.setdefault(owners[0], []).append(box)
-    if not boxes:
-        some = ', '.join(map(str, list(paths)[:3]))
-        raise UserError(f'--boxes {path} has no box for any input; their names and ids are {some}, ...')
-
-    def find(image: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
-        found = np.array(boxes.get(path, []), np.float32).reshape(-1, 5)
-        return found[:, :4], found[:, 4]
-
-    return find
-
-
-def _read_detection(entry: dict, path: str) -> tuple[str | int, list[float]]:
-    """The image and the box (x, y, width, height, score) of an entry."""
-    try:
-        key = entry['file_name'] if 'file_name' in entry else int(entry['image_id'])
-        x, y, width, height = map(float, entry['bbox'])
-        box = [x, y, width, height, float(entry['score'])]
-        if entry['category_id'] is None or not all(map(math.isfinite, box)) or min(width, height) <= 0:
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f'--boxes {path}: {entry} is not a detection as COCO has them: {{"image_id" or "file_name", "category_id", '
-            '"bbox": [x, y, width, height], "score"}'
-        ) from None
-    return key, box
 
 
 def predict_image(predictor: Predictor, item: Input, out: str, most_pixels: int = MOST_PIXELS) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,10 @@ from ..utils.image import SUFFIXES, read_header
 TOLERATED = 1.5  # pixels beyond an edge, by rounding or by counting pixels from 1
 MOST_TOLD = 5  # faults
 SIDES = ('xmin', 'ymin', 'xmax', 'ymax')  # in Pascal VOC's files
+# What may be wrong with boxes.
+UNKNOWN = '--classes does not name {labels}: add them, in one order for all splits'
+FLAT = '{count} boxes have no area ({places}): correct or remove them'
+OUTSIDE = '{count} boxes reach outside their image ({places}): correct them, or add --clip'
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def to_coco(images: str, labels: str, classes: Sequence[str], clip: bool = False
     """
     pictures: list[dict] = []
     annotations: list[dict] = []
-    faults = Faults()
+    faults: dict[str, list[Box]] = defaultdict(list)
     for picture, path in find_pairs(images, labels):
         header = read_header(str(picture))
         if header is None:
@@ -131,7 +135,9 @@ def to_coco(images: str, labels: str, classes: Sequence[str], clip: bool = False
         name = picture.relative_to(images).as_posix()
         pictures.append(dict(id=len(pictures) + 1, file_name=name, width=width, height=height))
         for box in READERS[path.suffix](path, header.size) if path else ():
-            if faults.has(box, width, height, classes, clip):
+            fault = fault_of(box, width, height, classes, clip)
+            if fault:
+                faults[fault].append(box)
                 continue
             left, top, right, bottom = box.corners
             x, y = max(left, 0), max(top, 0)
@@ -141,49 +147,28 @@ def to_coco(images: str, labels: str, classes: Sequence[str], clip: bool = False
             number, bbox = _number_of(box.label, classes), [round(value, 2) for value in (x, y, w, h)]
             of = dict(id=len(annotations) + 1, image_id=len(pictures), category_id=number)
             annotations.append(dict(**of, iscrowd=0, area=round(w * h, 2), bbox=bbox))
-    faults.refuse()
+    if faults:
+        raise UserError('; '.join(_told_of(kind, faults[kind]) for kind in (UNKNOWN, FLAT, OUTSIDE) if kind in faults))
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
     return dict(images=pictures, annotations=annotations, categories=categories)
 
 
-class Faults:
-    """What is wrong with boxes, found all at once."""
+def fault_of(box: Box, width: int, height: int, classes: Sequence[str], clip: bool) -> str | None:
+    """What is wrong with a box; None if nothing is."""
+    left, top, right, bottom = box.corners
+    if _number_of(box.label, classes) is None:
+        return UNKNOWN
+    if not all(map(math.isfinite, box.corners)) or right <= left or bottom <= top:
+        return FLAT
+    if not clip and max(-left, -top, right - width, bottom - height) > TOLERATED:
+        return OUTSIDE
+    return None
 
-    def __init__(self) -> None:
-        self.unknown: Counter = Counter()
-        self.flat: list[str] = []
-        self.outside: list[str] = []
 
-    def has(self, box: Box, width: int, height: int, classes: Sequence[str], clip: bool) -> bool:
-        """Whether something is wrong with a box, which is kept."""
-        left, top, right, bottom = box.corners
-        if _number_of(box.label, classes) is None:
-            self.unknown[box.label] += 1
-        elif not all(map(math.isfinite, box.corners)) or right <= left or bottom <= top:
-            self.flat.append(box.place)
-        elif not clip and max(-left, -top, right - width, bottom - height) > TOLERATED:
-            self.outside.append(box.place)
-        else:
-            return False
-        return True
-
-    def refuse(self) -> None:
-        """Name them.
-
-        Raises:
-            UserError: If there are any.
-        """
-        told = []
-        if self.unknown:
-            named = ', '.join(f'{label} ({count} objects)' for label, count in self.unknown.most_common(20))
-            told.append(f'--classes does not name {named}: add them, in one order for all splits')
-        if self.flat:
-            told.append(f'{len(self.flat)} boxes have no area ({_told(self.flat)}): correct or remove them')
-        if self.outside:
-            where = _told(self.outside)
-            told.append(f'{len(self.outside)} boxes reach outside their image ({where}): correct them, or add --clip')
-        if told:
-            raise UserError('; '.join(told))
+def _told_of(fault: str, boxes: Sequence[Box]) -> str:
+    counts = Counter(box.label for box in boxes).most_common(20)
+    labels = ', '.join(f'{label} ({count} objects)' for label, count in counts)
+    return fault.format(labels=labels, count=len(boxes), places=_told([box.place for box in boxes]))
 
 
 def _is_image(path: Path) -> bool:

@@ -30,7 +30,7 @@ from .facts import (
     version_of,
 )
 
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
+NEWEST_PYTHON = (3, 14)
 OLDEST_TORCH = (2, 6)
 TORCH_INDEX = 'https://download.pytorch.org/whl'  # /cpu, /cu126, ...
 COMPILE_MMCV = 'in a checkout, bash tools/setup.sh --mmcv-operators'
@@ -71,12 +71,11 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def check_python() -> Iterator[Finding]:
-    version = sys.version_info[:2]
-    if not OLDEST_PYTHON <= version <= NEWEST_PYTHON:
+    if sys.version_info[:2] > NEWEST_PYTHON:  # pip refuses older ones than 3.10
         yield Finding(
-            f'Python {version[0]}.{version[1]}; 3.{OLDEST_PYTHON[1]} to 3.{NEWEST_PYTHON[1]} are supported',
+            f'Python {_dotted(sys.version_info[:2])}; 3.10 to {_dotted(NEWEST_PYTHON)} are supported',
             'uv venv --python 3.12 --seed .venv, or pyenv install 3.12, and set up again there',
-            stops=version < OLDEST_PYTHON,
+            stops=False,
         )
 
 

@@ -1,6 +1,7 @@
 """Writing the channels of other maps into what follows a backbone."""
 
 import copy
+from collections.abc import Sequence
 
 from mmengine.config import ConfigDict
 
@@ -40,24 +41,38 @@ def _rewrite_channels(node: dict, old: list[Level], new: list[Level], top: bool 
     beside an ``in_index``.
     """
     before, after = [level.channels for level in old], [level.channels for level in new]
+    index = node.get('in_index')
     for key in CHANNEL_KEYS:
-        value, index = node.get(key), node.get('in_index')
+        value = node.get(key)
         if isinstance(value, (list, tuple)):
-            indices = index if isinstance(index, (list, tuple)) and len(index) == len(value) else range(len(value))
-            if [before[i] for i in indices if i < len(before)] == list(value):
-                node[key] = type(value)(after[i] for i in indices)
-            elif top and all(c in before for c in value):
-                node[key] = type(value)(after[before.index(c)] for c in value)
+            levels = _levels_of_list(value, index, before, is_sure=top)
+            node[key] = type(value)(after[i] for i in levels) if levels else value
         elif isinstance(value, int) and (top or index is not None):
-            if isinstance(index, int) and before[index] == value and key == 'in_channels':
-                node[key] = after[index]
-            elif value in before:
-                # The last of equals: heads on one map take the deepest.
-                place = before.index(value) if key == 'c1_in_channels' else -1 - before[::-1].index(value)
-                node[key] = after[place]
-            elif value == sum(before):
-                node[key] = sum(after)
+            levels = _levels_of_number(value, key, index, before)
+            node[key] = sum(after[i] for i in levels) if levels else value
     for value in node.values():
         for inner in as_list(value):
             if isinstance(inner, dict):
                 _rewrite_channels(inner, old, new, top=False)
+
+
+def _levels_of_list(channels: Sequence[int], index: object, before: list[int], is_sure: bool) -> Sequence[int]:
+    """Which levels a list of channels is of: those of ``in_index``, or the first ones; none if it is of others.
+
+    A list that is surely of channels may also name them in another order.
+    """
+    levels = index if isinstance(index, (list, tuple)) and len(index) == len(channels) else range(len(channels))
+    if [before[i] for i in levels if i < len(before)] == list(channels):
+        return levels
+    return [before.index(c) for c in channels] if is_sure and all(c in before for c in channels) else ()
+
+
+def _levels_of_number(channels: int, key: str, index: object, before: list[int]) -> Sequence[int]:
+    """Which level a number of channels is of, or all if it is their sum; none if it is of others."""
+    if isinstance(index, int) and before[index] == channels and key == 'in_channels':
+        return [index]
+    if channels in before:
+        # The last of equals: heads on one map take the deepest.
+        levels = [i for i, known in enumerate(before) if known == channels]
+        return [levels[0] if key == 'c1_in_channels' else levels[-1]]
+    return range(len(before)) if channels == sum(before) else ()

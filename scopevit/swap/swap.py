@@ -61,13 +61,17 @@ def swap_backbone(
     path = find_backbone(cfg)
     where = '.'.join(path)
     default_scope = cfg.get('default_scope') or scope
-    old_site = get_node(cfg, path[:-1])
-    scope = old_site.get('_scope_') or old_site.backbone.get('_scope_') or default_scope or 'mmengine'
-    in_channels = _image_channels(cfg, old_site)
-    _refuse_second_backbone(old_site, '.'.join(path[:-1]))
+    site = get_node(cfg, path[:-1])
+    scope = site.get('_scope_') or site.backbone.get('_scope_') or default_scope or 'mmengine'
+    backbone = dict(type='scopevit.ScopeViT', arch=arch, out_indices=(3,), **backbone_options)
+    in_channels = _image_channels(cfg, site)
+    if in_channels != 3:
+        backbone['in_channels'] = in_channels
+    if site.backbone.get('with_cp'):
+        backbone['with_cp'] = True
+    _refuse_second_backbone(site, '.'.join(path[:-1]))
     try:
-        old = probe_backbone(old_site.backbone.to_dict(), scope, in_channels)
-        candidates = list(ways(old_site, old))
+        candidates = list(ways(site, probe_backbone(site.backbone.to_dict(), scope, in_channels)))
     except ProbeError as error:
         raise_own(error)
         problems = [(where, str(error))]
@@ -75,11 +79,6 @@ def swap_backbone(
             problems.append(('default_scope', 'is missing; set it to the toolbox of the model, for example mmdet'))
         raise SwapError(problems) from error
 
-    backbone = dict(type='scopevit.ScopeViT', arch=arch, out_indices=(3,), **backbone_options)
-    if in_channels != 3:
-        backbone['in_channels'] = in_channels
-    if old_site.backbone.get('with_cp'):
-        backbone['with_cp'] = True
     problems, failures = [], []
     for name, adapt in candidates:
         # Through plain dicts: a setting that stands in two places is copied for each.
@@ -89,16 +88,13 @@ def swap_backbone(
         try:
             _swap(new, path[:-1], ConfigDict(backbone), adapt, scope)
             (check or try_model)(new)
-        except ProbeError as error:
-            problems.append((where, f'{name}: {error}'))
+            return new
         except Exception as error:  # a candidate may fail in any way; the ways left are tried
             failures.append(error)
             key, why, is_final = _explain(error, new)
             if is_final:
                 raise SwapError([(key or where, why)]) from error
             problems.append((key or where, f'{name}: {why}'))
-        else:
-            return new
     raise SwapError(problems) from next(filter(own_error, failures), None)
 
 
@@ -113,8 +109,8 @@ def _swap(cfg: Config, path: Sequence[str], backbone: ConfigDict, adapt: Adapt, 
 
 def _explain(error: Exception, cfg: Config) -> tuple[str | None, str, bool]:
     """The key of a config where a trial failed, why, and whether other ways would fail alike."""
-    if isinstance(error, SettingError):
-        return error.key, str(error), False
+    if isinstance(error, (ProbeError, SettingError)):
+        return getattr(error, 'key', None), str(error), False
     key = failing_key(error, cfg)
     # What an adapter holds is the neck of the user's config.
     key = key.replace('.neck.neck', '.neck') if key and key != 'model' else None

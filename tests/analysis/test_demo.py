@@ -122,7 +122,7 @@ def test_the_score_decides_what_is_shown(demos, picture):
 
 
 def test_people_are_where_the_boxes_are(models, picture):
-    boxes = np.array([[0, 0, 50, 60], [20, 30, 100, 90]], np.float32)
+    boxes = np.array([[0, 0, 50, 60], [20, 30, 120, 120]], np.float32)
     config, checkpoint = models['pose']
     predictor = build_predictor(load_config(str(config)), str(checkpoint), 'cpu')
     demo = Demo(predictor, lambda image, path: (boxes, np.array([0.5, 0.9])))

@@ -15,6 +15,7 @@ from scopevit.models.layers import GlobalScaleDilatedAttention
 from scopevit.models.ops import attention, gpu
 from scopevit.utils.errors import UserError
 
+OPERATORS = torch.ops.scopevit
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 # numpy, by which the interpreter computes, has no bfloat16.
 HALF = torch.bfloat16 if DEVICE == 'cuda' else torch.float16
@@ -75,7 +76,7 @@ def test_dilated_attention(B, H, W, heads, d, grid, dtype):
     torch.manual_seed(0)
     qkv = torch.randn(B, H, W, 3 * heads * d, device=DEVICE, dtype=dtype, requires_grad=True)
     table = torch.randn((2 * grid - 1) ** 2, heads, device=DEVICE, requires_grad=True)
-    output = gpu.dilated_attention(qkv, table, heads, grid)
+    output = OPERATORS.dilated_attention(qkv, table, heads, grid)
     grad = torch.randn_like(output)
     gradients = torch.autograd.grad(output, (qkv, table), grad)
     plain = double(qkv, table)
@@ -94,7 +95,7 @@ def test_layer_norm(shape, dtype):
     x = (3 * torch.randn(shape, device=DEVICE) + 1).to(dtype).requires_grad_()
     weight, bias = torch.randn(2, shape[-1], device=DEVICE).unbind()
     weight, bias = weight.requires_grad_(), bias.requires_grad_()
-    output = gpu.layer_norm(x, weight, bias, 1e-5)
+    output = OPERATORS.layer_norm(x, weight, bias, 1e-5, dtype)
     grad = torch.randn_like(output)
     gradients = torch.autograd.grad(output, (x, weight, bias), grad)
     plain = double(x, weight, bias)
@@ -113,12 +114,12 @@ def test_a_branch_is_closed(shape, factors):
     x = torch.randn(shape, device=DEVICE, requires_grad=True)
     branch = torch.randn(shape, device=DEVICE, dtype=HALF, requires_grad=True)
     gamma = torch.randn(shape[-1], device=DEVICE, requires_grad=True)
-    keep = None if factors is None else torch.tensor(factors, device=DEVICE)
-    output = gpu.close_branch(x, branch, gamma, keep)
+    keep = torch.tensor(factors or (), device=DEVICE)
+    output = OPERATORS.close_branch(x, branch, gamma, keep)
     grad = torch.randn_like(output)
     gradients = torch.autograd.grad(output, (x, branch, gamma), grad)
     plain = double(x, branch, gamma)
-    expected = plain[0] + plain[1] * plain[2] * (1 if keep is None else keep.double().view(-1, 1, 1, 1))
+    expected = plain[0] + plain[1] * plain[2] * (keep.double().view(-1, 1, 1, 1) if factors else 1)
     assert output.dtype == torch.float32
     assert close(output, expected)
     for value, wanted, of in zip(gradients, torch.autograd.grad(expected, plain, grad.double()), (x, branch, gamma)):
@@ -130,21 +131,20 @@ def test_a_branch_is_closed(shape, factors):
 @pytest.mark.parametrize('dtype', [torch.float32, HALF], ids=str)
 @pytest.mark.parametrize('factors', [None, (0.0, 1.25)], ids=['all_kept', 'one_dropped'])
 @pytest.mark.parametrize(('C', 'K'), [(32, 128), (64, 64), (256, 256)])
-def test_mlp_branch(C, K, factors, dtype, monkeypatch):
-    monkeypatch.setattr(gpu, '_product_type', lambda x: dtype)
+def test_mlp_branch(C, K, factors, dtype):
     torch.manual_seed(0)
     shapes = (2, 5, 7, C), (C,), (C,), (K, C), (K,), (C, K), (C,), (C,)
     inputs = [torch.randn(shape, device=DEVICE).div_(shape[-1] ** 0.5 if len(shape) == 2 else 1) for shape in shapes]
-    x, norm_weight, norm_bias, w1, b1, w2, b2, gamma = (value.requires_grad_() for value in inputs)
-    keep = None if factors is None else torch.tensor(factors, device=DEVICE)
-    layers = (norm_weight, norm_bias, 1e-5), (w1, b1), (w2, b2)
-    output = gpu.mlp_branch(x, *layers, gamma, keep)
+    for value in inputs:
+        value.requires_grad_()
+    keep, none = torch.tensor(factors or (), device=DEVICE), torch.empty(0, device=DEVICE, dtype=dtype)
+    output, _ = OPERATORS.mlp_branch(*inputs, keep, 1e-5, dtype, True)
     grad = torch.randn_like(output)
     gradients = torch.autograd.grad(output, inputs, grad)
     plain = double(*inputs)
     norm, fc1, fc2 = plain[1:3], plain[3:5], plain[5:7]
     branch = F.linear(F.gelu(F.linear(F.layer_norm(plain[0], (C,), *norm, eps=1e-5), *fc1)), *fc2)
-    factor = plain[7] * (1 if keep is None else keep.double().view(-1, 1, 1, 1))
+    factor = plain[7] * (keep.double().view(-1, 1, 1, 1) if factors else 1)
     expected = plain[0] + branch * factor
     assert output.dtype == torch.float32
     assert close(output, expected, dtype)
@@ -152,9 +152,9 @@ def test_mlp_branch(C, K, factors, dtype, monkeypatch):
         assert value.dtype == torch.float32
         assert close(value, wanted, dtype)
     with torch.no_grad():
-        assert close(gpu.mlp_branch(x, *layers, None, None), plain[0] + branch, dtype)
-        weights = [value.to(dtype) for value in inputs]
-        halves = gpu.mlp_branch(weights[0], (*weights[1:3], 1e-5), weights[3:5], weights[5:7], weights[7], keep)
+        unscaled, _ = OPERATORS.mlp_branch(*inputs[:-1], none, none, 1e-5, dtype, False)
+        assert close(unscaled, plain[0] + branch, dtype)
+        halves, _ = OPERATORS.mlp_branch(*(value.to(dtype) for value in inputs), keep, 1e-5, dtype, False)
     assert halves.dtype == dtype
     assert close(halves, expected, dtype)
 
@@ -175,7 +175,7 @@ def test_depthwise(shape, widths, kernels, stride, dtype):
     torch.manual_seed(0)
     x = torch.randn(*shape, sum(widths), device=DEVICE, dtype=dtype, requires_grad=True)
     weights = [torch.randn(n, 1, k, k, device=DEVICE, requires_grad=True) for n, k in zip(widths, kernels)]
-    output = gpu.depthwise(x, weights, stride)
+    output = OPERATORS.depthwise(x, weights, stride)
     grad = torch.randn_like(output)
     gradients = torch.autograd.grad(output, (x, *weights), grad)
     plain = double(x, *weights)
@@ -214,8 +214,8 @@ def test_a_model_is_the_same_with_and_without_kernels(size, served, monkeypatch)
 
     used = []
     for name in ('dilated_attention', 'layer_norm', 'close_branch', 'mlp_branch', 'depthwise'):
-        run = getattr(gpu, name)
-        monkeypatch.setattr(gpu, name, lambda *inputs, name=name, run=run: used.append(name) or run(*inputs))
+        run = getattr(OPERATORS, name)
+        monkeypatch.setattr(OPERATORS, name, lambda *inputs, name=name, run=run: used.append(name) or run(*inputs))
     by_kernels = train()
     assert len(used) == 2 * (1 + 1 + 2 + 2 + 2)  # of each stage's two blocks
     monkeypatch.setattr(gpu, 'serves', lambda x: False)
@@ -257,7 +257,7 @@ def test_operators_are_what_they_declare(name):
         depthwise=(x, [torch.randn(16, 1, k, k, device=DEVICE, requires_grad=True) for k in (5, 3)], 2),
         mlp_branch=(x, *(value.detach().clone().requires_grad_() for value in mlp), empty, 1e-5, HALF, True),
     )
-    torch.library.opcheck(getattr(torch.ops.scopevit, name).default, inputs[name])
+    torch.library.opcheck(getattr(OPERATORS, name).default, inputs[name])
 
 
 def test_what_kernels_serve(monkeypatch):
@@ -296,7 +296,9 @@ def test_what_kernels_serve(monkeypatch):
 def test_a_second_derivative_says_how_to_get_it():
     x = torch.randn(2, 32, device=DEVICE, requires_grad=True)
     ones = torch.ones(32, device=DEVICE)
-    (first,) = torch.autograd.grad(gpu.layer_norm(x, ones, ones, 1e-5).square().sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(
+        OPERATORS.layer_norm(x, ones, ones, 1e-5, x.dtype).square().sum(), x, create_graph=True
+    )
     with pytest.raises(NotImplementedError, match='SCOPEVIT_TRITON=0'):
         first.sum().backward()
 

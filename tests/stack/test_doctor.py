@@ -69,10 +69,9 @@ def test_a_sound_machine_has_nothing(machine):
     assert doctor.examine() == []
 
 
-@pytest.mark.parametrize(('version', 'stops'), [((3, 9), True), ((3, 15), False)])
-def test_python_of_another_age(version, stops, machine, monkeypatch):
-    monkeypatch.setattr(sys, 'version_info', (*version, 0))
-    finds(f'Python {version[0]}.{version[1]}; 3.10 to 3.14', 'uv venv', stops)
+def test_python_that_is_too_new(machine, monkeypatch):
+    monkeypatch.setattr(sys, 'version_info', (3, 15, 0))
+    finds('Python 3.15; 3.10 to 3.14 are supported', 'uv venv', stops=False)
 
 
 def test_missing_torch(machine):

@@ -45,7 +45,7 @@ INSTEAD = {
 }
 WRONG = {wrong: right for right, names in INSTEAD.items() for wrong in names}
 # These take no part of scopevit, so that they say for themselves what SHARED says.
-ALONE = ('fashion_mnist.py', 'draw_architecture.py', 'draw_results.py', 'demo_in_browser.py')
+ALONE = ('fashion_mnist.py', 'demo_in_browser.py')
 HELPERS = {'add_common_arguments': 'scopevit/engine/launch.py', 'add_case_arguments': 'projects/robustness/cases.py'}
 
 

@@ -17,10 +17,11 @@ def depthwise(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     """
     convs = [conv for conv in layers if is_plain_layer(conv, nn.Conv2d)] if gpu.serves(x) else []
     if len(convs) == len(layers) and all(_is_usual(conv, convs[0].stride) for conv in convs):
-        weights, stride = [conv.weight for conv in convs], convs[0].stride[0]
+        weights = [conv.weight for conv in convs]
         if sum(map(len, weights)) == x.shape[1] and gpu.serves_depthwise(x, weights):
-            # (B, C, H, W) -> (B, H, W, C) -> (B, H', W', C) -> (B, C, H', W')
-            return gpu.depthwise(x.permute(0, 2, 3, 1), weights, stride).permute(0, 3, 1, 2)
+            # (B, C, H, W) -> (B, H, W, C) -> (B, H', W', C) -> (B, C, H', W'); under autocast of its type
+            tokens = x.permute(0, 2, 3, 1).to(gpu.product_type(x))
+            return torch.ops.scopevit.depthwise(tokens, weights, convs[0].stride[0]).permute(0, 3, 1, 2)
     parts = x.split([cast(nn.Conv2d, conv).in_channels for conv in layers], dim=1)
     parts = [conv(parts[i]) for i, conv in enumerate(layers)]
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

@@ -29,7 +29,7 @@ def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tens
         (B, H, W, C).
     """
     by_kernel = gpu.serves_attention(qkv, 3 * heads, grid)  # which has the channels of 3h heads
-    return (gpu.dilated_attention if by_kernel else _for_any_size)(qkv, table, heads, grid)
+    return (torch.ops.scopevit.dilated_attention if by_kernel else _for_any_size)(qkv, table, heads, grid)
 
 
 def _serves_any_size(x: Tensor) -> bool:

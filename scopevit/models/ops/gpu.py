@@ -1,16 +1,16 @@
 """Operators for NVIDIA GPUs, by kernels written in Triton: GSDA's attention, layer norm, a branch's closing, MLPs.
 
-They serve where :func:`serves` says so, with gradients, under autocast and, as operators of torch, in
+They are in ``torch.ops.scopevit``, and serve where the functions here say so, with gradients, under autocast and in
 compiled models; elsewhere PyTorch computes the same functions. ``SCOPEVIT_TRITON=0`` in the environment switches them
 off, ``all`` switches on those as well whose results no GPU has been compared with: depthwise convolutions.
 
 Shape legend: as in layers/gsda.py.
 """
 
+import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,6 @@ MLP_CHANNELS, MLP_HIDDEN = (32, 64, 128, 256), 64
 DEPTHWISE_CHANNELS, DEPTHWISE_KERNELS = 16, (7, 5, 3)
 """What the channels of a part are a multiple of in a depthwise convolution, and the sides of its kernels."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
 
 SWITCH = os.environ.get('SCOPEVIT_TRITON', '1')
 IS_ON = (
@@ -62,120 +61,37 @@ def serves(x: Tensor) -> bool:
 
 
 def serves_attention(x: Tensor, heads: int, grid: int) -> bool:
-    """Whether :func:`dilated_attention` is to attend on a map (B, H, W, C): in half types, in which it was measured."""
+    """Whether ``dilated_attention`` is to attend on a map (B, H, W, C): in half types, in which it was measured."""
     if not serves(x) or x.shape[3] // heads not in HEAD_CHANNELS or grid * grid > MOST_TOKENS:
         return False
     return x.dtype != torch.float32 or torch.is_autocast_enabled('cuda')
 
 
 def serves_rows(x: Tensor) -> bool:
-    """Whether :func:`layer_norm` and :func:`close_branch` take ``x``. A compiler fuses more than they do."""
+    """Whether ``layer_norm`` and ``close_branch`` take ``x``. A compiler fuses more than they do."""
     return not torch.compiler.is_compiling() and serves(x) and x.shape[-1] <= MOST_CHANNELS
 
 
 def serves_mlp(x: Tensor, hidden: int) -> bool:
-    """Whether :func:`mlp_branch` takes ``x``, for so many hidden channels: in half types.
+    """Whether ``mlp_branch`` takes ``x``, for so many hidden channels: in half types.
 
     In training in bfloat16 alone: what gamma * W2 is at first, 1e-8, float16 does not hold.
     """
     if not serves(x) or x.shape[-1] not in MLP_CHANNELS or hidden % MLP_HIDDEN:
         return False
-    dtype = _product_type(x)
+    dtype = product_type(x)
     return dtype == torch.bfloat16 or (dtype == torch.float16 and not torch.is_grad_enabled())
 
 
-def _product_type(x: Tensor) -> torch.dtype:
+def product_type(x: Tensor) -> torch.dtype:
     """In which a linear layer would take ``x``."""
     return torch.get_autocast_dtype('cuda') if torch.is_autocast_enabled('cuda') else x.dtype
 
 
 def serves_depthwise(x: Tensor, weights: Sequence[Tensor]) -> bool:
-    """Whether :func:`depthwise` takes a map and these weights of its parts."""
+    """Whether ``depthwise`` takes a map and these weights of its parts."""
     fits = (len(w) % DEPTHWISE_CHANNELS == 0 and w.shape[-1] in DEPTHWISE_KERNELS for w in weights)
     return SWITCH == 'all' and serves(x) and len(weights) <= len(DEPTHWISE_KERNELS) and all(fits)
-
-
-def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:
-    """GSDA's attention.
-
-    Args:
-        qkv: (B, H, W, 3C), of each token query, key and value of all heads.
-        table: ((2g-1)**2, h), the bias of each offset between query and key, row by row.
-        heads: h.
-        grid: g.
-
-    Returns:
-        (B, H, W, C).
-    """
-    return torch.ops.scopevit.dilated_attention(qkv, table, heads, grid)
-
-
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Layer norm of the last dimension, computed in float32; under autocast of its type, as a linear layer takes it."""
-    return torch.ops.scopevit.layer_norm(x, weight, bias, eps, _product_type(x))
-
-
-def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) -> Tensor:
-    """x + branch * gamma, each image's branch times a factor (stochastic depth).
-
-    Args:
-        x: (B, ..., C).
-        branch: (B, ..., C).
-        gamma: (C,).
-        keep: (B,), a further factor of each image; None: 1.
-
-    Returns:
-        (B, ..., C) of the wider type of ``x`` and ``gamma``.
-    """
-    return torch.ops.scopevit.close_branch(x, branch, gamma, gamma.new_empty(0) if keep is None else keep)
-
-
-def mlp_branch(
-    x: Tensor, norm: tuple[Tensor, Tensor, float], fc1: tuple[Tensor, Tensor], fc2: tuple[Tensor, Tensor],
-    gamma: Tensor | None, keep: Tensor | None,
-) -> Tensor:  # fmt: skip
-    """x + fc2(GELU(fc1(norm(x)))) * gamma, each image's branch times a factor (stochastic depth).
-
-    Args:
-        x: (B, ..., C).
-        norm: Weight and bias (C,) and epsilon of the layer norm.
-        fc1: Weight (K, C) and bias (K,).
-        fc2: Weight (C, K) and bias (C,).
-        gamma: (C,); None: 1, where no gradient is wanted.
-        keep: (B,), a further factor of each image; None: 1.
-
-    Returns:
-        (B, ..., C) of the wider type of ``x`` and ``gamma``; without gamma of ``x`` and the products.
-    """
-    gamma, keep = (x.new_empty(0, dtype=_product_type(x)) if factor is None else factor for factor in (gamma, keep))
-    weights = (*norm[:2], *fc1, *fc2, gamma, keep)
-    trains = torch.is_grad_enabled() and any(value.requires_grad for value in (x, *weights))
-    return torch.ops.scopevit.mlp_branch(x, *weights, norm[2], _product_type(x), trains)[0]
-
-
-def depthwise(x: Tensor, weights: Sequence[Tensor], stride: int) -> Tensor:
-    """Depthwise convolutions of parts of the channels, padded by (stride - 1 + K - 1) // 2, so all of one size.
-
-    Args:
-        x: (B, H, W, C).
-        weights: (C_i, 1, K_i, K_i) of each part, K_i odd.
-        stride: Of all parts.
-
-    Returns:
-        (B, H', W', C); under autocast of its type.
-    """
-    return torch.ops.scopevit.depthwise(x.to(_product_type(x)), list(weights), stride)
-
-
-def _kernels() -> SimpleNamespace:
-    """The modules with the kernels; Triton is slow to import."""
-    from .triton_kernels import depthwise, dilated_attention, mlp, narrow
-
-    return SimpleNamespace(depthwise=depthwise, dilated_attention=dilated_attention, mlp=mlp, narrow=narrow)
-
-
-def _attention_backward(grad: Tensor, qkv: Tensor, table: Tensor, heads: int, grid: int) -> tuple:
-    return _kernels().dilated_attention.backward(grad, qkv, table, heads, grid)
 
 
 def _attention_gradients(ctx, grad: Tensor) -> tuple:
@@ -196,16 +112,6 @@ def _close_gradients(ctx, grad: Tensor) -> tuple:
     return grad.to(x.dtype), of_branch, of_gamma.to(gamma.dtype), None
 
 
-def _mlp_forward(x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
-    """The branch, and its weights in a half type where the backward pass or the kernel needs them."""
-    *norm, w1, b1, w2, b2, gamma, keep, eps, dtype, trains = inputs
-    halves = w1.new_empty(0, dtype=dtype)
-    if trains or w1.dtype != dtype:
-        halves = _kernels().mlp.convert(w1, w2, gamma, dtype)
-        w1, w2 = halves[0].view_as(w1), halves[1].view_as(w2)
-    return _kernels().mlp.forward(x, *norm, w1, b1, w2, b2, gamma, keep, eps), halves
-
-
 def _fake_mlp(x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
     *_, w1, _, _, _, gamma, _, _, dtype, trains = inputs
     shape = (3, w1.numel()) if trains or w1.dtype != dtype else (0,)
@@ -221,28 +127,32 @@ def _mlp_gradients(ctx, grad: Tensor, _: Tensor | None) -> tuple:
     return of_x, *gradients, None, None, None, None
 
 
+def depthwise_side(side: int, kernel: int, stride: int) -> int:
+    """Side of what ``depthwise`` makes of a map; the same for all odd kernels."""
+    return (side + (stride + kernel - 2) // 2 * 2 - kernel) // stride + 1
+
+
 def _fake_depthwise(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
-    padding, K = (stride + weights[0].shape[-1] - 2) // 2, weights[0].shape[-1]
-    sides = ((side + 2 * padding - K) // stride + 1 for side in x.shape[1:3])
+    sides = (depthwise_side(side, weights[0].shape[-1], stride) for side in x.shape[1:3])
     return x.new_empty(x.shape[0], *sides, x.shape[3])
-
-
-def _keep_parts(ctx, inputs: tuple, output: Tensor) -> None:
-    x, weights, ctx.stride = inputs
-    ctx.save_for_backward(x, *weights)
 
 
 def _depthwise_gradients(ctx, grad: Tensor) -> tuple:
     x, *weights = ctx.saved_tensors
-    of_x, of_weights = torch.ops.scopevit.depthwise_backward(grad, x, weights, ctx.stride)
+    of_x, of_weights = torch.ops.scopevit.depthwise_backward(grad, x, weights, *ctx.rest)
     return of_x, [of.to(weight.dtype) for of, weight in zip(of_weights, weights)], None
 
 
-def _keep_inputs(ctx, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
-    more = () if isinstance(output, Tensor) else output[1:]
+def _keep_inputs(ctx, inputs: tuple, output: Tensor | tuple) -> None:
+    more = [] if isinstance(output, Tensor) else _flat(output[1:])
     ctx.mark_non_differentiable(*more)
-    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)), *more)
-    ctx.rest = tuple(x for x in inputs if not isinstance(x, Tensor))
+    ctx.save_for_backward(*(x for x in _flat(inputs) if isinstance(x, Tensor)), *more)
+    ctx.rest = tuple(x for x in _flat(inputs) if not isinstance(x, Tensor))
+
+
+def _flat(values: Iterable) -> list:
+    """Values, and those of lists among them."""
+    return [item for value in values for item in (value if isinstance(value, list) else (value,))]
 
 
 def _refuse_second_derivative(ctx, *grads: Tensor) -> None:
@@ -257,47 +167,47 @@ def _float32_like(*tensors: Tensor) -> tuple:
 
 
 _LIBRARY = torch.library.Library('scopevit', 'FRAGMENT')
-_OPERATORS: dict[str, tuple[Callable, Callable, Callable]] = {
+_OPERATORS: dict[str, tuple[str, Callable, Callable]] = {
     'dilated_attention(Tensor qkv, Tensor table, int heads, int grid) -> Tensor': (
-        lambda qkv, *rest: _kernels().dilated_attention.forward(qkv, *rest),
+        'dilated_attention.forward',
         lambda qkv, *rest: qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3),
         _attention_gradients,
     ),
     'dilated_attention_backward(Tensor grad, Tensor qkv, Tensor table, int heads, int grid) -> (Tensor, Tensor)': (
-        _attention_backward,
+        'dilated_attention.backward',
         lambda grad, qkv, table, *rest: (qkv.new_empty(qkv.shape), *_float32_like(table)),
         _refuse_second_derivative,
     ),
     'layer_norm(Tensor x, Tensor weight, Tensor bias, float eps, ScalarType dtype) -> Tensor': (
-        lambda *inputs: _kernels().narrow.layer_norm(*inputs),
+        'narrow.layer_norm',
         lambda x, weight, bias, eps, dtype: x.new_empty(x.shape, dtype=dtype),
         _norm_gradients,
     ),
     'layer_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)': (
-        lambda *inputs: _kernels().narrow.layer_norm_backward(*inputs),
+        'narrow.layer_norm_backward',
         lambda grad, x, weight, eps: (x.new_empty(x.shape), *_float32_like(weight, weight)),
         _refuse_second_derivative,
     ),
     'close_branch(Tensor x, Tensor branch, Tensor gamma, Tensor keep) -> Tensor': (
-        lambda *inputs: _kernels().narrow.close_branch(*inputs),
+        'narrow.close_branch',
         lambda x, branch, gamma, keep: x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, gamma.dtype)),
         _close_gradients,
     ),
     'close_branch_backward(Tensor grad, Tensor branch, Tensor gamma, Tensor keep) -> (Tensor, Tensor)': (
-        lambda *inputs: _kernels().narrow.close_branch_backward(*inputs),
+        'narrow.close_branch_backward',
         lambda grad, branch, gamma, keep: (branch.new_empty(branch.shape), *_float32_like(gamma)),
         _refuse_second_derivative,
     ),
     'mlp_branch(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor w1, Tensor b1, Tensor w2, Tensor b2, '
     'Tensor gamma, Tensor keep, float eps, ScalarType dtype, bool trains) -> (Tensor, Tensor)': (
-        _mlp_forward,
+        'mlp.branch',
         _fake_mlp,
         _mlp_gradients,
     ),
     'mlp_branch_backward(Tensor grad, Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor b1, Tensor w2, Tensor b2, '
     'Tensor gamma, Tensor keep, Tensor halves, float eps) '
     '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)': (
-        lambda *inputs: _kernels().mlp.backward(*inputs),
+        'mlp.backward',
         lambda grad, x, nw, nb, b1, w2, b2, *rest: (
             x.new_empty(x.shape),
             nw.new_empty(2, len(nw), dtype=torch.float32),
@@ -306,33 +216,34 @@ _OPERATORS: dict[str, tuple[Callable, Callable, Callable]] = {
         _refuse_second_derivative,
     ),
     'depthwise(Tensor x, Tensor[] weights, int stride) -> Tensor': (
-        lambda *inputs: _kernels().depthwise.forward(*inputs),
+        'depthwise.forward',
         _fake_depthwise,
         _depthwise_gradients,
     ),
     'depthwise_backward(Tensor grad, Tensor x, Tensor[] weights, int stride) -> (Tensor, Tensor[])': (
-        lambda *inputs: _kernels().depthwise.backward(*inputs),
+        'depthwise.backward',
         lambda grad, x, weights, stride: (x.new_empty(x.shape), list(_float32_like(*weights))),
         _refuse_second_derivative,
     ),
 }
-"""For each operator what computes it, what it returns of a shape, and its gradients."""
+"""For each operator the kernels' function that computes it, what it returns of a shape, and its gradients."""
 
 
-def _on_device_of_its_input(compute: Callable) -> Callable:
-    """Triton starts kernels on the current GPU, whichever has the tensors."""
+def _kernel(path: str) -> Callable:
+    """A function of triton_kernels/, which is imported when it is first called: Triton is slow to import."""
+    module, name = path.split('.')
 
     def run(first: Tensor, *rest: object) -> object:
-        with torch.cuda.device_of(first):
-            return compute(first, *rest)
+        kernels = importlib.import_module(f'.triton_kernels.{module}', __package__)
+        with torch.cuda.device_of(first):  # Triton starts kernels on the current GPU, whichever has the tensors
+            return getattr(kernels, name)(first, *rest)
 
     return run
 
 
-for _schema, (_compute, _fake, _gradients) in _OPERATORS.items():
+for _schema, (_path, _fake, _gradients) in _OPERATORS.items():
     _name = _schema.partition('(')[0]
     _LIBRARY.define(_schema)
-    _LIBRARY.impl(_name, _on_device_of_its_input(_compute), 'CompositeExplicitAutograd')
+    _LIBRARY.impl(_name, _kernel(_path), 'CompositeExplicitAutograd')
     torch.library.register_fake(f'scopevit::{_name}', _fake, lib=_LIBRARY)
-    _keep = _keep_parts if _name == 'depthwise' else _keep_inputs
-    torch.library.register_autograd(f'scopevit::{_name}', _gradients, setup_context=_keep, lib=_LIBRARY)
+    torch.library.register_autograd(f'scopevit::{_name}', _gradients, setup_context=_keep_inputs, lib=_LIBRARY)

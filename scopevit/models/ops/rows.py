@@ -12,7 +12,8 @@ from .calls import is_plain_layer
 def layer_norm(layer: nn.Module, x: Tensor) -> Tensor:
     """Call an nn.LayerNorm, or what a tool has put in its place; on GPUs by a kernel for narrow rows."""
     if gpu.serves_rows(x) and is_plain_layer(layer, nn.LayerNorm) and _is_usual(layer, x):
-        return gpu.layer_norm(x, layer.weight, layer.bias, layer.eps)
+        # Under autocast of its type, as a linear layer takes it.
+        return torch.ops.scopevit.layer_norm(x, layer.weight, layer.bias, layer.eps, gpu.product_type(x))
     return layer(x)
 
 
@@ -26,10 +27,10 @@ def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) 
         keep: (B,), a further factor of each image; None: 1.
 
     Returns:
-        (B, H, W, C).
+        (B, H, W, C) of the wider type of ``x`` and ``gamma``.
     """
     if gpu.serves_rows(x):
-        return gpu.close_branch(x, branch, gamma, keep)
+        return torch.ops.scopevit.close_branch(x, branch, gamma, gamma.new_empty(0) if keep is None else keep)
     scale = gamma if keep is None else gamma * keep.view(-1, 1, 1, 1)
     return torch.addcmul(x, branch, scale)
 
@@ -67,7 +68,13 @@ def mlp_branch(
     gamma: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> Tensor:
-    """x + fc2(GELU(fc1(norm(x)))) * gamma by one kernel; see :func:`close_branch`. (B, H, W, C) -> (B, H, W, C)."""
+    """x + fc2(GELU(fc1(norm(x)))) * gamma by one kernel; see :func:`close_branch`.
+
+    (B, H, W, C) -> (B, H, W, C); without gamma, where no gradient is wanted, of the type of ``x`` and the products.
+    """
     norm, fc1, fc2 = cast(nn.LayerNorm, norm), cast(nn.Linear, fc1), cast(nn.Linear, fc2)
-    weights = (norm.weight, norm.bias, norm.eps), (fc1.weight, fc1.bias), (fc2.weight, fc2.bias)
-    return gpu.mlp_branch(x, *weights, gamma, keep)
+    dtype = gpu.product_type(x)
+    none = x.new_empty(0, dtype=dtype)
+    weights = (norm.weight, norm.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias, none if gamma is None else gamma)
+    trains = torch.is_grad_enabled() and any(value.requires_grad for value in (x, *weights))
+    return torch.ops.scopevit.mlp_branch(x, *weights, none if keep is None else keep, norm.eps, dtype, trains)[0]

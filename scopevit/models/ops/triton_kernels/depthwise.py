@@ -12,6 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..gpu import depthwise_side
+from . import multiprocessors
+
 ROWS, WEIGHT_ROWS = 64, 32
 """Positions that a program has at a time; one of the weights' gradient has eight taps of each."""
 WIDTH = 16
@@ -135,15 +138,10 @@ def _plan(weights: list[Tensor], stride: int) -> tuple[list[Tensor], dict]:
     return [weight.contiguous() for weight in weights + weights[-1:] * more], constants | dict(STRIDE=stride)
 
 
-def output_side(side: int, kernel: int, stride: int) -> int:
-    """Of a map's side; the same for all odd kernels."""
-    return (side + (stride + kernel - 2) // 2 * 2 - kernel) // stride + 1
-
-
 def forward(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
     """(B, H, W, C) and the weights (C_i, 1, K_i, K_i) of its parts -> (B, OH, OW, C)."""
     x, (B, H, W, C) = x.contiguous(), x.shape
-    sizes = H, W, *(output_side(side, weights[0].shape[-1], stride) for side in (H, W))
+    sizes = H, W, *(depthwise_side(side, weights[0].shape[-1], stride) for side in (H, W))
     output = x.new_empty(B, *sizes[2:], C)
     positions = B * sizes[2] * sizes[3]
     if positions:
@@ -166,9 +164,8 @@ def backward(grad: Tensor, x: Tensor, weights: list[Tensor], stride: int) -> tup
         grad, *padded, grad_x, B * H * W, *sizes, SPREADS=True, ROWS=ROWS, **shape
     )
     positions = B * sizes[2] * sizes[3]
-    multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
     blocks = LARGEST * C // WIDTH
-    programs = min(triton.cdiv(positions, WEIGHT_ROWS), triton.cdiv(PROGRAMS * multiprocessors, blocks))
+    programs = min(triton.cdiv(positions, WEIGHT_ROWS), triton.cdiv(PROGRAMS * multiprocessors(x), blocks))
     partial = x.new_empty(programs, C, LARGEST, 8, dtype=torch.float32)
     _weight_kernel[(programs, LARGEST, C // WIDTH)](
         x, grad, partial, positions, *sizes, LARGEST=LARGEST, ROWS=WEIGHT_ROWS, **shape

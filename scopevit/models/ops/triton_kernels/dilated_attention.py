@@ -13,6 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..positions import layout
+from . import multiprocessors
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 FORWARD, BACKWARD = (2, 4), (4, 4)
 """Warps of a program, and programs for each multiprocessor: the fastest of projects/speed/gpu_kernels.py on an H200."""
@@ -49,23 +52,9 @@ def _weights(q, k, bias, is_real, scale, PRECISION: tl.constexpr):
 
 @triton.jit
 def _forward_kernel(
-    qkv,
-    table,
-    output,
-    groups,
-    H,
-    W,
-    sh,
-    sw,
-    rows,
-    cols,
-    scale,
-    GRID: tl.constexpr,
-    HEADS: tl.constexpr,
-    D: tl.constexpr,
-    T: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    qkv, table, output, groups, H, W, sh, sw, rows, cols, scale,
+    GRID: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     C: tl.constexpr = HEADS * D
     head = tl.program_id(0) % HEADS
     channel = head * D + tl.arange(0, D)[None, :]
@@ -83,25 +72,9 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    qkv,
-    table,
-    grad,
-    grad_qkv,
-    grad_bias,
-    groups,
-    H,
-    W,
-    sh,
-    sw,
-    rows,
-    cols,
-    scale,
-    GRID: tl.constexpr,
-    HEADS: tl.constexpr,
-    D: tl.constexpr,
-    T: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    qkv, table, grad, grad_qkv, grad_bias, groups, H, W, sh, sw, rows, cols, scale,
+    GRID: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, T: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     C: tl.constexpr = HEADS * D
     head = tl.program_id(0) % HEADS
     channel = head * D + tl.arange(0, D)[None, :]
@@ -144,12 +117,10 @@ def _gather_kernel(grad_bias, grad_table, rows, cols, GRID: tl.constexpr, HEADS:
 def _plan(qkv: Tensor, heads: int, grid: int, warps: int, per_multiprocessor: int) -> tuple:
     """Number of programs, sizes that both kernels take, and constants of the compilation."""
     B, H, W, C3 = qkv.shape
-    sh, sw = -(-H // grid), -(-W // grid)
-    rows, cols = -(-H // sh), -(-W // sw)
+    rows, cols, sh, sw = layout(H, W, grid)
     D = C3 // 3 // heads
     groups = B * sh * sw
-    multiprocessors = torch.cuda.get_device_properties(qkv.device).multi_processor_count if qkv.is_cuda else 1
-    programs = heads * min(groups, -(-multiprocessors * per_multiprocessor // heads))
+    programs = heads * min(groups, -(-multiprocessors(qkv) * per_multiprocessor // heads))
     constants = dict(
         GRID=grid,
         HEADS=heads,

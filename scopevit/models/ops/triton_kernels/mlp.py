@@ -168,6 +168,18 @@ def forward(
     return output
 
 
+def branch(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor,
+    gamma: Tensor, keep: Tensor, eps: float, dtype: torch.dtype, trains: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """:func:`forward`, and the weights in a half type where the backward pass or the kernel needs them."""
+    halves = w1.new_empty(0, dtype=dtype)
+    if trains or w1.dtype != dtype:
+        halves = convert(w1, w2, gamma, dtype)
+        w1, w2 = halves[0].view_as(w1), halves[1].view_as(w2)
+    return forward(x, norm_weight, norm_bias, w1, b1, w2, b2, gamma, keep, eps), halves
+
+
 def backward(
     grad: Tensor, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, b1: Tensor, w2: Tensor, b2: Tensor,
     gamma: Tensor, keep: Tensor, halves: Tensor, eps: float,

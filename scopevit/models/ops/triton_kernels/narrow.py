@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import multiprocessors
+
 TILE, WARPS = 1024, 4
 """Elements of a tile, and warps of a program: the fastest of projects/speed/gpu_kernels.py on an H200."""
 PROGRAMS = 8
@@ -72,18 +74,9 @@ def norm_backward_kernel(
 
 @triton.jit
 def _close_kernel(
-    x,
-    branch,
-    gamma,
-    keep,
-    output,
-    M,
-    tokens,
-    C: tl.constexpr,
-    DROPS: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    x, branch, gamma, keep, output, M, tokens,
+    C: tl.constexpr, DROPS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     row, channel, place, exists = _tile(tl.program_id(0), M, C, ROWS, WIDTH)
     scale = tl.load(gamma + channel, mask=channel < C, other=0.0).to(tl.float32)[None, :]
     if DROPS:
@@ -95,8 +88,8 @@ def _close_kernel(
 
 @triton.jit
 def _close_backward_kernel(
-    grad, branch, gamma, keep, grad_branch, partial, M, tokens, C: tl.constexpr,
-    DROPS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr
+    grad, branch, gamma, keep, grad_branch, partial, M, tokens,
+    C: tl.constexpr, DROPS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     scale = tl.load(gamma + tl.arange(0, WIDTH), mask=tl.arange(0, WIDTH) < C, other=0.0).to(tl.float32)[None, :]
     of_gamma = tl.zeros((ROWS, WIDTH), tl.float32)
@@ -117,9 +110,8 @@ def tiling(x: Tensor) -> tuple:
     M = x.numel() // C
     width = triton.next_power_of_2(C)
     rows = max(1, TILE // width)
-    multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
     tiles = -(-M // rows)
-    return M, tiles, min(tiles, PROGRAMS * multiprocessors), dict(C=C, ROWS=rows, WIDTH=width, num_warps=WARPS)
+    return M, tiles, min(tiles, PROGRAMS * multiprocessors(x)), dict(C=C, ROWS=rows, WIDTH=width, num_warps=WARPS)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
