@@ -129,6 +129,8 @@ def predict_all(predictor: Predictor, inputs: list[Input], args: argparse.Namesp
                 predict(predictor, item, args, progress)
             except Exception as error:  # whatever is wrong with one input, the others are to be done
                 raise_own(error)
+                if 'CUDA error' in str(error):  # after which nothing more can be computed in this process
+                    raise
                 failed += 1
                 reason = str(error) if isinstance(error, UserError) else f'cannot be predicted: {one_line(error)}'
                 console.print(f'skipped: {item.shown} {printable(reason)}', soft_wrap=True)
@@ -153,7 +155,8 @@ def main() -> None:
             'older results (files of other names stay)'
         )
     if args.compile:
-        note(compile_backbone(predictor.model, cfg, 'test'))
+        of_persons = isinstance(predictor, PoseEstimator) and predictor.needs_boxes
+        note(compile_backbone(predictor.model, cfg, 'test', batch_varies=of_persons))
     failed = predict_all(predictor, inputs, args, console)
     print(f'wrote the results of {len(inputs) - failed} of {len(inputs)} inputs to {printable(args.out_dir)}')
     if failed:

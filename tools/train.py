@@ -74,7 +74,8 @@ def parse_args() -> argparse.Namespace:
         help=f'log also to {", ".join(LOGGERS)}, with figures of predictions (default: none)',
     )
     add_arguments(parser, '--seed', default=None, help="random seed (default: the config's, else a random one)")
-    parser.add_argument('--deterministic', action='store_true', help='use deterministic algorithms only')
+    deterministic = 'use deterministic algorithms; on GPUs, operators without one warn'
+    parser.add_argument('--deterministic', action='store_true', help=deterministic)
     return parser.parse_args()
 
 

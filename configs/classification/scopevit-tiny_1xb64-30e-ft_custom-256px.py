@@ -9,7 +9,9 @@ model = dict(
 )
 data_preprocessor = dict(num_classes=10)
 dataset = dict(_delete_=True, type='CustomDataset', data_root='data/custom')
-train_dataloader = dict(batch_size=64, dataset=dict(**dataset, data_prefix='train', pipeline={{_base_.train_pipeline}}))
+train_dataloader = dict(
+    batch_size=64, drop_last=False, dataset=dict(**dataset, data_prefix='train', pipeline={{_base_.train_pipeline}})
+)
 val_dataloader = dict(batch_size=64, dataset=dict(**dataset, data_prefix='val', pipeline={{_base_.test_pipeline}}))
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1,))

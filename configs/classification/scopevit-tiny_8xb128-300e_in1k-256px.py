@@ -37,7 +37,7 @@ test_pipeline = [
     dict(type='scopevit.PackInputs'),
 ]
 loader = dict(batch_size=128, persistent_workers=True, pin_memory=True, collate_fn=dict(type='default_collate'))
-train_dataloader = dict(**loader, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(**loader, drop_last=True, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(**loader, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 gpu = dict(workers='auto')  # the base's five would let a GPU wait

@@ -98,7 +98,10 @@ class Predictor:
         """The toolbox's data samples for an image, one for each of ``infos``, which the pipeline is told."""
         batch = pseudo_collate([self.prepare(image, info) for info in infos])
         with torch.no_grad():
-            return [sample.cpu() for sample in self.model.test_step(batch)]
+            samples = self.model.test_step(batch)
+        for sample in samples:
+            sample.pop('seg_logits', None)  # of each class and pixel: gigabytes for a photograph
+        return [sample.cpu() for sample in samples]
 
     def prepare(self, image: np.ndarray, info: dict) -> dict:
         """What the pipeline makes of an image, and of what it is told: the model's ``inputs`` and ``data_samples``."""

@@ -50,9 +50,8 @@ def silence_useless_warnings() -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the first of those that a launcher started, also before they have joined."""
-    variables = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-    return not int(next(filter(None, map(os.environ.get, variables)), 0))
+    """Whether this process is the first of those that train together, also before they have joined."""
+    return os.environ.get('RANK', '0') == '0'
 
 
 class UntilTheFirstIteration(logging.Filter):

@@ -10,6 +10,7 @@ from typing import Literal, get_args, get_type_hints
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger, print_log
 from torch import nn
 
@@ -22,6 +23,7 @@ from .console import is_first_process
 
 # Toolboxes whose models compute in bfloat16. mmdet would round the boxes of RoIs to it, by up to 4 pixels at 1,333, and
 # its operators, if they are mmcv's compiled ones, know no bfloat16, as NumPy, which gets mmpose's heatmaps.
+# The same goes for what mmseg takes from mmdet: Mask2Former.
 _IN_BFLOAT16 = ('mmpretrain', 'mmseg')
 _FUSED = ('AdamW', 'Adam', 'SGD')
 # Transforms after which images have one size, and those after which they do not.
@@ -133,8 +135,9 @@ def _amp_dtype_for(cfg: Config) -> tuple[str, str]:
     scope = cfg.get('default_scope')
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         return 'float16', 'this GPU has no bfloat16'
-    if scope not in _IN_BFLOAT16:
-        return 'float16', f'models of {scope} need it; --amp-dtype bfloat16 to try the other'
+    if scope not in _IN_BFLOAT16 or 'mmdet.' in str(cfg.get('model')):
+        of = 'mmdet' if scope in _IN_BFLOAT16 else scope
+        return 'float16', f'models of {of} need it; --amp-dtype bfloat16 to try the other'
     return 'bfloat16', '--amp-dtype float16 for the other'
 
 
@@ -250,11 +253,12 @@ def _ends_in_one_size(pipeline: list) -> bool:
     return False
 
 
-def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> str:
+def compile_backbone(model: nn.Module, cfg: Config, *splits: str, batch_varies: bool = False) -> str:
     """Compile the backbone in place, so that checkpoints keep their names; call it just before the run.
 
     Args:
         splits: Whose images the model will see, of 'train', 'val' and 'test'.
+        batch_varies: Whether batches are of any size, as those of an image's persons.
 
     Returns:
         What the log says of it.
@@ -266,16 +270,33 @@ def compile_backbone(model: nn.Module, cfg: Config, *splits: str) -> str:
         _, backbone = backbone_of(unwrap(model))
     except UserError as error:
         raise UserError(f'--compile compiles the backbone, but {error}: leave --compile out') from None
-    backbone.compile(dynamic=_varying_sizes(cfg, splits))
+    if 'train' in splits:
+        _check_can_train_compiled(backbone)
+    backbone.compile(dynamic=_varying_sizes(cfg, splits, batch_varies))
     message = 'Compiling the backbone; the first images take a minute or more'
     MMLogger.get_current_instance().info(message)
     return message
 
 
-def _varying_sizes(cfg: Config, splits: tuple[str, ...]) -> bool | None:
-    """Value for torch.compile's ``dynamic``; None if one split alone has one size: compiled for it, later for all."""
+def _check_can_train_compiled(backbone: nn.Module) -> None:
+    if any(getattr(module, 'with_cp', False) for module in backbone.modules()):
+        raise UserError('--compile would store what with_cp=True computes again to save memory: leave one of them out')
+    if get_world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in backbone.modules()):
+        MMLogger.get_current_instance().warning(
+            'The compiler cannot look into synchronised batch norms: the backbone falls into pieces, and gains little; '
+            '--cfg-options sync_bn=None, where that is what synchronises them, changes the results, too'
+        )
+
+
+def _varying_sizes(cfg: Config, splits: tuple[str, ...], batch_varies: bool) -> bool | None:
+    """Value for torch.compile's ``dynamic``.
+
+    None if one split alone has one size, or batches alone vary: compiled for the first ones, later for all.
+    """
     used = {has_one_size(cfg, split) for split in splits if cfg.get(f'{split}_dataloader')}
-    return None if len(used) == 2 else used != {True}
+    if len(used) == 2 or (batch_varies and used == {True}):
+        return None
+    return used != {True}
 
 
 def _log(message: str) -> None:

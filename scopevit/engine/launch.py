@@ -69,17 +69,22 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
     require_writable_folder(cfg.work_dir)
     gpu_settings(cfg)  # a wrong one is named on every machine
 
-    silence_useless_warnings()
     cfg.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.launcher != 'none':
+        _number_process(args.launcher)
+    silence_useless_warnings()
     if args.launcher == 'pytorch':
         end_with_launcher()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if torch.cuda.is_available():
+        if (cfg.get('randomness') or {}).get('deterministic'):
+            # Before CUDA starts: some versions of torch refuse to multiply matrices without it.
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         settle_gpu(cfg, split, getattr(args, 'cfg_options', None) or ())
     else:
         keep_freed_memory()
-        if args.launcher != 'none':
-            _init_cpu_processes(args.launcher)
+        if args.launcher != 'none' and not is_distributed():
+            torch.distributed.init_process_group('gloo')  # MMEngine's own start-up needs a GPU for each
         _adapt_to_cpu(cfg)
 
 
@@ -112,7 +117,11 @@ def build_runner(cfg: Config, checkpoint: dict | None = None) -> Runner:
             others = ' and '.join(name for name in names if name not in missing)
             raise UserError(f'{" and ".join(missing)} missing, which the config needs beside its {others}')
     with building(cfg):
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg, checkpoint)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg, checkpoint)
+    if torch.cuda.is_available() and torch.are_deterministic_algorithms_enabled():
+        # Segmentation's loss and pooling have no such form on GPUs, and could not be trained at all.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return runner
 
 
 def build_bare_runner(cfg: Config, config: str, folder: str, given: Iterable[str] = ()) -> Runner:
@@ -164,21 +173,19 @@ def leave_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _init_cpu_processes(launcher: str) -> None:
-    """Join the other processes over gloo; MMEngine's own start-up needs a GPU for each."""
-    if is_distributed():
-        return
+def _number_process(launcher: str) -> None:
+    """Say which of the processes this one is in the variables that torch, MMEngine and the log go by."""
     if launcher in _LAUNCHER_VARIABLES:
         try:
             rank, local_rank, world_size = (os.environ[name] for name in _LAUNCHER_VARIABLES[launcher])
         except KeyError as error:
             raise UserError(f'--launcher {launcher}: {error} is not set; start it with srun or mpirun') from None
         os.environ.update(RANK=rank, LOCAL_RANK=local_rank, WORLD_SIZE=world_size)
-        os.environ.setdefault('MASTER_ADDR', _first_host(launcher))
+        if 'MASTER_ADDR' not in os.environ:
+            os.environ['MASTER_ADDR'] = _first_host(launcher)
         os.environ.setdefault('MASTER_PORT', '29500')
     elif 'RANK' not in os.environ:
         raise UserError(f'--launcher {launcher}: RANK is not set; start it with tools/dist_train.sh')
-    torch.distributed.init_process_group('gloo')
 
 
 def _first_host(launcher: str) -> str:
@@ -186,6 +193,9 @@ def _first_host(launcher: str) -> str:
     if launcher == 'slurm' and int(os.environ.get('SLURM_NNODES', 1)) > 1:
         hosts = subprocess.run(['scontrol', 'show', 'hostnames'], capture_output=True, text=True, check=True).stdout
         return hosts.split()[0]
+    size = os.environ['WORLD_SIZE']
+    if launcher == 'mpi' and os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE', size) != size:
+        raise UserError('--launcher mpi on several machines needs MASTER_ADDR, the address of the first one')
     return '127.0.0.1'
 
 

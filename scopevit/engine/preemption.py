@@ -51,12 +51,11 @@ class StopHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Install the signal handlers, and rerun a validation that was interrupted or skipped."""
-        if get_world_size() > 1:
-            self.group = distributed.new_group(backend='gloo')  # a GPU would have to be waited for
+        go_on, saving = GoOnHook.of(runner), _saving(runner)
+        self.group = go_on.group
         if threading.current_thread() is threading.main_thread():
             heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in heard}
-        go_on, saving = GoOnHook.of(runner), _saving(runner)
         if go_on.validates and runner.val_loop is not None:
             go_on.validates = False
             go_on.restore(runner)

@@ -251,6 +251,18 @@ class ScheduleOfConfig:
             ]
             self.schedulers = [dict(scheduler.state_dict()) for scheduler in runner.param_schedulers or ()]
 
+    def keep_forms(self, saved: dict) -> None:
+        """Let the optimizer go on in the form that it was built in, fused or not, whatever the checkpoint's was.
+
+        MMEngine takes the form from there, and a gradient scaler would hand the optimizer what only a fused one takes.
+
+        Args:
+            saved: The optimizer's state in the checkpoint, which is changed.
+        """
+        if self.is_single:
+            for group, own in zip(saved['param_groups'], self.runner.optim_wrapper.param_groups):
+                group.update({form: own[form] for form in FORMS if form in own})
+
     def take_effect(self, meta: dict) -> None:
         """Bring the config's settings back if they are not those that the checkpoint was saved under."""
         runner, before = self.runner, meta.get('run')

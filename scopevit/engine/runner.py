@@ -265,6 +265,7 @@ class QuietRunner(Runner):
         checkpoint = self._checkpoint = self._checkpoint or read_resumable(filename)
         schedule = ScheduleOfConfig(self)
         try:
+            schedule.keep_forms(checkpoint['optimizer'])
             super().resume(filename, *args, **options)
         except (AttributeError, LookupError, TypeError, ValueError, AssertionError) as error:
             raise_own(error)

@@ -2,6 +2,7 @@
 
 import bisect
 import copy
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, ge
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import nn
+from torch import distributed, nn
 
 from ..registry import HOOKS
 from ..utils.errors import UserError, one_line
@@ -225,6 +226,19 @@ class GoOnHook(Hook):
         self._saved: list[dict] | None = None
         self._before_val: dict | None = None
 
+    @functools.cached_property
+    def group(self) -> distributed.ProcessGroup | None:
+        """All processes, joined over gloo: a GPU would have to be waited for. All of them have to ask at once."""
+        if get_world_size() == 1:
+            return None
+        try:
+            return distributed.new_group(backend='gloo')
+        except RuntimeError as error:
+            raise UserError(
+                f'the processes cannot be joined over gloo ({one_line(error)}); GLOO_SOCKET_IFNAME in the environment '
+                'names the network interface by which the machines reach one another'
+            ) from error
+
     @classmethod
     def of(cls, runner: Runner) -> 'GoOnHook':
         """That of a runner, which gets one if it has none."""
@@ -251,7 +265,8 @@ class GoOnHook(Hook):
         """Collect the processes' states for the checkpoint that is saved next; all of them have to call it."""
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         pending = getattr(runner.optim_wrapper, '_inner_count', 0) % accumulated != 0
-        self._saved = gather_states(_models(runner), self._before_val or random_state(), with_gradients=pending)
+        state = self._before_val or random_state()
+        self._saved = gather_states(_models(runner), state, with_gradients=pending, group=self.group)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the processes' states and what the run is."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_world_size
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from ..utils.wrappers import unwrap
 
@@ -32,13 +33,16 @@ def set_random_state(state: dict) -> None:
         torch.cuda.set_rng_state(state['cuda'].cpu())
 
 
-def gather_states(models: list[nn.Module], state: dict, with_gradients: bool = False) -> list[dict]:
+def gather_states(
+    models: list[nn.Module], state: dict, with_gradients: bool = False, group: ProcessGroup | None = None
+) -> list[dict]:
     """Of each process its random states and what else differs between them; all processes have to call it.
 
     Args:
         models: The model that is trained, and the averages of it.
         state: What :func:`random_state` found.
         with_gradients: Whether an accumulation of gradients has begun.
+        group: Of all processes; NCCL's, which is the default on GPUs, would need the GPUs' memory.
 
     Returns:
         One dict for each process, of tensors and plain data: ``buffers`` of several processes, whose statistics of
@@ -50,7 +54,7 @@ def gather_states(models: list[nn.Module], state: dict, with_gradients: bool = F
     if with_gradients:
         named = unwrap(models[0]).named_parameters()
         state['gradients'] = {name: p.grad.cpu() for name, p in named if p.grad is not None}
-    return all_gather_object(state)
+    return all_gather_object(state, group)
 
 
 def restore_states(state: dict, models: list[nn.Module]) -> None:

@@ -24,6 +24,7 @@ from .facts import (
     gpus_of_torch,
     import_error,
     kernel_is_possible,
+    lacking_for_triton,
     mmcv_is_compiled,
     shared_memory,
     unsupported_gpus,
@@ -246,6 +247,16 @@ def check_gpu() -> Iterator[Finding]:
         )
 
 
+def check_gpu_kernels() -> Iterator[Finding]:
+    lacking = gpus_of_torch() and import_error('scopevit.models') is None and lacking_for_triton()
+    if lacking:
+        yield Finding(
+            f"Triton lacks {lacking}: ScopeViT's kernels for GPUs stay off, and --compile would fail",
+            'apt-get install gcc python3-dev, or what your system calls them',
+            stops=False,
+        )
+
+
 def check_shared_memory() -> Iterator[Finding]:
     size = shared_memory()
     if size is not None and size < 1024:
@@ -286,6 +297,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_opencv,
     check_toolbox,
     check_gpu,
+    check_gpu_kernels,
     check_shared_memory,
     check_kernel,
     check_safe_loading,

@@ -91,6 +91,13 @@ def attention_kernel() -> bool:
     return KERNEL is not None
 
 
+def lacking_for_triton() -> str | None:
+    """What Triton would need of this machine for a GPU, and is not there."""
+    from ..models.ops import gpu
+
+    return gpu.lacking_for_triton()
+
+
 def kernel_is_possible() -> bool:
     """Whether this platform supports the CPU kernel."""
     import torch

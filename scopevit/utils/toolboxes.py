@@ -8,8 +8,6 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from mmengine.logging import MMLogger
-
 from .errors import UserError, did_you_mean
 from .shipped import shipped
 
@@ -52,6 +50,8 @@ def configs_of(scope: str) -> Path:
 def silence_toolboxes() -> None:
     """Hide what toolboxes say of their own settings, which would drown what a tool says of its inputs."""
     warnings.filterwarnings('ignore')
+    from mmengine.logging import MMLogger  # the doctor runs without MMEngine, too
+
     MMLogger.get_instance('scopevit', log_level='ERROR')
 
 

@@ -19,6 +19,7 @@ from scopevit.utils.errors import UserError
 IMAGENET = 'classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
 ADE20K = 'segmentation/scopevit-tiny_upernet_8xb2-160k_ade20k-512x512.py'
 COCO = 'detection/mask-rcnn_scopevit-tiny_fpn_1x_coco.py'
+MASK2FORMER = 'segmentation/scopevit-tiny_mask2former_8xb2-160k_ade20k-512x512.py'
 POSE = 'pose/td-hm_scopevit-tiny_8xb32-210e_coco-256x192.py'
 TF32 = 'multiplied in TF32'
 BENCHMARK = 'cuDNN tries its algorithms'
@@ -181,7 +182,7 @@ def test_mixed_precision_is_bfloat16_without_loss_scaling(name, lines):
     assert said(lines, 'Mixed precision runs in bfloat16, without loss scaling') == 1
 
 
-@pytest.mark.parametrize('name', [COCO, POSE])
+@pytest.mark.parametrize('name', [COCO, POSE, MASK2FORMER])
 def test_mixed_precision_of_boxes_and_joints_is_float16(name, lines):
     cfg = with_amp(name)
     gpu.settle_gpu(cfg)
@@ -354,7 +355,33 @@ def test_testing_leaves_the_optimizer_and_decides_by_its_own_images(lines):
 
 @pytest.mark.parametrize(('name', 'dynamic'), [(IMAGENET, False), (ADE20K, None), (COCO, True), (POSE, False)])
 def test_compiled_for_one_size_or_for_all(name, dynamic):
-    assert gpu._varying_sizes(config(name), ('train', 'val')) is dynamic
+    assert gpu._varying_sizes(config(name), ('train', 'val'), batch_varies=False) is dynamic
+
+
+def test_batches_of_persons_are_compiled_for_one_number_first_and_then_for_all():
+    assert gpu._varying_sizes(config(POSE), ('test',), batch_varies=True) is None
+    assert gpu._varying_sizes(config(COCO), ('test',), batch_varies=True) is True
+
+
+def test_compiling_would_undo_checkpointing():
+    model = Backbone()
+    model.backbone.with_cp = True
+    with pytest.raises(UserError, match='with_cp=True computes again to save memory'):
+        gpu.compile_backbone(model, config(), 'train')
+
+
+def test_compiling_warns_of_synchronised_batch_norms(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **options: None)
+    runner = Runner(Backbone(), str(tmp_path), experiment_name=tmp_path.name)
+    monkeypatch.setattr(runner.logger, 'warning', warnings.append)
+    monkeypatch.setattr(gpu.MMLogger, 'get_current_instance', lambda: runner.logger)
+    monkeypatch.setattr(gpu, 'get_world_size', lambda: 2)
+    gpu.compile_backbone(runner.model, runner.cfg, 'train')
+    assert not warnings
+    runner.model.backbone = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.SyncBatchNorm(2))
+    gpu.compile_backbone(runner.model, runner.cfg, 'train')
+    assert 'synchronised batch norms' in warnings[0]
 
 
 class Backbone(BaseModel):

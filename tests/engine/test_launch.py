@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from scopevit.engine import launch
+from scopevit.engine.console import is_first_process
 from scopevit.registry import OPTIM_WRAPPERS
 from scopevit.utils.errors import UserError
 
@@ -61,7 +62,33 @@ def test_launcher_without_its_variables_is_named(launcher, monkeypatch):
         for name in names:
             monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match='is not set; start it with'):
-        launch._init_cpu_processes(launcher)
+        launch._number_process(launcher)
+
+
+@pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
+def test_processes_are_numbered_as_their_launcher_says(launcher, monkeypatch):
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.setenv(name, '0')  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+    assert is_first_process()
+    for name, value in zip(launch._LAUNCHER_VARIABLES[launcher], '325'):
+        monkeypatch.setenv(name, value)
+    assert is_first_process()  # of a training of its own, which the launcher did not start to train with others
+    launch._number_process(launcher)
+    assert [os.environ[name] for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')] == list('325')
+    assert os.environ['MASTER_ADDR'] == '127.0.0.1'
+    assert not is_first_process()
+
+
+def test_several_machines_of_mpi_need_the_first_ones_address(monkeypatch):
+    for name, value in zip(launch._LAUNCHER_VARIABLES['mpi'], '004'):
+        monkeypatch.setenv(name, value)
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '0')
+    monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '2')
+    monkeypatch.delenv('MASTER_ADDR', raising=False)
+    with pytest.raises(UserError, match='needs MASTER_ADDR'):
+        launch._number_process('mpi')
 
 
 class Sum(BaseModel):

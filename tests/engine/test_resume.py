@@ -5,13 +5,15 @@ import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 
 from helpers import ROOT, fails_cleanly, tool, tool_here
-from scopevit.engine.resume import find_checkpoint, read_resumable, settle_resume
+from scopevit.engine.resume import ScheduleOfConfig, find_checkpoint, read_resumable, settle_resume
 from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from scopevit.utils.errors import UserError
 
@@ -243,3 +245,19 @@ def test_a_folder_is_one_runs(train, tmp_path):
             'another training runs',
             'process',
         )
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_an_optimizer_goes_on_in_the_form_that_it_was_built_in(fused):
+    """A gradient scaler hands one that was built as fused what another does not take."""
+    model = torch.nn.Linear(2, 2)
+    before, now = (torch.optim.Adam(model.parameters(), lr=0.1, fused=form) for form in (not fused, fused))
+    model(torch.ones(1, 2)).sum().backward()
+    before.step()
+    saved = before.state_dict()
+    runner = SimpleNamespace(optim_wrapper=OptimWrapper(now), param_schedulers=[])
+    ScheduleOfConfig(runner).keep_forms(saved)
+    runner.optim_wrapper.load_state_dict(saved)
+    assert now.param_groups[0]['fused'] is fused
+    now.step()
+    assert [float(state['step']) for state in now.state.values()] == [2, 2]

@@ -315,6 +315,19 @@ def test_which_gpus_run_the_kernels(capability, is_on, monkeypatch):
     assert gpu._runs_on(torch.device('cuda:0')) == (is_on and capability >= (8, 0))
 
 
+def test_kernels_need_what_triton_needs(monkeypatch, tmp_path):
+    monkeypatch.delenv('CC', raising=False)
+    monkeypatch.setattr(gpu.shutil, 'which', lambda name: '/usr/bin/gcc' if name == 'gcc' else None)
+    monkeypatch.setattr(gpu.sysconfig, 'get_paths', lambda scheme: dict(include=str(tmp_path)))
+    assert gpu.lacking_for_triton() == "Python's headers"
+    (tmp_path / 'Python.h').touch()
+    assert gpu.lacking_for_triton() is None
+    monkeypatch.setattr(gpu.shutil, 'which', lambda name: None)
+    assert gpu.lacking_for_triton() == 'a C compiler'
+    monkeypatch.setenv('CC', 'mycc')
+    assert gpu.lacking_for_triton() is None
+
+
 def test_kernels_can_be_switched_off():
     script = 'from scopevit.models.ops import gpu; print(gpu.IS_ON)'
     result = subprocess.run(

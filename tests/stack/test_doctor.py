@@ -44,6 +44,7 @@ def machine(monkeypatch):
         gpus_of_torch=[],
         unsupported_gpus=[],
         cuda_of_torch='13.0',
+        lacking_for_triton=None,
         shared_memory=8192,
         attention_kernel=True,
         kernel_is_possible=True,
@@ -288,6 +289,13 @@ def test_small_shared_memory(machine):
 def test_missing_kernel(machine):
     machine.has(attention_kernel=False)
     finds("ScopeViT's attention kernel for CPUs is missing", 'install a C++ compiler', False)
+
+
+def test_what_triton_lacks_matters_where_there_is_a_gpu(machine):
+    machine.has(lacking_for_triton='a C compiler')
+    assert not doctor.examine()
+    machine.has(gpus_of_torch=['NVIDIA H100'], gpus_of_driver=['NVIDIA H100'])
+    finds("Triton lacks a C compiler: ScopeViT's kernels for GPUs stay off", 'apt-get install gcc python3-dev', False)
 
 
 def test_unsafe_loading(machine, monkeypatch):

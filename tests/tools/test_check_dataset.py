@@ -101,7 +101,7 @@ def test_imagenets_list_is_checked_as_its_folders_are(tmp_path):
             write_image(root / split / f'{i}.JPEG', seed=i)
         (root / 'meta').mkdir(exist_ok=True)
         (root / 'meta' / f'{split}.txt').write_text('0.JPEG 0\n1.JPEG 999\n2.JPEG 5\n')
-    result = check(IMAGENET, tmp_path)
+    result = check(IMAGENET, tmp_path, 'train_dataloader.batch_size=3')  # of which one is not left out
     assert result.returncode == 0, result.stderr
     assert '3 images, a subset of the 1,281,167' in result.stdout
     assert 'Read the notes above first (2)' in result.stdout

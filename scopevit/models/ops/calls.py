@@ -71,6 +71,8 @@ def constant(compute: Callable[..., Constant]) -> Callable[..., Constant]:
     @functools.wraps(compute)
     def run(x: Tensor, *arguments: object) -> Constant:
         is_kept = not torch.compiler.is_compiling() and is_plain_call(x)
+        if is_kept and x.is_cuda and torch.cuda.is_current_stream_capturing():
+            is_kept = False  # it has no values before the graph runs
         return (kept if is_kept else compute)(*arguments)
 
     return run

@@ -10,6 +10,8 @@ Shape legend: as in layers/gsda.py.
 import importlib
 import importlib.util
 import os
+import shutil
+import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -31,12 +33,24 @@ DEPTHWISE_CHANNELS, DEPTHWISE_KERNELS = 16, (7, 5, 3)
 """What the channels of a part are a multiple of in a depthwise convolution, and the sides of its kernels."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
+
+def lacking_for_triton() -> str | None:
+    """What this machine lacks for Triton, which compiles C when it first meets a GPU; None if nothing."""
+    if not (os.environ.get('CC') or shutil.which('gcc') or shutil.which('clang')):
+        return 'a C compiler'
+    scheme = sysconfig.get_default_scheme().replace('posix_local', 'posix_prefix')  # of Debian, where Triton looks
+    if not os.path.isfile(os.path.join(sysconfig.get_paths(scheme)['include'], 'Python.h')):
+        return "Python's headers"
+    return None
+
+
 SWITCH = os.environ.get('SCOPEVIT_TRITON', '1')
 IS_ON = (
     SWITCH in ('1', 'all')
     and hasattr(torch.compiler, 'is_exporting')  # PyTorch 2.7
     and torch.version.hip is None
     and importlib.util.find_spec('triton') is not None
+    and lacking_for_triton() is None
 )
 
 
