@@ -248,7 +248,7 @@ def check_gpu() -> Iterator[Finding]:
 
 
 def check_gpu_kernels() -> Iterator[Finding]:
-    lacking = gpus_of_torch() and import_error('scopevit.models') is None and lacking_for_triton()
+    lacking = import_error('scopevit.models') is None and gpus_of_torch() and lacking_for_triton()
     if lacking:
         yield Finding(
             f"Triton lacks {lacking}: ScopeViT's kernels for GPUs stay off, and --compile would fail",
