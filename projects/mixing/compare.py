@@ -34,7 +34,7 @@ from scopevit.analysis.machine import describe_machine, machine_in_words  # noqa
 from scopevit.apis.model import build_model  # noqa: E402
 from scopevit.utils.arguments import add_arguments, positive, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
-from scopevit.utils.files import check_file, write_json  # noqa: E402
+from scopevit.utils.files import require_writable_file, write_json  # noqa: E402
 
 START_UP = 15.0  # seconds of a training before its first step and after its last
 SETTINGS = ('data', 'epochs', 'batch_size', 'count')
@@ -215,7 +215,7 @@ def compare(args: argparse.Namespace) -> None:
         raise UserError(f'--count must be from --batch-size, {args.batch_size}, to {most}, but is {args.count}')
     for option in ('table', 'json'):
         if getattr(args, option):
-            check_file(getattr(args, option), f'--{option}')
+            require_writable_file(getattr(args, option), f'--{option}')
     with locked(args.work_dir):
         claim(args)
         estimate(args)

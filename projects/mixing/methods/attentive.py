@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from scopevit.utils.errors import UserError
 
 from .common import MaskMix, cells_to_pixels
-from .stages import StageMix, check_stage, stage_map
+from .stages import StageMix, require_stage, stage_map
 
 
 @BATCH_AUGMENTS.register_module()
@@ -34,7 +34,7 @@ class AttentiveMix(StageMix, MaskMix):
         Raises:
             UserError: If it has no such stage.
         """
-        check_stage(self.stage, backbone)
+        require_stage(self.stage, backbone)
         super().see(backbone)
 
     def draw_masks(self, images: Tensor, partners: Tensor) -> Tensor:

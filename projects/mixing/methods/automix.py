@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from scopevit.apis.model import image_channels
 from scopevit.utils.errors import UserError
 
-from .common import check_alpha, draw_partners, draw_share
-from .stages import check_stage, stage_map
+from .common import draw_partners, draw_share, require_alpha
+from .stages import require_stage, stage_map
 
 
 class MixBlock(nn.Module):
@@ -83,10 +83,10 @@ class AutoMixClassifier(ImageClassifier):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        check_stage(mix_stage, self.backbone)
+        require_stage(mix_stage, self.backbone)
         if self.data_preprocessor.batch_augments is not None:
             raise UserError('AutoMixClassifier mixes the images itself: leave augments out of train_cfg')
-        self.mix_stage, self.alpha, self.momentum = mix_stage, check_alpha(alpha), momentum
+        self.mix_stage, self.alpha, self.momentum = mix_stage, require_alpha(alpha), momentum
         self.mask_weight, self.tolerance = mask_weight, tolerance
         # Of the maps of that stage the channels count alone, so any image tells them.
         image = torch.zeros(1, image_channels(self), 64, 64)

@@ -19,7 +19,7 @@ def draw_partners(count: int, device: torch.device) -> Tensor:
     return torch.randperm(count).to(device, non_blocking=True)
 
 
-def check_alpha(alpha: float) -> float:
+def require_alpha(alpha: float) -> float:
     """Make sure that there is a distribution Beta(alpha, alpha).
 
     Raises:
@@ -30,7 +30,7 @@ def check_alpha(alpha: float) -> float:
     return float(alpha)
 
 
-def check_batch(images: Tensor, scores: Tensor) -> None:
+def require_batch(images: Tensor, scores: Tensor) -> None:
     """Make sure that images (B, C, H, W) have labels (B, K).
 
     Raises:
@@ -66,7 +66,7 @@ class MaskMix:
         Raises:
             UserError: For other shapes.
         """
-        check_batch(batch_input, batch_score)
+        require_batch(batch_input, batch_score)
         partners = draw_partners(len(batch_input), batch_input.device)
         masks = self.draw_masks(batch_input, partners)
         return blend(batch_input, partners, masks), mix_labels(batch_score, partners, masks)

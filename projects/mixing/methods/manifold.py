@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scopevit.utils.errors import UserError
 
-from .common import check_alpha, check_batch, draw_partners, draw_share
+from .common import draw_partners, draw_share, require_alpha, require_batch
 from .stages import StageMix, end_of, stages_of
 
 
@@ -40,7 +40,7 @@ class ManifoldMix(StageMix):
     """
 
     def __init__(self, alpha: float = 2.0, stages: Sequence[int] | None = None) -> None:
-        self.alpha = check_alpha(alpha)
+        self.alpha = require_alpha(alpha)
         self.stages = stages
         self.plan: Plan | None = None
 
@@ -72,7 +72,7 @@ class ManifoldMix(StageMix):
         Raises:
             UserError: For other shapes, or without the hook.
         """
-        check_batch(batch_input, batch_score)
+        require_batch(batch_input, batch_score)
         backbone = self.seen()
         if self.plan is not None:
             raise UserError(

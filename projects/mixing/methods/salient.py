@@ -5,7 +5,7 @@ from mmpretrain.registry import BATCH_AUGMENTS
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import MaskMix, check_alpha, draw_share
+from .common import MaskMix, draw_share, require_alpha
 
 LARGEST = 64
 """Side of the image whose spectrum is looked at; larger ones are averaged down to it."""
@@ -26,7 +26,7 @@ class SaliencyMix(MaskMix):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = check_alpha(alpha)
+        self.alpha = require_alpha(alpha)
 
     def draw_masks(self, images: Tensor, partners: Tensor) -> Tensor:
         """One for each image, (B, 1, H, W)."""

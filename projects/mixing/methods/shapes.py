@@ -6,7 +6,7 @@ from torch import Tensor
 
 from scopevit.utils.errors import UserError
 
-from .common import MaskMix, cells_to_pixels, check_alpha, draw_share
+from .common import MaskMix, cells_to_pixels, draw_share, require_alpha
 
 
 @BATCH_AUGMENTS.register_module()
@@ -23,7 +23,7 @@ class FMix(MaskMix):
     """
 
     def __init__(self, alpha: float = 1.0, decay: float = 3.0) -> None:
-        self.alpha, self.decay = check_alpha(alpha), decay
+        self.alpha, self.decay = require_alpha(alpha), decay
 
     def draw_masks(self, images: Tensor, partners: Tensor) -> Tensor:
         """One for the batch, (1, 1, H, W)."""
@@ -61,7 +61,7 @@ class GridMix(MaskMix):
     def __init__(self, alpha: float = 1.0, grid: int = 4) -> None:
         if not isinstance(grid, int) or grid < 2:
             raise UserError(f'grid of GridMix must be a whole number of at least 2 cells a side, but is {grid!r}')
-        self.alpha, self.grid = check_alpha(alpha), grid
+        self.alpha, self.grid = require_alpha(alpha), grid
 
     def draw_masks(self, images: Tensor, partners: Tensor) -> Tensor:
         """One for the batch, (1, 1, H, W)."""

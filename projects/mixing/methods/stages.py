@@ -102,7 +102,7 @@ def end_of(stage: nn.Module, first: bool) -> nn.Module:
     return stage
 
 
-def check_stage(stage: int, backbone: nn.Module) -> None:
+def require_stage(stage: int, backbone: nn.Module) -> None:
     """Make sure that a backbone has a stage, counted from 0.
 
     Raises:
