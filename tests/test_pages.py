@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from helpers import ROOT
+from scopevit import ScopeViT
 
 README = (ROOT / 'README.md').read_text()
 FIGURES = ROOT / 'docs' / 'figures'
@@ -118,6 +119,7 @@ def test_figure_of_the_architecture_is_what_its_script_draws():
         ElementTree.fromstring(drawn)
         assert drawn == path.read_text(), 'run python docs/figures/draw_architecture.py'
         assert f'docs/figures/{path.name}' in README
+    assert tuple(figure.STRIDES) == ScopeViT('tiny', out_indices=(0, 1, 2, 3)).feature_strides
     # Where the map divides by the grid, groups are complete, as drawn.
     assert figure.IMAGE // figure.STRIDES[figure.ZOOM] % figure.GRID == 0
 

@@ -27,6 +27,7 @@ from scopevit.utils.checkpoint import require_fit, to_plain
 from scopevit.utils.config import as_list, load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import require_writable_file, write_json
+from scopevit.utils.image import unreadable_files_named
 
 MOST_IMAGES = 2000  # whose boxes or pixels are analysed after a test, as many as ADE20K validates with
 
@@ -67,7 +68,8 @@ def write_analysis(cfg: Config, dataset: Any, predictions: str, folder: str) -> 
     """Write what is soon read from the predictions; whatever comes of it, the metrics are written."""
     start = time.time()
     try:
-        analysis = analyze(cfg, dataset, read_predictions(predictions), full=False, most=MOST_IMAGES)
+        with unreadable_files_named():
+            analysis = analyze(cfg, dataset, read_predictions(predictions), full=False, most=MOST_IMAGES)
         names = write_tables(analysis, folder)
     except UserError as error:
         print_log(f'No analysis of the predictions: {error}', logger='current', level=logging.WARNING)

@@ -34,7 +34,7 @@ from scopevit.analysis.machine import describe_machine, machine_in_words  # noqa
 from scopevit.apis.model import build_model  # noqa: E402
 from scopevit.utils.arguments import add_arguments, positive, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
-from scopevit.utils.files import require_writable_file, write_json  # noqa: E402
+from scopevit.utils.files import require_writable_file, write_json, write_whole  # noqa: E402
 
 START_UP = 15.0  # seconds of a training before its first step and after its last
 SETTINGS = ('data', 'epochs', 'batch_size', 'count')
@@ -231,7 +231,7 @@ def compare(args: argparse.Namespace) -> None:
                         failures.append(f'{model}, {method}, seed {seed}: {error}')
             print(table(results, args), flush=True)
             if args.table:
-                Path(args.table).write_text(page(results, args))
+                write_whole(args.table, page(results, args))
             if args.json:
                 write_json(args.json, results)
     if failures:

@@ -107,6 +107,7 @@ def table(args: argparse.Namespace) -> str:
     )
 
 
+@user_errors()
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config', help="a config of the scenes' classification or segmentation")
@@ -116,12 +117,11 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of the toolboxes about their own settings
     MMLogger.get_instance('pointing', log_level='ERROR')
-    with user_errors():
-        text = table(args)
-        print(text)
-        if args.table:
-            with args.table.open('a') as file:
-                file.write(f'\n{text}')
+    text = table(args)
+    print(text)
+    if args.table:
+        with args.table.open('a') as file:
+            file.write(f'\n{text}')
 
 
 if __name__ == '__main__':

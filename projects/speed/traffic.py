@@ -29,7 +29,7 @@ from scopevit.models import ScopeViT
 from scopevit.models.ops import calls, gpu
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import user_errors
-from scopevit.utils.files import whole_file
+from scopevit.utils.files import require_writable_file, write_whole
 
 HALF = torch.bfloat16
 IN_HALF = (F.linear, F.conv2d, torch.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__)
@@ -189,6 +189,8 @@ def main() -> None:
     add_arguments(parser, '--table')
     args = parser.parse_args()
     with user_errors():
+        if args.table:
+            require_writable_file(args.table, '--table')
         steps = [(mode, switch) for mode in MODES for switch in SWITCHES]
         counted = {(mode, switch): count(args.arch, mode, switch, args.batch_size, args.size) for mode, switch in steps}
         size = 'x'.join(map(str, args.size))
@@ -200,8 +202,7 @@ def main() -> None:
         print(text)
         if args.table:
             command = shlex.join(['python', *sys.argv])
-            with whole_file(args.table) as temporary, open(temporary, 'w') as file:
-                file.write(f'# Launches and memory traffic, counted\n\n    {command}\n\n{text}')
+            write_whole(args.table, f'# Launches and memory traffic, counted\n\n    {command}\n\n{text}')
 
 
 if __name__ == '__main__':

@@ -100,7 +100,8 @@ class Predictor:
         with torch.no_grad():
             samples = self.model.test_step(batch)
         for sample in samples:
-            sample.pop('seg_logits', None)  # of each class and pixel: gigabytes for a photograph
+            if 'seg_logits' in sample:  # of each class and pixel: gigabytes for a photograph
+                del sample.seg_logits
         return [sample.cpu() for sample in samples]
 
     def prepare(self, image: np.ndarray, info: dict) -> dict:

@@ -67,7 +67,7 @@ def check_depth(part: Part, paths: Sequence[str]) -> Iterator[Finding]:
     losses = []
     for path in spread([path for path in paths if not path.lower().endswith(SHALLOW)], MOST_DECODED):
         try:
-            image = read_image(path, any_depth=True)
+            image = read_image(path, channels=None, any_depth=True)
         except UserError:  # which other rules and the training tell
             continue
         loss = lost_depth(image)

@@ -53,8 +53,8 @@ def check_count(cfg: Config, split: str, count: int) -> Iterator[Finding]:
     key = f'{split}_dataloader'
     settings, sampler = cfg[key], cfg[key].get('sampler') or {}
     drops = settings.get('drop_last') or (settings.get('batch_sampler') or {}).get('drop_last')
-    size, is_endless = settings.get('batch_size'), 'Infinite' in type_name(sampler)
-    if drops and not is_endless and isinstance(size, int) and math.ceil(count / get_world_size()) < size:
+    size, is_usual = settings.get('batch_size'), type_name(sampler) in ('', 'DefaultSampler')  # once over all images
+    if drops and is_usual and isinstance(size, int) and math.ceil(count / get_world_size()) < size:
         text = (
             f'{count} images are fewer than a batch has ({size} on each device), and drop_last leaves out what fills '
             f'none: set {key}.batch_size lower or {key}.drop_last=False'

@@ -85,7 +85,7 @@ def check_forms(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
 def check_map_sizes(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
     """Label maps are as large as their images, by the headers of both; turned images have a rule of their own."""
     wrong = []
-    chosen = spread([item for item in items if item.get('seg_map_path')], MOST_HEADERS)
+    chosen = spread([item for item in items if item.get('seg_map_path')], max(MOST_HEADERS, part.sample))
     for item in chosen:
         image, labels = read_header(item['img_path']), read_header(item['seg_map_path'])
         if image and labels and image.orientation == 1 and image.size != labels.size:

@@ -62,7 +62,7 @@ class UntilTheFirstIteration(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING:
             return not any(words in record.getMessage() for words in USELESS_WARNINGS)
-        return self.is_open or record.pathname.startswith(str(PACKAGE) + os.sep)
+        return self.is_open or os.path.realpath(record.pathname).startswith(str(PACKAGE) + os.sep)
 
 
 class ScreenHook(Hook):

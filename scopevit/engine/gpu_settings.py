@@ -15,6 +15,8 @@ from mmengine.logging import MMLogger, print_log
 from torch import nn
 
 from ..apis.model import backbone_of
+from ..models.backbones.scopevit import ScopeViTStage
+from ..models.ops.gpu import SWITCH, lacking_for_triton
 from ..utils.config import type_name
 from ..utils.cores import usable_cores
 from ..utils.errors import UserError
@@ -94,6 +96,9 @@ def settle_gpu(cfg: Config, split: str = 'train', given: Container[str] = ()) ->
     """
     settings = gpu_settings(cfg)
     cfg.gpu = ConfigDict(asdict(settings))
+    lacking = lacking_for_triton()
+    if lacking and SWITCH != '0':
+        _log(f"ScopeViT's kernels for GPUs stay off, since Triton lacks {lacking} (apt-get install gcc python3-dev)")
     _set_tf32(settings.tf32)
     if split == 'train':
         _set_amp_dtype(cfg, settings.amp_dtype)
@@ -271,16 +276,16 @@ def compile_backbone(model: nn.Module, cfg: Config, *splits: str, batch_varies: 
     except UserError as error:
         raise UserError(f'--compile compiles the backbone, but {error}: leave --compile out') from None
     if 'train' in splits:
-        _check_can_train_compiled(backbone)
+        _require_trainable_compiled(backbone)
     backbone.compile(dynamic=_varying_sizes(cfg, splits, batch_varies))
     message = 'Compiling the backbone; the first images take a minute or more'
     MMLogger.get_current_instance().info(message)
     return message
 
 
-def _check_can_train_compiled(backbone: nn.Module) -> None:
-    if any(getattr(module, 'with_cp', False) for module in backbone.modules()):
-        raise UserError('--compile would store what with_cp=True computes again to save memory: leave one of them out')
+def _require_trainable_compiled(backbone: nn.Module) -> None:
+    if any(isinstance(module, ScopeViTStage) and module.with_cp for module in backbone.modules()):
+        raise UserError('--compile chooses itself what to compute again, and has no with_cp: leave one of them out')
     if get_world_size() > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in backbone.modules()):
         MMLogger.get_current_instance().warning(
             'The compiler cannot look into synchronised batch norms: the backbone falls into pieces, and gains little; '

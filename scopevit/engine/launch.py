@@ -5,7 +5,7 @@ import ctypes
 import gc
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from ..utils.arguments import add_arguments
 from ..utils.building import building
 from ..utils.config import replace_sync_bn, without_weights
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.files import require_writable_folder
 from .console import silence_useless_warnings
 from .gpu_settings import gpu_settings, settle_gpu
@@ -72,7 +72,7 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher != 'none':
-        _number_process(args.launcher)
+        _set_ranks(args.launcher)
     silence_useless_warnings()
     if args.launcher == 'pytorch':
         end_with_launcher()
@@ -124,7 +124,7 @@ def build_runner(cfg: Config, checkpoint: dict | None = None) -> Runner:
     return runner
 
 
-def build_bare_runner(cfg: Config, config: str, folder: str, given: Iterable[str] = ()) -> Runner:
+def build_bare_runner(cfg: Config, config: str, folder: str, given: Container[str] = ()) -> Runner:
     """The Runner of a config's training alone, to run parts of it: nothing is validated, logged or loaded.
 
     Args:
@@ -173,7 +173,7 @@ def leave_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _number_process(launcher: str) -> None:
+def _set_ranks(launcher: str) -> None:
     """Say which of the processes this one is in the variables that torch, MMEngine and the log go by."""
     if launcher in _LAUNCHER_VARIABLES:
         try:
@@ -191,8 +191,14 @@ def _number_process(launcher: str) -> None:
 def _first_host(launcher: str) -> str:
     """Where rank 0 runs: this machine, unless Slurm spread the job over several."""
     if launcher == 'slurm' and int(os.environ.get('SLURM_NNODES', 1)) > 1:
-        hosts = subprocess.run(['scontrol', 'show', 'hostnames'], capture_output=True, text=True, check=True).stdout
-        return hosts.split()[0]
+        nodes = os.environ.get('SLURM_STEP_NODELIST') or os.environ.get('SLURM_NODELIST')  # else those of the job
+        command = ['scontrol', 'show', 'hostnames', *([nodes] if nodes else [])]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+        except (OSError, subprocess.CalledProcessError, IndexError) as error:
+            raise UserError(
+                f'--launcher slurm: scontrol does not tell the first machine ({one_line(error)}); set MASTER_ADDR'
+            ) from error
     size = os.environ['WORLD_SIZE']
     if launcher == 'mpi' and os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE', size) != size:
         raise UserError('--launcher mpi on several machines needs MASTER_ADDR, the address of the first one')

@@ -19,6 +19,7 @@ from ..utils.checkpoint import CheckpointError, read_checkpoint, to_plain
 from ..utils.config import changed_settings
 from ..utils.errors import UserError
 from .console import is_first_process
+from .states import are_states
 
 LARGEST = 2**31
 """Epochs and iterations beyond this are taken for damage."""
@@ -46,20 +47,17 @@ class Found:
     passed_over: list[tuple[str, str]] = field(default_factory=list)
 
 
-def find_checkpoint(work_dir: str, is_read_again: bool = False) -> Found:
+def find_checkpoint(work_dir: str) -> Found:
     """The last whole checkpoint of a run.
 
     It is the one that ``last_checkpoint`` names, wherever the folder has been moved or copied since, or a later one
     of the same kind, if the run was killed before it could name it. If that file is missing or empty or the
     checkpoint is not whole, it is the newest other one.
-
-    Args:
-        is_read_again: As for :func:`read_resumable`.
     """
     found = Found()
     for path in _candidates(work_dir):
         try:
-            found.path, found.checkpoint = path, read_resumable(path, is_read_again)
+            found.path, found.checkpoint = path, read_resumable(path)
             break
         except CheckpointError as error:
             found.passed_over.append((path, str(error)))
@@ -107,9 +105,9 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
     """
     if not cfg.get('resume'):
         return None
-    is_read_again = 'runner_type' in cfg
+    checkpoint = None
     if automatic or not cfg.get('load_from'):
-        found = find_checkpoint(cfg.work_dir, is_read_again)
+        found = find_checkpoint(cfg.work_dir)
         for _, reason in found.passed_over:
             _warn(f'Passed over: {reason}')
         if found.path is None and found.passed_over:
@@ -122,8 +120,8 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
         if checkpoint is None:
             return None
         cfg.load_from = found.path
-    else:
-        checkpoint = read_resumable(cfg.load_from, is_read_again)
+    if checkpoint is None or 'runner_type' in cfg:
+        checkpoint = read_resumable(cfg.load_from, is_read_again='runner_type' in cfg)
     seed, randomness = checkpoint['meta'].get('seed'), dict(cfg.get('randomness') or {})
     if seed is not None:
         if randomness.get('seed') not in (None, seed):
@@ -170,7 +168,7 @@ def read_resumable(path: str, is_read_again: bool = False) -> dict:
         meta.pop('seed', None)
     if not _is_run(meta.get('run')):
         meta.pop('run', None)
-    if not isinstance(checkpoint.get('random_states'), list):
+    if not are_states(checkpoint.get('random_states')):
         checkpoint.pop('random_states', None)
     return checkpoint
 

@@ -16,7 +16,7 @@ from torch import Generator, nn
 from torch.utils.data import DataLoader
 
 from ..utils.checkpoint import CheckpointError
-from ..utils.errors import one_line, raise_own
+from ..utils.errors import UserError, one_line, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
@@ -25,6 +25,9 @@ from .placed_sampler import Items, PlacedBatchSampler, PlacedItems
 from .preemption import StopHook, start_worker
 from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume
 from .saving import CheckpointHook, GoOnHook
+
+# What the content of another run's checkpoint, or of a damaged one, is met with.
+_MISFITS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class EpochLoop(EpochBasedTrainLoop):
@@ -267,8 +270,10 @@ class QuietRunner(Runner):
         try:
             schedule.keep_forms(checkpoint['optimizer'])
             super().resume(filename, *args, **options)
-        except (AttributeError, LookupError, TypeError, ValueError, AssertionError) as error:
+        except _MISFITS as error:
             raise_own(error)
+            if isinstance(error, UserError) or 'CUDA' in str(error):  # out of memory, or the device is lost
+                raise
             raise CheckpointError(
                 f'no training can go on from checkpoint {filename}, which is of another run or damaged: '
                 f'{one_line(error)}'

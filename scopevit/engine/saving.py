@@ -280,10 +280,7 @@ class GoOnHook(Hook):
     def restore(self, runner: Runner) -> None:
         """Set the states of the checkpoint, once, if there are as many processes as then."""
         if self.states and len(self.states) == get_world_size():
-            try:
-                restore_states(self.states[get_rank()], _models(runner))
-            except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:  # of others' files
-                runner.logger.warning(f'The random states of the checkpoint cannot be used: {one_line(error)}')
+            restore_states(self.states[get_rank()], _models(runner))
         self.states = None
 
     def before_val(self, runner: Runner) -> None:

@@ -73,3 +73,22 @@ def restore_states(state: dict, models: list[nn.Module]) -> None:
     for name, parameter in unwrap(models[0]).named_parameters():
         if name in state['gradients'] and state['gradients'][name].shape == parameter.shape:
             parameter.grad = state['gradients'][name].to(parameter.device)
+
+
+def are_states(value: object) -> bool:
+    """Whether something that was read is what :func:`gather_states` returned."""
+    try:
+        return isinstance(value, list) and all(map(_is_state, value))
+    except Exception:  # whatever the generators say of it
+        return False
+
+
+def _is_state(state: dict) -> bool:
+    version, numbers, gauss = state['python']
+    random.Random().setstate((version, tuple(numbers), gauss))
+    np.random.RandomState().set_state(tuple(state['numpy']))
+    torch.Generator().set_state(state['torch'].cpu())
+    tensors = [value for group in (*state['buffers'], state['gradients']) for value in group.values()]
+    return all(isinstance(t, torch.Tensor) for t in tensors) and (
+        state['cuda'] is None or state['cuda'].dtype == torch.uint8
+    )

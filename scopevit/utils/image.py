@@ -81,7 +81,7 @@ def require_file(path: str, most_bytes: float = float('inf')) -> None:
 
 def read_image(
     path: str,
-    channels: int = 3,
+    channels: int | None = 3,
     *,
     turned: bool = True,
     any_depth: bool = False,
@@ -92,7 +92,7 @@ def read_image(
 
     Args:
         channels: 3 for BGR, 1 for grey, into which any image is converted. Images of another number
-            of channels have to be stored so.
+            of channels have to be stored so. None: as many as are stored.
         turned: As its EXIF says.
         any_depth: Keep more than 8 bits.
         as_stored: Neither convert nor turn, and keep the depth: ``color_type='unchanged'``.
@@ -119,16 +119,16 @@ def read_image(
     if image is None:
         raise UserError('is not an image that OpenCV or Pillow can read')
     found = 1 if image.ndim == 2 else image.shape[2]
-    if found != channels:
+    if channels is not None and found != channels:
         raise UserError(f'has {found} channels, but the model takes {channels}')
     if image.dtype == np.uint8 or any_depth or as_stored:
         return image
     return _cut(image)
 
 
-def _read_with_opencv(data: np.ndarray, channels: int, turned: bool, as_stored: bool) -> np.ndarray | None:
+def _read_with_opencv(data: np.ndarray, channels: int | None, turned: bool, as_stored: bool) -> np.ndarray | None:
     """An image with all its depth; None if OpenCV knows neither its format nor another number of channels of it."""
-    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels)
+    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels or 0)
     if as_stored or flags is None:
         return _decode(data, cv2.IMREAD_UNCHANGED)
     image = _decode(data, flags | cv2.IMREAD_ANYDEPTH | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION))
@@ -139,7 +139,7 @@ def _read_with_opencv(data: np.ndarray, channels: int, turned: bool, as_stored: 
     return image
 
 
-def _read_with_pillow(path: str, channels: int, turned: bool) -> np.ndarray:
+def _read_with_pillow(path: str, channels: int | None, turned: bool) -> np.ndarray:
     with Image.open(path) as picture:
         upright = ImageOps.exif_transpose(picture) if turned else picture
         image = np.asarray(upright.convert('L' if channels == 1 else 'RGB'))

@@ -62,7 +62,7 @@ def test_launcher_without_its_variables_is_named(launcher, monkeypatch):
         for name in names:
             monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match='is not set; start it with'):
-        launch._number_process(launcher)
+        launch._set_ranks(launcher)
 
 
 @pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
@@ -74,7 +74,7 @@ def test_processes_are_numbered_as_their_launcher_says(launcher, monkeypatch):
     for name, value in zip(launch._LAUNCHER_VARIABLES[launcher], '325'):
         monkeypatch.setenv(name, value)
     assert is_first_process()  # of a training of its own, which the launcher did not start to train with others
-    launch._number_process(launcher)
+    launch._set_ranks(launcher)
     assert [os.environ[name] for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')] == list('325')
     assert os.environ['MASTER_ADDR'] == '127.0.0.1'
     assert not is_first_process()
@@ -88,7 +88,7 @@ def test_several_machines_of_mpi_need_the_first_ones_address(monkeypatch):
     monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_SIZE', '2')
     monkeypatch.delenv('MASTER_ADDR', raising=False)
     with pytest.raises(UserError, match='needs MASTER_ADDR'):
-        launch._number_process('mpi')
+        launch._set_ranks('mpi')
 
 
 class Sum(BaseModel):

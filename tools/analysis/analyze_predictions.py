@@ -31,9 +31,9 @@ def main() -> None:
     out_dir = args.out_dir or os.path.join(os.path.dirname(args.predictions), 'analysis')
     require_writable_folder(out_dir, '--out-dir')
     dataset = build_dataset(cfg, 'test', args.config)
-    analysis = analyze(cfg, dataset, results, score_thr=args.score_thr)
-    written = write_tables(analysis, out_dir)
     with unreadable_files_named():
+        analysis = analyze(cfg, dataset, results, score_thr=args.score_thr)
+        written = write_tables(analysis, out_dir)
         written += write_figures(analysis, cfg, out_dir, args.count, args.score_thr)
     print(summary(analysis))
     print(f'wrote {", ".join(written)} to {out_dir}')

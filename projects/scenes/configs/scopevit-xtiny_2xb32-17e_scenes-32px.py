@@ -17,7 +17,7 @@ test_pipeline = [
 ]
 loader = dict(num_workers=1, pin_memory=False)
 train_dataloader = dict(
-    **loader, batch_size=32, dataset=dict(data_root='data/scenes/imagenet', pipeline=train_pipeline)
+    **loader, batch_size=32, drop_last=False, dataset=dict(data_root='data/scenes/imagenet', pipeline=train_pipeline)
 )
 val_dataloader = dict(**loader, batch_size=50, dataset=dict(data_root='data/scenes/imagenet', pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -43,7 +43,7 @@ def analyze(
         )
     if not results:
         raise UserError('the test set is empty')
-    _check_images(dataset, results)
+    _require_same_images(dataset, results)
     first = results[0]
     chosen = range(len(dataset)) if most is None else np.unique(np.linspace(0, len(dataset) - 1, most).astype(int))
     # Each imports its toolbox.
@@ -70,7 +70,7 @@ def analyze(
     )
 
 
-def _check_images(dataset: Any, results: list[dict]) -> None:
+def _require_same_images(dataset: Any, results: list[dict]) -> None:
     """Make sure that predictions are of a data set's images, by the names of the first and the last."""
     for i in (0, len(results) - 1):
         found, expected = results[i].get('img_path'), dataset.get_data_info(i).get('img_path')

@@ -21,7 +21,7 @@ from ...utils.checkpoint import load_backbone
 from ..deploy import fold
 from ..layers import GlobalScaleDilatedAttention, MultiScaleSelfAttention, PatchEmbed, TransformerBlock
 from ..ops.checkpoint import checkpointed
-from ..ops.gpu import check_switch
+from ..ops.gpu import require_known_switch
 from .arch import Arch
 
 
@@ -124,7 +124,7 @@ class ScopeViT(BaseModule):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_switch()
+        require_known_switch()
         self.arch = self.parse_arch(arch)
         dims, depths = self.arch.embed_dims, self.arch.depths
         self.in_channels = in_channels

@@ -54,7 +54,7 @@ IS_ON = (
 )
 
 
-def check_switch() -> None:
+def require_known_switch() -> None:
     """Make sure that the environment says of the kernels what there is to say; called where a model is built.
 
     Raises:
