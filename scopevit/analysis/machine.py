@@ -21,7 +21,7 @@ def describe_machine(device: str) -> dict[str, Any]:
         cpu=_cpu_name(),
         cores=usable_cores(),
         threads=torch.get_num_threads(),
-        memory_gib=_memory(),
+        memory_gib=round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1),
         capability=torch.backends.cpu.get_cpu_capability(),
         torch=torch.__version__,
         attention_kernel=None if on_gpu else KERNEL is not None,
@@ -63,14 +63,6 @@ def _cpu_name() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory() -> float | None:
-    """GiB of the machine's memory."""
-    try:
-        return round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1)
-    except (AttributeError, OSError, ValueError):  # the system does not tell
-        return None
 
 
 def _commit() -> str | None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,20 +71,15 @@ def boxes_from_file(path: str, inputs: Sequence[Input]) -> BoxFinder:
         raise UserError(f"--boxes {path} is not a list of detections in COCO's results format")
     if any(item.is_video for item in inputs):
         raise UserError('--boxes FILE is for images; for a video use --boxes whole or a detector')
-    paths: dict[str | int, list[str]] = {}
-    for item in inputs:
-        stem = os.path.splitext(os.path.basename(item.path))[0]
-        paths.setdefault(item.name, []).append(item.path)
-        if stem.isdecimal():
-            paths.setdefault(int(stem), []).append(item.path)
-    boxes: dict[str, list[list[float]]] = {}
+    paths = _paths_by_name_and_id(inputs)
+    boxes: dict[str, list[list[float]]] = defaultdict(list)
     for entry in entries:
         key, box = _read_detection(entry, path)
         owners = paths.get(key, [])
         if len(owners) > 1:
             raise UserError(f'--boxes {path}: image_id {key} is that of {" and ".join(owners)}; give the file_name')
         if owners and entry['category_id'] == 1:
-            boxes.setdefault(owners[0], []).append(box)
+            boxes[owners[0]].append(box)
     if not boxes:
         some = ', '.join(map(str, list(paths)[:3]))
         raise UserError(f'--boxes {path} has no box for any input; their names and ids are {some}, ...')
@@ -93,6 +89,16 @@ def boxes_from_file(path: str, inputs: Sequence[Input]) -> BoxFinder:
         return found[:, :4], found[:, 4]
 
     return find
+
+
+def _paths_by_name_and_id(inputs: Sequence[Input]) -> dict[str | int, list[str]]:
+    paths: dict[str | int, list[str]] = defaultdict(list)
+    for item in inputs:
+        paths[item.name].append(item.path)
+        stem = os.path.splitext(os.path.basename(item.path))[0]
+        if stem.isdecimal():
+            paths[int(stem)].append(item.path)
+    return paths
 
 
 def _read_detection(entry: dict, path: str) -> tuple[str | int, list[float]]:

@@ -114,9 +114,10 @@ def check_torchvision() -> Iterator[Finding]:
         yield Finding('torchvision is not installed', remedy)
         return
     error = import_error('torchvision')
+    fits = numbers(torchvision) >= (0, 29) if '>' in fitting else fitting == f'=={_dotted(numbers(torchvision))}.*'
     if error is not None:
         yield Finding(f'torchvision {torchvision} does not work with torch {torch}: {_words(error)}', remedy)
-    elif not (numbers(torchvision) >= (0, 29) if '>' in fitting else f'=={_dotted(numbers(torchvision))}.*' == fitting):
+    elif not fits:
         yield Finding(f'torchvision {torchvision} is not made for torch {torch}', remedy, stops=False)
 
 

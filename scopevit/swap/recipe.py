@@ -67,11 +67,9 @@ def get_node(cfg: Config, path: Sequence[str]) -> Any:
 def _preprocessors(cfg: Config) -> dict[str, ConfigDict]:
     """The data preprocessors that are used, by their keys; of nested ones the innermost."""
     found = {}
-    for key in ('model', 'model.detector'):
-        holder = get_node(cfg, key.split('.')) or {}
-        if key == 'model' and not holder.get('data_preprocessor'):
-            key, holder = '', cfg  # as the Runner does
-        node, key = holder.get('data_preprocessor'), f'{key}.data_preprocessor'.lstrip('.')
+    own = 'model.data_preprocessor' if cfg.model.get('data_preprocessor') else 'data_preprocessor'  # as the Runner does
+    for key in (own, 'model.detector.data_preprocessor'):
+        node = get_node(cfg, key.split('.'))
         while node and node.get('data_preprocessor'):
             node, key = node.data_preprocessor, f'{key}.data_preprocessor'
         if node:

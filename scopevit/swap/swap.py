@@ -60,25 +60,17 @@ def swap_backbone(
         raise SwapError([('arch', f'unknown {arch!r}; choose one of {", ".join(ScopeViT.arch_settings)}')])
     path = find_backbone(cfg)
     where = '.'.join(path)
-    default_scope = cfg.get('default_scope') or scope
     site = get_node(cfg, path[:-1])
+    default_scope = cfg.get('default_scope') or scope
     scope = site.get('_scope_') or site.backbone.get('_scope_') or default_scope or 'mmengine'
-    backbone = dict(type='scopevit.ScopeViT', arch=arch, out_indices=(3,), **backbone_options)
     in_channels = _image_channels(cfg, site)
+    backbone = dict(type='scopevit.ScopeViT', arch=arch, out_indices=(3,), **backbone_options)
     if in_channels != 3:
         backbone['in_channels'] = in_channels
     if site.backbone.get('with_cp'):
         backbone['with_cp'] = True
     _refuse_second_backbone(site, '.'.join(path[:-1]))
-    try:
-        candidates = list(ways(site, probe_backbone(site.backbone.to_dict(), scope, in_channels)))
-    except ProbeError as error:
-        raise_own(error)
-        problems = [(where, str(error))]
-        if default_scope is None and 'registry' in str(error):
-            problems.append(('default_scope', 'is missing; set it to the toolbox of the model, for example mmdet'))
-        raise SwapError(problems) from error
-
+    candidates = _candidates(site, where, scope, in_channels)
     problems, failures = [], []
     for name, adapt in candidates:
         # Through plain dicts: a setting that stands in two places is copied for each.
@@ -96,6 +88,18 @@ def swap_backbone(
                 raise SwapError([(key or where, why)]) from error
             problems.append((key or where, f'{name}: {why}'))
     raise SwapError(problems) from next(filter(own_error, failures), None)
+
+
+def _candidates(site: ConfigDict, where: str, scope: str, in_channels: int) -> list[tuple[str, Adapt]]:
+    """The ways that there are, by the outputs of the old backbone."""
+    try:
+        return list(ways(site, probe_backbone(site.backbone.to_dict(), scope, in_channels)))
+    except ProbeError as error:
+        raise_own(error)
+        problems = [(where, str(error))]
+        if scope == 'mmengine' and 'registry' in str(error):
+            problems.append(('default_scope', 'is missing; set it to the toolbox of the model, for example mmdet'))
+        raise SwapError(problems) from error
 
 
 def _swap(cfg: Config, path: Sequence[str], backbone: ConfigDict, adapt: Adapt, scope: str) -> None:

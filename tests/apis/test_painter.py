@@ -6,7 +6,6 @@ import pytest
 from mmengine.structures import BaseDataElement
 
 from scopevit.apis.painter import BETWEEN, WITHIN, Painter, Panel, save_grid
-from scopevit.utils.image import annotated, text_width
 
 
 def columns(path):
@@ -50,12 +49,3 @@ def test_a_detectors_caption_says_the_threshold_and_the_best_score(scores, says)
     assert painter._describe(dict(pred_instances=dict(scores=scores))) == says
     assert painter._name(BaseDataElement(metainfo=dict(img_path='a/b.jpg')), 5) == 'b.jpg'
     assert painter._name(BaseDataElement(), 5) == 'item 5'
-
-
-@pytest.mark.parametrize('size', [(1, 1), (7, 9), (300, 400)])
-def test_a_line_of_text_fits_into_any_image(size):
-    image = np.full((*size, 3), 200, np.uint8)
-    changed = (annotated(image, 'no box with a score of 0.3 or more; the best: 0.12') != image).any(-1)
-    assert changed[0].all()
-    assert size[0] < 300 or not changed[40:].any()
-    assert text_width('wide', 20) > text_width('wide', 10) > 0

@@ -6,7 +6,7 @@ import pytest
 
 from helpers import small_config
 from scopevit.swap import list_notes, load_and_swap, swap_backbone
-from scopevit.utils.config import load_config, without_weights
+from scopevit.utils.config import load_config
 
 
 def test_weights_and_optimizer_settings_of_the_old_backbone_go():
@@ -28,14 +28,6 @@ def test_weights_and_optimizer_settings_of_the_old_backbone_go():
     assert new.data_preprocessor.mean == [123.675, 116.28, 103.53]
     assert new.data_preprocessor.std == [58.395, 57.12, 57.375]
     assert new.data_preprocessor.to_rgb
-
-
-def test_all_places_of_weights_are_left_out():
-    first, other = dict(type='Pretrained', checkpoint='a.pth'), dict(type='Kaiming', layer='Conv2d')
-    settings = dict(init_cfg=[first, other], teacher_ckpt='t.pth', neck=[dict(init_cfg=first, pretrained=True)])
-    kept = without_weights(settings)
-    assert kept == dict(init_cfg=[other], teacher_ckpt=None, neck=[dict(init_cfg=None, pretrained=False)])
-    assert settings['init_cfg'] == [first, other]  # the caller's is unchanged
 
 
 def swapped_without_trial(cfg, arch='xtiny'):

@@ -150,12 +150,6 @@ def test_a_backbone_without_a_head_has_the_outputs_of_the_old_one():
         swap_backbone(cfg, 'xtiny')
 
 
-def test_toolbox_is_known_from_a_name_or_an_installed_file():
-    assert toolbox_of('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py') == 'mmdet'
-    assert toolbox_of('/x/site-packages/mmseg/.mim/configs/fcn/fcn.py') == 'mmseg'
-    assert toolbox_of('configs/mine.py') is None
-
-
 def test_what_cannot_be_adapted_is_named_with_its_key():
     with pytest.raises(SwapError, match='model: PoseLifter has no backbone'):
         swap_backbone(Config(dict(model=dict(type='PoseLifter')), cfg_text=' '))

@@ -132,3 +132,11 @@ def test_overrides_that_are_none(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'batch_size', '4'])
     assert "'batch_size' is not of the form KEY=VALUE" in capsys.readouterr().err
+
+
+def test_all_places_of_weights_are_left_out():
+    first, other = dict(type='Pretrained', checkpoint='a.pth'), dict(type='Kaiming', layer='Conv2d')
+    settings = dict(init_cfg=[first, other], teacher_ckpt='t.pth', neck=[dict(init_cfg=first, pretrained=True)])
+    kept = config.without_weights(settings)
+    assert kept == dict(init_cfg=[other], teacher_ckpt=None, neck=[dict(init_cfg=None, pretrained=False)])
+    assert settings['init_cfg'] == [first, other]  # the caller's is unchanged

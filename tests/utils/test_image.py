@@ -1,4 +1,4 @@
-"""Images of any kind and name are read, or refused in one line."""
+"""Images of any kind and name are read, or refused in one line; text in images."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from PIL import Image
 
 from helpers import write_image
 from scopevit.utils.errors import UserError
-from scopevit.utils.image import read_header, read_image
+from scopevit.utils.image import annotated, read_header, read_image, text_width
 from scopevit.utils.image import write_image as write
 
 
@@ -43,3 +43,12 @@ def test_names_of_any_bytes_are_written(tmp_path):
     assert read_image(path, 1).tolist() == [[7] * 4] * 4
     with pytest.raises(UserError, match='OpenCV cannot write it'):
         write(str(tmp_path / 'x.unknown'), np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (7, 9), (300, 400)])
+def test_a_line_of_text_fits_into_any_image(size):
+    image = np.full((*size, 3), 200, np.uint8)
+    changed = (annotated(image, 'no box with a score of 0.3 or more; the best: 0.12') != image).any(-1)
+    assert changed[0].all()
+    assert size[0] < 300 or not changed[40:].any()
+    assert text_width('wide', 20) > text_width('wide', 10) > 0

@@ -7,7 +7,7 @@ import torch
 from mmpretrain.evaluation import ConfusionMatrix
 
 from ...utils.errors import UserError
-from .common import RECALLS, Analysis, Curve, Judged, class_names, rates, taken_for, worst_curves
+from .common import RECALLS, Analysis, Curve, Judged, class_names, mean_of, rates, taken_for, worst_curves
 
 
 def analyze_classes(dataset: Any, results: list[dict], with_curves: bool) -> Analysis:
@@ -28,15 +28,15 @@ def analyze_classes(dataset: Any, results: list[dict], with_curves: bool) -> Ana
         raise UserError(f'the test set has label {int(labels.max())}, but the model {classes} classes')
     names = class_names(dataset, classes)
     matrix = ConfusionMatrix.calculate(predicted, labels, num_classes=classes).numpy()
-    rows = [
-        {'class': name, 'images': int(of_class.sum()), 'predicted': int(count), **rate, 'taken for': other}
-        for name, of_class, count, rate, other in zip(
-            names, matrix, matrix.sum(0), rates(matrix), taken_for(matrix, names)
-        )
-    ]
-    for row in rows:
-        del row['IoU']
-    curves = _curves(torch.stack(scores).float().numpy(), labels.numpy(), names, rows) if with_curves else []
+    precision = _precision(torch.stack(scores).float().numpy(), labels.numpy()) if with_curves else None
+    rows: list[dict[str, Any]] = []
+    for k, (rate, other) in enumerate(zip(rates(matrix), taken_for(matrix, names))):
+        row = {'class': names[k], 'images': int(matrix[k].sum()), 'predicted': int(matrix[:, k].sum())}
+        row |= {key: rate[key] for key in ('precision', 'recall', 'F1')}
+        if precision is not None:
+            row['AP'] = mean_of(precision[:, k])
+        rows.append(row | {'taken for': other})
+    curves = [] if precision is None else _curves(precision, names)
     of_truth = torch.stack([score[label] for score, label in zip(scores, labels)])
     images = [
         Judged(
@@ -49,32 +49,22 @@ def analyze_classes(dataset: Any, results: list[dict], with_curves: bool) -> Ana
         )
         for i in torch.argsort(of_truth, stable=True).tolist()
     ]
-    return Analysis(
-        dataset,
-        'class',
-        rows,
-        'F1',
-        'score of the true class',
-        images,
-        f'{len(results):,} images',
-        names,
-        matrix,
-        curves,
-    )
+    measure, of = 'score of the true class', f'{len(results):,} images'
+    return Analysis(dataset, 'class', rows, 'F1', measure, images, of, names, matrix, curves)
 
 
-def _curves(scores: np.ndarray, labels: np.ndarray, names: list[str], rows: list[dict]) -> list[Curve]:
-    """Each class against all others, by its scores; enters their average precision into the rows."""
-    precision = np.full((len(RECALLS), len(names)), np.nan)
+def _precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Each class against all others, by its scores: (101, C) over :data:`RECALLS`, NaN of classes without images."""
+    precision = np.full((len(RECALLS), scores.shape[1]), np.nan)
     for k in np.unique(labels):
         order = np.argsort(-scores[:, k], kind='stable')
         found = np.cumsum(labels[order] == k)
         envelope = np.maximum.accumulate((found / np.arange(1, len(found) + 1))[::-1])[::-1]
         precision[:, k] = envelope[np.searchsorted(found / found[-1], RECALLS)]
-    for k, row in enumerate(rows):
-        average = float(precision[:, k].mean())
-        row['AP'] = average if np.isfinite(average) else None
-        row['taken for'] = row.pop('taken for')  # stays the last column
+    return precision
+
+
+def _curves(precision: np.ndarray, names: list[str]) -> list[Curve]:
     mean = np.nanmean(precision, axis=1)
     overall = Curve('mean of the classes', f'{mean.mean():.2f}', mean)
     return [overall, *worst_curves(precision, names, 'classes with the lowest AP')]

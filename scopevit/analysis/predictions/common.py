@@ -98,6 +98,12 @@ def share(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
 
 
+def mean_of(precision: np.ndarray) -> float | None:
+    """An average precision; None for a class that does not occur, whose values are NaN."""
+    average = float(precision.mean())
+    return average if np.isfinite(average) else None
+
+
 def rates(matrix: np.ndarray) -> list[dict[str, Any]]:
     """Precision, recall, F1 and IoU of every class.
 
@@ -106,12 +112,7 @@ def rates(matrix: np.ndarray) -> list[dict[str, Any]]:
     """
     right, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     return [
-        dict(
-            precision=share(r, p),
-            recall=share(r, t),
-            F1=share(2 * r, p + t),
-            IoU=share(r, p + t - r),
-        )
+        dict(precision=share(r, p), recall=share(r, t), F1=share(2 * r, p + t), IoU=share(r, p + t - r))
         for r, t, p in zip(right, truth, predicted)
     ]
 

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ...utils.errors import UserError
 from ...utils.toolboxes import load_tool
-from .common import BACKGROUND, Analysis, Curve, Judged, class_names, share, taken_for, worst_curves
+from .common import BACKGROUND, Analysis, Curve, Judged, class_names, mean_of, share, taken_for, worst_curves
 
 IOU_THR = 0.5  # of boxes that count as found
 
@@ -35,33 +35,34 @@ def analyze_boxes(
     truth = _coco(infos, names, _labelled(infos))
     if not any(not annotation['iscrowd'] for annotation in truth.dataset['annotations']):
         raise UserError('no object of the test set is labelled')
-    evaluation = _evaluate(truth, _coco(infos, names, _predicted(found, 'masks' if with_masks else None)), 'bbox')
-    precision = evaluation.eval['precision'][..., 0, -1]  # (IoUs, recalls, classes)
-    precision[precision < 0] = np.nan
+    evaluation = _evaluate(truth, _coco(infos, names, _predicted(found, with_masks)), 'bbox')
+    precision = _precision(evaluation)
     scores = evaluation.eval['scores'][0, ..., 0, -1]  # (recalls, classes)
     right, wrong, missed = _counts(evaluation, score_thr)  # (classes, images) each
     matrix = _confusion(infos, found, len(names), score_thr)
+
+    of_masks = None
+    if with_masks and any('masks' in instances for instances in found.values()):
+        of_masks = _precision_of_masks(truth, infos, names, found)
 
     others = taken_for(matrix[: len(names), : len(names)], names)
     rows = []
     for k, name in enumerate(names):
         r, w, m = right[k].sum(), wrong[k].sum(), missed[k].sum()
-        rows.append(
-            {
-                'class': name,
-                'objects': int(r + m),
-                'AP': _mean(precision[:, :, k]),
-                'AP50': _mean(precision[0, :, k]),
-                'AP75': _mean(precision[5, :, k]),
-                'precision': share(r, r + w),
-                'recall': share(r, r + m),
-                'F1': share(2 * r, 2 * r + w + m),
-                'best score_thr': _best_threshold(precision[0, :, k], scores[:, k], evaluation.params.recThrs),
-                'taken for': others[k],
-            }
-        )
-    if with_masks and any('masks' in instances for instances in found.values()):
-        _enter_masks(rows, truth, infos, names, found)
+        row = {
+            'class': name,
+            'objects': int(r + m),
+            'AP': mean_of(precision[:, :, k]),
+            'AP50': mean_of(precision[0, :, k]),
+            'AP75': mean_of(precision[5, :, k]),
+            'precision': share(r, r + w),
+            'recall': share(r, r + m),
+            'F1': share(2 * r, 2 * r + w + m),
+            'best score_thr': _best_threshold(precision[0, :, k], scores[:, k], evaluation.params.recThrs),
+        }
+        if of_masks is not None:
+            row['mask AP'] = mean_of(of_masks[:, :, k])
+        rows.append(row | {'taken for': others[k]})
     occurring = np.isfinite(precision[0, 0])
     curves = [
         Curve('mean of the classes', f'IoU {evaluation.params.iouThrs[t]:.2f}: {curve.mean():.2f}', curve)
@@ -90,12 +91,12 @@ def _labelled(infos: dict[int, dict]) -> list[dict]:
     return annotations
 
 
-def _predicted(found: dict[int, Any], masks: str | None) -> list[dict]:
+def _predicted(found: dict[int, Any], with_masks: bool) -> list[dict]:
     annotations = []
     for i, instances in found.items():
         boxes = np.asarray(instances['bboxes'], float).reshape(-1, 4)
         boxes[:, 2:] -= boxes[:, :2]
-        shapes = instances[masks] if masks in instances else [None] * len(boxes)
+        shapes = instances['masks'] if with_masks and 'masks' in instances else [None] * len(boxes)
         for box, label, score, shape in zip(
             boxes.tolist(), instances['labels'].tolist(), instances['scores'].tolist(), shapes
         ):
@@ -128,16 +129,18 @@ def _evaluate(truth: COCO, predicted: COCO, kind: str) -> COCOeval:
     return evaluation
 
 
-def _enter_masks(rows: list[dict], truth: COCO, infos: dict, names: Sequence[str], found: dict[int, Any]) -> None:
-    """Enter the average precision of masks into the rows, if the truth has any."""
+def _precision(evaluation: COCOeval) -> np.ndarray:
+    """(IoUs, recalls, classes), NaN for classes that do not occur."""
+    precision = evaluation.eval['precision'][..., 0, -1]
+    return np.where(precision < 0, np.nan, precision)
+
+
+def _precision_of_masks(truth: COCO, infos: dict, names: Sequence[str], found: dict[int, Any]) -> np.ndarray | None:
+    """As :func:`_precision`; None if the truth has no masks."""
     if not all('segmentation' in annotation for annotation in truth.dataset['annotations']):
-        return
-    predicted = [annotation for annotation in _predicted(found, 'masks') if 'segmentation' in annotation]
-    precision = _evaluate(truth, _coco(infos, names, predicted), 'segm').eval['precision'][..., 0, -1]
-    precision[precision < 0] = np.nan
-    for k, row in enumerate(rows):
-        row['mask AP'] = _mean(precision[:, :, k])
-        row['taken for'] = row.pop('taken for')  # stays the last column
+        return None
+    predicted = [annotation for annotation in _predicted(found, True) if 'segmentation' in annotation]
+    return _precision(_evaluate(truth, _coco(infos, names, predicted), 'segm'))
 
 
 def _counts(evaluation: COCOeval, score_thr: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -177,11 +180,6 @@ def _judge(
         text = f'{r} found, {m} missed, {w} wrong'
         images.append((score, -(w + m), Judged(i, info.get('img_path', ''), float(score), text, results[i])))
     return [image for *_, image in sorted(images, key=lambda entry: entry[:2])]
-
-
-def _mean(precision: np.ndarray) -> float | None:
-    value = float(precision.mean())
-    return value if np.isfinite(value) else None
 
 
 def _best_threshold(precision: np.ndarray, scores: np.ndarray, recalls: np.ndarray) -> float | None:

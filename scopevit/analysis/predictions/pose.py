@@ -69,20 +69,15 @@ def _best(
         OKS; similarity and error in pixels of each keypoint (K,), NaN where it is not labelled or nothing
         was predicted; the candidate.
     """
-    best: tuple[float, np.ndarray, np.ndarray, dict | None] = (
-        0.0,
-        np.where(labelled, 0.0, np.nan),
-        np.full(len(points), np.nan),
-        None,
-    )
+    best: tuple[float, np.ndarray, np.ndarray, dict | None] | None = None
     for candidate in candidates:
         for predicted in np.asarray(candidate['pred_instances']['keypoints'], float).reshape(-1, *points.shape):
             distance = np.where(labelled, np.linalg.norm(predicted - points, axis=1), np.nan)
             similarity = np.exp(-(distance**2) / (2 * (2 * sigmas) ** 2 * (area + np.spacing(1))))
             oks = float(np.nanmean(similarity))
-            if best[3] is None or oks > best[0]:
-                best = (oks, similarity, distance, candidate)
-    return best
+            if best is None or oks > best[0]:
+                best = oks, similarity, distance, candidate
+    return best or (0.0, np.where(labelled, 0.0, np.nan), np.full(len(points), np.nan), None)
 
 
 def _rows(similar: np.ndarray, errors: np.ndarray, names: list[str]) -> list[dict]:

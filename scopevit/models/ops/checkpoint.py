@@ -1,7 +1,6 @@
 """Computing a block again in the backward pass instead of storing its activations."""
 
-import functools
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,8 @@ def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     """``block(x)``, computed again in the backward pass. A compiler chooses itself what to compute again."""
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return block(x)
-    return checkpoint(block, x, use_reentrant=False, context_fn=functools.partial(_contexts, block))
+    # What the first run happens in, and the second.
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _FrozenStatistics(block)))
 
 
 class _FrozenStatistics:
@@ -31,8 +31,3 @@ class _FrozenStatistics:
     def __exit__(self, *_: object) -> None:
         for norm, (momentum, counter) in zip(self.norms, self.kept):
             norm.momentum, norm.num_batches_tracked = momentum, counter
-
-
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Of the first run and of the second."""
-    return nullcontext(), _FrozenStatistics(block)
