@@ -15,7 +15,7 @@ import numpy as np
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_writable
+from scopevit.utils.files import require_writable_folder
 from scopevit.utils.image import write_image
 
 FILES = ('img2d.tif', 'mask2d.tif')
@@ -56,7 +56,7 @@ def main() -> None:
         if missing:
             raise UserError(f'{args.source} has no {missing[0]}; give data/images of the unpacked package stardist')
         for kind, split in itertools.product(('images', 'masks'), SPLITS):
-            check_writable(f'{args.out_dir}/{kind}/{split}', '--out-dir')
+            require_writable_folder(f'{args.out_dir}/{kind}/{split}', '--out-dir')
         make(args.source, args.out_dir)
 
 

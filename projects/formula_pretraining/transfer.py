@@ -26,7 +26,7 @@ from mmengine.config import Config
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file, check_writable, whole_file, write_json
+from scopevit.utils.files import require_writable_file, require_writable_folder, whole_file, write_json
 
 PROJECT = Path(__file__).resolve().parent
 ROOT = PROJECT.parents[1]
@@ -313,12 +313,12 @@ def main() -> None:
         sources = dict(map(parse_source, args.sources))
         if len(sources) < len(args.sources):
             raise UserError('--sources has a name twice; each start needs a name of its own')
-        check_writable(args.work_dir)
+        require_writable_folder(args.work_dir)
         work_dir = Path(args.work_dir).resolve()
         json_file = args.json or str(work_dir / 'results.json')
-        check_file(json_file, '--json')
+        require_writable_file(json_file, '--json')
         if args.table:
-            check_file(args.table, '--table')
+            require_writable_file(args.table, '--table')
         cells = [
             Cell(source, checkpoint, data, mode, seed)
             for data in args.sets

@@ -13,7 +13,7 @@ import numpy as np
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import check_file
+from scopevit.utils.files import require_writable_file
 from scopevit.utils.image import write_image
 
 from . import FAMILIES, make_image
@@ -58,7 +58,7 @@ def main() -> None:
     with user_errors():
         if args.size[0] != args.size[1]:
             raise UserError('--size takes one number: the images are squares')
-        check_file(args.out, '--out')
+        require_writable_file(args.out, '--out')
         write_image(args.out, sheet(args.rows, args.size[0], args.seed))
         cv2.setNumThreads(1)
         for family in FAMILIES:
