@@ -59,8 +59,8 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
         split: What is about to run, 'train' or 'test'.
 
     Raises:
-        UserError: If the work dir cannot be written, the launcher's variables are missing, or the
-            config's ``gpu`` has an unknown setting.
+        UserError: If the work dir cannot be written, the launcher's variables are missing, there are
+            more processes than GPUs, or the config's ``gpu`` has an unknown setting.
     """
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -75,12 +75,24 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
         end_with_launcher()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if torch.cuda.is_available():
+        if args.launcher == 'pytorch':
+            _check_gpu_of_process()
         settle_gpu(cfg, split, getattr(args, 'cfg_options', None) or ())
     else:
         keep_freed_memory()
         if args.launcher != 'none':
             _init_cpu_processes(args.launcher)
         _adapt_to_cpu(cfg)
+
+
+def _check_gpu_of_process() -> None:
+    """Each process has a GPU of its own."""
+    gpus, processes = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if int(os.environ['LOCAL_RANK']) >= gpus:
+        raise UserError(
+            f'{processes} processes, but this machine shows {gpus} GPU{"s" * (gpus > 1)}: start {gpus}; '
+            'CUDA_VISIBLE_DEVICES= starts any number on the CPU'
+        )
 
 
 def keep_freed_memory() -> None:
@@ -149,7 +161,7 @@ def _init_cpu_processes(launcher: str) -> None:
         os.environ.setdefault('MASTER_ADDR', _first_host(launcher))
         os.environ.setdefault('MASTER_PORT', '29500')
     elif 'RANK' not in os.environ:
-        raise UserError(f'--launcher {launcher}: RANK is not set; start it with tools/dist_train.sh')
+        raise UserError(f'--launcher {launcher}: RANK is not set; start it with python -m scopevit launch')
     torch.distributed.init_process_group('gloo')
 
 

@@ -1,5 +1,6 @@
 """Loading configs of any toolbox, and making them fit the machine."""
 
+import argparse
 import multiprocessing
 import os
 import subprocess
@@ -70,6 +71,17 @@ def test_launcher_without_its_variables_is_named(launcher, monkeypatch):
             monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match='is not set; start it with'):
         launch._init_cpu_processes(launcher)
+
+
+def test_more_processes_than_gpus_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(launch, 'end_with_launcher', lambda: None)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    args = argparse.Namespace(work_dir=str(tmp_path), launcher='pytorch', local_rank=0)
+    with pytest.raises(UserError, match='2 processes, but this machine shows 1 GPU: start 1'):
+        launch.prepare(Config(), args)
 
 
 class Sum(BaseModel):

@@ -17,12 +17,13 @@ from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import check_writable
+from scopevit.utils.shipped import tool_command
 
 
 def read(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if not os.path.isfile(args.predictions):
-        raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
+        raise UserError(f'{args.predictions} does not exist; {tool_command("test.py", "test")} writes it')
     if cfg.get('test_dataloader') is None:
         raise UserError(f'config {args.config} has no test_dataloader')
     out_dir = args.out_dir or os.path.join(os.path.dirname(args.predictions), 'analysis')

@@ -23,6 +23,7 @@ from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.config import add_config_options, load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
+from scopevit.utils.shipped import tool_command
 
 
 def load_image(info: dict) -> np.ndarray:
@@ -52,7 +53,7 @@ def draw_classes(dataset: object, results: list, chosen: list, cols: int) -> Fig
 def draw(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if not os.path.isfile(args.predictions):
-        raise UserError(f'{args.predictions} does not exist; tools/test.py writes it')
+        raise UserError(f'{args.predictions} does not exist; {tool_command("test.py", "test")} writes it')
     check_figure(args.out)
     results = read_predictions(args.predictions)
     init_default_scope(cfg.get('default_scope'))
