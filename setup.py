@@ -2,6 +2,7 @@
 
 import os
 import platform
+import posixpath
 import re
 import shutil
 import subprocess
@@ -18,7 +19,6 @@ NOT_IN_WHEELS = (
     '__pycache__',
     '*.pyc',
     'setup*.sh',
-    'mmcv_operators.sh',
     'quickstart.sh',
     'run_tests.sh',
     'fashion_mnist_subset',
@@ -44,6 +44,9 @@ def requirements(name):
 def repository():
     """Web address of the repository that this is built from; None where git does not know one."""
     remote = os.environ.get('SCOPEVIT_REPOSITORY', '')
+    if not remote and (HERE / 'PKG-INFO').exists():  # of an sdist
+        found = re.search(r'^(?:Home-page:|Project-URL: Homepage,) (https://\S+)$', read('PKG-INFO'), re.MULTILINE)
+        return found.group(1) if found else None
     if not remote and (HERE / '.git').exists() and shutil.which('git'):  # not that of a folder around an sdist
         command = ['git', 'config', '--get', 'remote.origin.url']
         remote = subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip()
@@ -55,14 +58,19 @@ def repository():
 
 def long_description(url):
     """The README with links that work where it is shown alone; without an address they become plain words."""
+    text = read('README.md')
+    if not url:
+        text = re.sub(r'</?(picture|source|img)\b[^>]*>\n?', '', text)
+        return re.sub(r'!?\[(!\[[^\]]*\]\([^)]*\)|[^\]]*)\]\((?!\w+://|#)[^)\s]+\)', r'\1', text)
 
-    def absolute(link):
-        words, target = link.groups()
+    def absolute(found):
+        start, target = found.groups()
         if '://' in target or target.startswith('#'):
-            return link.group()
-        return f'{words}({url}/blob/main/{target})' if url else words.lstrip('!')[1:-1]
+            return found.group()
+        kind = 'raw' if target.endswith(('.svg', '.png', '.jpg')) else 'blob'
+        return f'{start}{url}/{posixpath.normpath(f"{kind}/main/{target}")}'
 
-    return re.sub(r'(!?\[[^\]]*\])\(([^)\s]+)\)', absolute, read('README.md'))
+    return re.sub(r'(\]\(|\bsrc="|\bsrcset=")([^)"\s]+)', absolute, text)
 
 
 class BuildWithMim(build_py):
@@ -127,7 +135,7 @@ setup(
         'Intended Audience :: Developers',
         'Intended Audience :: Science/Research',
         'Operating System :: OS Independent',
-        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 15)),
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)),
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],

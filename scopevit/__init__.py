@@ -5,20 +5,31 @@ safe loading read MMEngine's checkpoints, and gives mmcv-lite the operators that
 call. It needs torch and mmengine alone.
 """
 
+import sys
+import warnings
+
 from .version import __version__
+
+if sys.version_info < (3, 10):  # noqa: UP036
+    raise ImportError(
+        f'scopevit needs Python 3.10 to 3.13, and this is {sys.version.split()[0]}: uv venv --python 3.12 --seed, or '
+        'pyenv install 3.12, and set up again there'
+    )
 
 try:
     import mmengine.config  # noqa: F401
     import torch  # noqa: F401
-except Exception as error:  # torch or mmengine is missing or broken in any way; the doctor works all the same
-    _cause = error
 
-    def __getattr__(name: str) -> object:
-        raise ImportError(
-            f'scopevit cannot be used: {type(_cause).__name__}: {_cause} (python -m scopevit doctor tells what to do)'
-        ) from _cause
-else:
     from .models import ScopeViT
     from .stack import compatibility
+except Exception as error:  # torch or mmengine is missing, broken or too old; the doctor works all the same
+    _cause = error
+    _message = f'scopevit cannot be used: {type(error).__name__}: {error} (python -m scopevit doctor tells what to do)'
+    if 'torch' in sys.modules:  # a config that only imports scopevit would end over a backbone that nobody registered
+        warnings.warn(_message, stacklevel=2)
+
+    def __getattr__(name: str) -> object:
+        raise ImportError(_message) from _cause
+
 
 __all__ = ['ScopeViT', '__version__', 'compatibility']

@@ -17,19 +17,24 @@ from .utils.shipped import shipped
 COMMANDS: dict[str, tuple[str, str]] = {
     'train': ('train.py', 'train a model from a config'),
     'test': ('test.py', 'test a checkpoint'),
+    'launch': ('launch.py', 'train or test in several processes, one for each GPU: scopevit launch NPROC train ...'),
     'predict': ('predict.py', 'predict for images, folders and videos'),
     'demo': ('demo.py', 'try a model in the browser'),
     'swap': ('swap_backbone.py', 'put ScopeViT into another config of the toolboxes'),
     'list': ('analysis/list_configs.py', 'list configs with their parameters, MACs and results'),
     'print-config': ('analysis/print_config.py', 'print a config with all that it inherits, and from where'),
     'analyze': ('analysis/analyze_predictions.py', 'read the predictions of a test: classes, confusions, worst images'),
+    'curves': ('visualization/plot_curves.py', "draw the curves of a training's losses and metrics"),
+    'browse': ('visualization/browse_dataset.py', 'draw images as a training sees them'),
     'check': ('data/check_dataset.py', "check a config's data before a training"),
     'flops': ('analysis/get_flops.py', 'count parameters and multiply-accumulates'),
     'benchmark': ('analysis/benchmark.py', 'measure speed and memory of models side by side'),
     'average': ('converters/average_checkpoints.py', "average a training's checkpoints"),
+    'publish': ('converters/publish_model.py', 'take from a checkpoint all but its weights, to hand them on'),
     'toolbox': ('toolbox.py', 'run a tool that an installed toolbox brings, or list them'),
     'doctor': ('scopevit.stack.doctor', 'examine the machine and the installed packages'),
     'install-mmpose': ('scopevit.stack.mmpose', 'install mmpose, which pip alone cannot'),
+    'install-mmcv': ('scopevit.stack.mmcv_operators', "build mmcv with its own operators, in mmcv-lite's place"),
 }
 
 

@@ -8,4 +8,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 show_help "${@:1:3}" # what follows is for the Python tool
 [ $# -ge 3 ] || refuse 'CONFIG, CHECKPOINT and NPROC are needed'
-launch "$3" "$root/tools/test.py" "$1" "$2" "${@:4}"
+require_count NPROC "$3"
+exec "$PYTHON" "$root/tools/launch.py" "$3" test "$1" "$2" "${@:4}"

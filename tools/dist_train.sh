@@ -8,4 +8,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 show_help "${@:1:2}" # what follows is for the Python tool
 [ $# -ge 2 ] || refuse 'CONFIG and NPROC are needed'
-launch "$2" "$root/tools/train.py" "$1" "${@:3}"
+require_count NPROC "$2"
+exec "$PYTHON" "$root/tools/launch.py" "$2" train "$1" "${@:3}"

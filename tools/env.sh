@@ -1,54 +1,36 @@
-# Sourced by the scripts here. Chooses the Python to run: $PYTHON, else that of an active virtual
-# environment, else the repository's .venv, else python. Makes this checkout importable.
+# Sourced by the scripts here. Chooses the Python to run: $PYTHON, else that of an active virtual environment or of a
+# conda environment that setup.sh --active completed, else the repository's .venv, else python. Makes this checkout
+# importable.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/tools/usage.sh"
+given_python=${PYTHON:-}
+active_prefix=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
 if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python
     # A conda base is active in every shell of its users; .venv was made for this repository.
-    if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$root/.venv/bin/python" ]; then
+    if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$root/.venv/bin/python" ] && [ ! -f "$active_prefix/.scopevit-setup" ]; then
         PYTHON=$root/.venv/bin/python
-    else
-        PYTHON=python
     fi
 fi
 export PYTHON PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
-# Without GPUs the processes share the cores; torchrun would give each a single thread.
-share_cores() {
-    if [ -z "${OMP_NUM_THREADS:-}" ] && ! nvidia-smi -L >/dev/null 2>&1; then
-        local threads=$(($(nproc) / $1))
-        export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
+# Complete the environment to run in: the active one (or that of a given PYTHON) if setup.sh --active completed it before,
+# else .venv.
+set_up() {
+    [ -z "$given_python" ] || active_prefix=$("$given_python" -c 'import sys; print(sys.prefix)' 2>/dev/null || true)
+    if [ -f "$active_prefix/.scopevit-setup" ] && [ ! "$active_prefix" -ef "$root/.venv" ]; then
+        PYTHON=${given_python:-$active_prefix/bin/python}
+        bash "$root/tools/setup.sh" --active
+    else
+        PYTHON=$given_python bash "$root/tools/setup.sh"
+        PYTHON=$root/.venv/bin/python
     fi
-    export MKL_NUM_THREADS=${MKL_NUM_THREADS:-${OMP_NUM_THREADS:-1}} # else MMEngine sets it, with a warning
 }
 
 require_count() {
     case $2 in
-        '' | *[!0-9]* | 0*)
-            refuse "$1 must be a whole number of at least 1, but is '$2'"
-            ;;
+        '' | *[!0-9]* | 0*) refuse "$1 must be a whole number of at least 1, but is '$2'" ;;
     esac
-}
-
-# launch NPROC SCRIPT ARGS...: start SCRIPT in NPROC processes on each of NNODES machines.
-launch() {
-    local nproc=$1
-    shift
-    require_count NPROC "$nproc"
-    require_count NNODES "${NNODES:-1}"
-    if [ "${NNODES:-1}" -gt 1 ]; then # without these every machine would wait for the others in silence
-        [ -n "${MASTER_ADDR:-}" ] || refuse "NNODES=$NNODES needs MASTER_ADDR, the address of the first machine"
-        case ${NODE_RANK:-} in
-            '' | *[!0-9]*) refuse "NNODES=$NNODES needs NODE_RANK, the number of this machine from 0 on" ;;
-        esac
-        [ "$NODE_RANK" -lt "$NNODES" ] || refuse "NODE_RANK must be less than NNODES=$NNODES, but is $NODE_RANK"
-    fi
-    share_cores "$nproc"
-    local rendezvous=(--standalone)
-    if [ "${NNODES:-1}" -gt 1 ] || [ -n "${PORT:-}" ]; then
-        rendezvous=(--nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}"
-            --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}")
-    fi
-    exec "$PYTHON" "$root/tools/launch.py" "${rendezvous[@]}" --nproc-per-node="$nproc" "$@" --launcher pytorch
 }
 
 # slurm_launch PARTITION JOB_NAME SCRIPT ARGS...: one task for each GPU; GRES=none asks for CPUs only.

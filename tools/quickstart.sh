@@ -10,7 +10,7 @@
 # earlier run's published backbone instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source tools/usage.sh
+source tools/env.sh
 show_help "$@"
 
 task=classification seed=0 pretrained=
@@ -44,24 +44,31 @@ if [ -n "$pretrained" ] && [ ! -f "$pretrained" ]; then
     refuse "--pretrained $pretrained does not exist"
 fi
 
-bash tools/setup.sh
-unset PYTHON VIRTUAL_ENV # run in what was just set up, whatever is active
-source tools/env.sh
+set_up
+
+# Two processes, on as many GPUs or on the CPU; where there is one GPU, one with the batch of both.
+processes=2
+if nvidia-smi -L >/dev/null 2>&1; then
+    processes=$("$PYTHON" -c 'import torch; print(1 if torch.cuda.is_available() and torch.cuda.device_count() == 1 else 2)')
+fi
 
 runs=work_dirs/quickstart/$(date +%Y%m%d-%H%M%S) # every run has its own: nothing is overwritten
 
 say() { echo && echo "==> $*"; }
 
 figures=() # processes that draw them
-trap 'kill "${figures[@]}" 2>/dev/null || true' EXIT
+trap 'kill ${figures[@]+"${figures[@]}"} 2>/dev/null || true' EXIT # bash 3.2 knows no empty array
 
-# train CONFIG WORK_DIR [ARGS of train.py]: train with two processes, test, draw.
+# train CONFIG WORK_DIR [ARGS of train.py]: train, test, draw.
 train() {
-    local config=$1 work_dir=$2
-    say "Training $config with two processes; log and checkpoints in $work_dir"
-    bash tools/dist_train.sh "$config" 2 --work-dir "$work_dir" --seed "$seed" "${@:3}"
+    local config=$1 work_dir=$2 options=(--seed "$seed")
+    if [ "$processes" = 1 ] && [[ $config =~ _2xb([0-9]+)- ]]; then
+        options+=(--cfg-options train_dataloader.batch_size=$((2 * BASH_REMATCH[1])))
+    fi
+    say "Training $config, processes: $processes; log and checkpoints in $work_dir"
+    bash tools/dist_train.sh "$config" "$processes" --work-dir "$work_dir" "${@:3}" "${options[@]}"
     say "Testing on held-out images"
-    bash tools/dist_test.sh "$config" "$(cat "$work_dir/last_checkpoint")" 2 --work-dir "$work_dir"
+    bash tools/dist_test.sh "$config" "$(cat "$work_dir/last_checkpoint")" "$processes" --work-dir "$work_dir"
     # Beside what comes next, which begins with loading libraries.
     "$PYTHON" tools/visualization/plot_curves.py "$work_dir" --out "$work_dir/curves.png" &
     figures+=($!)
@@ -89,10 +96,6 @@ else
     done
 fi
 
-for figure in "${figures[@]}"; do
-    wait "$figure"
-done
-
 "$PYTHON" - "$runs" <<'PYTHON'
 import json
 import sys
@@ -111,5 +114,8 @@ for path in sorted(Path(sys.argv[1]).rglob('metrics.json'), key=lambda path: pat
         if key in names:
             name, digits = names[key]
             print(f'  {value:7.{digits}f}  {name:26}{path.parent}')
-print('Look at predictions.png and curves.png there.')
 PYTHON
+for figure in "${figures[@]}"; do
+    wait "$figure" || echo 'One figure could not be drawn; what is wrong with it stands above.' >&2
+done
+echo 'Look at predictions.png and curves.png there.'

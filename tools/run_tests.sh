@@ -4,12 +4,10 @@
 #   bash tools/run_tests.sh [ARGS of pytest]     -k resume, for example
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source tools/usage.sh
-show_help "$@"
-bash tools/setup.sh
-unset PYTHON VIRTUAL_ENV # run in what was just set up, whatever is active
 source tools/env.sh
+show_help "$@"
+set_up
 bash tools/lint.sh
-workers=$(nproc)
+workers=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 workers=$((workers < 4 ? workers : 4))
 "$PYTHON" -m pytest -n "$workers" --maxschedchunk 1 "$@"

@@ -28,6 +28,7 @@ from scopevit.utils.config import as_list, load_config
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import require_writable_file, write_json
 from scopevit.utils.image import unreadable_files_named
+from scopevit.utils.shipped import tool_command
 
 MOST_IMAGES = 2000  # whose boxes or pixels are analysed after a test, as many as ADE20K validates with
 
@@ -74,7 +75,7 @@ def write_analysis(cfg: Config, dataset: Any, predictions: str, folder: str) -> 
     except UserError as error:
         print_log(f'No analysis of the predictions: {error}', logger='current', level=logging.WARNING)
     except Exception as error:  # of data and models of any kind
-        tool = f'python tools/analysis/analyze_predictions.py CONFIG {predictions} shows where'
+        tool = f'{tool_command("analysis/analyze_predictions.py", "analyze")} CONFIG {predictions} shows where'
         print_log(f'No analysis of the predictions: {one_line(error)}; {tool}', logger='current', level=logging.WARNING)
     else:
         took = f'{time.time() - start:.1f} s, of {analysis.of}'

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..utils.building import wrong_setting
 from ..utils.errors import UserError, one_line, raise_own
+from ..utils.shipped import tool_command
 from .classes import check_class_count, check_labels, classes_of, labels_of
 from .findings import Finding, first, found_in_time, listed
 from .loaders import check_batches, collate_of
@@ -39,7 +40,7 @@ def build_dataset(cfg: Config, split: str, config: str) -> BaseDataset:
 
 def advice(config: str) -> str:
     """What to do about data, whatever is wrong with them; ``config`` is the name of their config."""
-    return f'python tools/data/check_dataset.py {config} tells what is wrong'
+    return f'{tool_command("data/check_dataset.py", "check")} {config} tells what is wrong'
 
 
 @contextmanager

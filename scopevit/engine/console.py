@@ -252,4 +252,5 @@ def progress_shown(runner: Runner) -> Iterator[None]:
             yield
         finally:
             for handler, stream in zip(handlers, streams):
-                handler.setStream(stream)
+                if stream is not None:  # else rich had not put its own in place
+                    handler.setStream(stream)

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from ..registry import METRICS
 from ..utils.errors import UserError, one_line
 from ..utils.files import whole_file
+from ..utils.shipped import tool_command
 
 # What a test sample carries besides its prediction: the data set has the ground truth, and of a
 # segmentation's scores for every class and pixel (40 MB for one of COCO's images) the labels say enough.
@@ -106,13 +107,14 @@ def read_predictions(path: str) -> list[dict]:
     Raises:
         UserError: If there is none, it is another file, or holds anything that could run code.
     """
+    writer = tool_command('test.py', 'test')
     if not os.path.isfile(path):
-        raise UserError(f'{path} does not exist; tools/test.py writes it')
+        raise UserError(f'{path} does not exist; {writer} writes it')
     try:
         with open(path, 'rb') as file:
             found = _Reader(file).load()
     except Exception as error:  # whatever damaged content ends in
-        raise UserError(f'{path} is no file of predictions ({one_line(error)}); tools/test.py writes it') from error
+        raise UserError(f'{path} is no file of predictions ({one_line(error)}); {writer} writes it') from error
     if not isinstance(found, list) or not all(isinstance(sample, dict) for sample in found):
-        raise UserError(f'{path} holds no list of predictions; tools/test.py writes it')
+        raise UserError(f'{path} holds no list of predictions; {writer} writes it')
     return found

@@ -59,8 +59,8 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
         split: What is about to run, 'train' or 'test'.
 
     Raises:
-        UserError: If the work dir cannot be written, the launcher's variables are missing, or the
-            config's ``gpu`` has an unknown setting.
+        UserError: If the work dir cannot be written, the launcher's variables are missing, there are
+            more processes than GPUs, or the config's ``gpu`` has an unknown setting.
     """
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -77,6 +77,8 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
     if args.launcher == 'pytorch':
         end_with_launcher()
     if torch.cuda.is_available():
+        if args.launcher in ('pytorch', 'mpi'):  # Slurm may show each process its own
+            _require_gpu_of_process()
         if (cfg.get('randomness') or {}).get('deterministic'):
             # Before CUDA starts: some versions of torch refuse to multiply matrices without it.
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
@@ -86,6 +88,17 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
         if args.launcher != 'none' and not is_distributed():
             torch.distributed.init_process_group('gloo')  # MMEngine's own start-up needs a GPU for each
         _adapt_to_cpu(cfg)
+
+
+def _require_gpu_of_process() -> None:
+    """Each process has a GPU of its own."""
+    gpus, sizes = torch.cuda.device_count(), ('LOCAL_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_SIZE')
+    processes = next(filter(None, map(os.environ.get, sizes)), 1)
+    if int(os.environ['LOCAL_RANK']) >= gpus:
+        raise UserError(
+            f'{processes} processes, but this machine shows {gpus} GPU{"s" * (gpus > 1)}: start {gpus}; '
+            'CUDA_VISIBLE_DEVICES= starts any number on the CPU'
+        )
 
 
 def keep_freed_memory() -> None:
@@ -185,7 +198,7 @@ def _set_ranks(launcher: str) -> None:
             os.environ['MASTER_ADDR'] = _first_host(launcher)
         os.environ.setdefault('MASTER_PORT', '29500')
     elif 'RANK' not in os.environ:
-        raise UserError(f'--launcher {launcher}: RANK is not set; start it with tools/dist_train.sh')
+        raise UserError(f'--launcher {launcher}: RANK is not set; start it with python -m scopevit launch')
 
 
 def _first_host(launcher: str) -> str:

@@ -11,6 +11,7 @@ import argparse
 import os
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,13 +29,22 @@ from .facts import (
     mmcv_is_compiled,
     shared_memory,
     unsupported_gpus,
+)
+from .plan import (
+    OLDEST_TORCH,
+    PIP,
+    PYPI_CUDA,
+    TORCH_INDEX,
+    cuda_of_driver,
+    fitting_torchvision,
+    index_of,
+    numbers,
     version_of,
 )
 
-NEWEST_PYTHON = (3, 14)
-OLDEST_TORCH = (2, 6)
-TORCH_INDEX = 'https://download.pytorch.org/whl'  # /cpu, /cu126, ...
-COMPILE_MMCV = 'in a checkout, bash tools/setup.sh --mmcv-operators'
+NEWEST_PYTHON = (3, 13)
+PYTHON = shlex.quote(sys.executable)
+COMPILE_MMCV = f'{PYTHON} -m scopevit install-mmcv'
 # Official distributions, and the names under which a maintained fork installs the same modules.
 FORKS = {name: f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmsegmentation')}
 FORKS['mmdet'] = 'onedl-mmdetection'
@@ -56,34 +66,31 @@ class Finding:
         problem: What it is.
         remedy: A command, or what else to do.
         stops: Whether no training can start with it.
+        is_usual: Whether it is so after every set-up.
     """
 
     problem: str
     remedy: str
     stops: bool = True
+    is_usual: bool = False
 
 
 # Checks
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version."""
-    return tuple(int(number) for number in re.findall(r'\d+', version)[:2])
-
-
 def check_python() -> Iterator[Finding]:
-    if sys.version_info[:2] > NEWEST_PYTHON:  # pip refuses older ones than 3.10
+    version = sys.version_info[:2]
+    if version > NEWEST_PYTHON:
         yield Finding(
-            f'Python {_dotted(sys.version_info[:2])}; 3.10 to {_dotted(NEWEST_PYTHON)} are supported',
-            'uv venv --python 3.12 --seed .venv, or pyenv install 3.12, and set up again there',
+            f'Python {_dotted(version)} was not run with this; 3.10 to {_dotted(NEWEST_PYTHON)} were',
+            'PYTHON=python3.12 bash tools/setup.sh, or uv venv --python 3.12 --seed, and set up again there',
             stops=False,
         )
 
 
-def fitting_torchvision(torch: str) -> str:
-    """The versions of torchvision for a torch: one for each until 0.29, which takes every torch from 2.14 on."""
-    minor = numbers(torch)[1]
-    return '>=0.29' if numbers(torch) >= (2, 14) else f'==0.{minor + 15}.*'
+def check_pip() -> Iterator[Finding]:
+    if version_of('pip') is None:
+        yield Finding('pip is not installed here', f'{PYTHON} -m ensurepip', stops=False)
 
 
 def check_torch() -> Iterator[Finding]:
@@ -91,14 +98,14 @@ def check_torch() -> Iterator[Finding]:
     error = import_error('torch')
     if version is None:
         if error is not None:
-            yield Finding('torch is not installed', 'pip install torch torchvision')
+            yield Finding('torch is not installed', f'{PIP} install torch torchvision')
     elif error is not None:
         yield Finding(
             f'torch {version} cannot be imported: {_words(error)}',
-            f'pip install --force-reinstall --no-deps torch=={_plain(version)}',
+            f'{PIP} install --force-reinstall --no-deps torch=={_plain(version)}',
         )
     elif numbers(version) < OLDEST_TORCH:
-        remedy = f"pip install --upgrade 'torch>={_dotted(OLDEST_TORCH)}' torchvision"
+        remedy = f"{PIP} install --upgrade 'torch>={_dotted(OLDEST_TORCH)}' torchvision"
         yield Finding(f'torch {version} is too old', remedy)
 
 
@@ -107,9 +114,9 @@ def check_torchvision() -> Iterator[Finding]:
     if torch is None or import_error('torch') is not None:
         return
     fitting = fitting_torchvision(torch)
-    build = torch.partition('+')[2] or ('' if cuda_of_torch() else 'cpu')
-    index = f' --index-url {TORCH_INDEX}/{build}' if build else ''
-    remedy = f"pip install --force-reinstall --no-deps{index} 'torchvision{fitting}'"
+    index = index_of(torch, cuda_of_torch())
+    source = f' --index-url {index}' if index else ''
+    remedy = f"{PIP} install --force-reinstall --no-deps{source} 'torchvision{fitting}'"
     if torchvision is None:
         yield Finding('torchvision is not installed', remedy)
         return
@@ -125,7 +132,7 @@ def check_setuptools() -> Iterator[Finding]:
     if import_error('pkg_resources') is not None:
         version = version_of('setuptools')
         found = f'setuptools {version} has no pkg_resources' if version else 'setuptools is missing'
-        yield Finding(f'{found}; MMEngine imports pkg_resources', "pip install 'setuptools<82'")
+        yield Finding(f'{found}; MMEngine imports pkg_resources', f"{PIP} install 'setuptools<82'")
 
 
 def check_mmengine() -> Iterator[Finding]:
@@ -134,7 +141,7 @@ def check_mmengine() -> Iterator[Finding]:
 
 def check_mmcv() -> Iterator[Finding]:
     mmcv, lite = version_of('mmcv'), version_of('mmcv-lite')
-    again = "pip uninstall -y mmcv mmcv-lite && pip install 'mmcv-lite<2.2'"
+    again = f"{PIP} uninstall -y mmcv mmcv-lite && {PIP} install 'mmcv-lite<2.2'"
     if mmcv and lite:
         yield Finding(f'mmcv {mmcv} and mmcv-lite {lite} are both installed and share their files', again, mmcv != lite)
     version = mmcv or lite
@@ -150,6 +157,7 @@ def check_mmcv() -> Iterator[Finding]:
             'pooling, rotated boxes or point clouds',
             f'nothing, unless you need those: {COMPILE_MMCV}',
             stops=False,
+            is_usual=True,
         )
         return
     error = import_error('mmcv._ext')
@@ -163,10 +171,10 @@ def check_toolbox() -> Iterator[Finding]:
     if not _toolboxes():
         yield Finding(
             'no toolbox is installed',
-            "in a checkout: pip install '.[classification]' (or detection, segmentation, pose, all)",
+            f"in a checkout: {PIP} install '.[classification]' (or detection, segmentation, pose, all)",
         )
     elif version_of('mmpose') is None and version_of('json_tricks') and version_of('munkres'):
-        yield Finding('mmpose is missing beside what it needs', 'python -m scopevit install-mmpose', stops=False)
+        yield Finding('mmpose is missing beside what it needs', f'{PYTHON} -m scopevit install-mmpose', stops=False)
 
 
 def check_toolboxes() -> Iterator[Finding]:
@@ -185,7 +193,7 @@ def check_forks() -> Iterator[Finding]:
     if both:
         yield Finding(
             f'two distributions of {", ".join(both)} write the same modules',
-            f'pip uninstall -y {" ".join([*both, *(FORKS[name] for name in both)])}; then install one of them again',
+            f'{PIP} uninstall -y {" ".join([*both, *(FORKS[name] for name in both)])}; then install one of them again',
         )
     elif official and forks:
         yield Finding(
@@ -203,7 +211,7 @@ def check_evaluation() -> Iterator[Finding]:
         numpy = f' beside numpy {version_of("numpy")}' if 'numpy' in str(error) else ''
         yield Finding(
             f'xtcocotools, which mmpose evaluates with, cannot be imported{numpy}: {_words(error)}',
-            'python -m scopevit install-mmpose',
+            f'{PYTHON} -m scopevit install-mmpose',
         )
 
 
@@ -212,14 +220,15 @@ def check_opencv() -> Iterator[Finding]:
     if len(there) > 1:
         yield Finding(
             f'{" and ".join(there)} write the same files',
-            f'pip uninstall -y {" ".join(there)} && pip install {there[0]}=={version_of(there[0])}',
+            f'{PIP} uninstall -y {" ".join(there)} && {PIP} install {there[0]}=={version_of(there[0])}',
             stops=False,
         )
     error = import_error('cv2')
     if error is not None and re.search('libGL|libgthread', str(error)):
         yield Finding(
             f'OpenCV lacks a library of the system: {_words(error)}',
-            'sudo apt-get install -y libgl1 libglib2.0-0 (or use opencv-python-headless in its place)',
+            f'{PIP} uninstall -y {" ".join(there)} && {PIP} install opencv-python-headless'
+            f'=={version_of(there[0]) if there else "4.*"}, or apt-get install -y libgl1 libglib2.0-0 as root',
         )
     elif error is not None:
         yield from _check_import('OpenCV', 'cv2', there[0] if there else 'opencv-python', 'opencv-python')
@@ -230,21 +239,21 @@ def check_gpu() -> Iterator[Finding]:
         return
     driver = gpus_of_driver()
     if driver and not gpus_of_torch():
-        cuda = cuda_of_torch()
-        if cuda is None:
-            plain = _plain(version_of('torch') or '')
-            remedy = f'pip uninstall -y torch torchvision && pip install torch=={plain} torchvision'
-            why = f'torch {version_of("torch")} is a CPU build'
-        else:
-            remedy = (
-                f'update the driver for CUDA {cuda}, or install a torch for an older CUDA; look at CUDA_VISIBLE_DEVICES'
-            )
+        cuda, newest = cuda_of_torch(), cuda_of_driver()
+        is_old = newest is not None and numbers(newest)[0] < PYPI_CUDA
+        index = f' --index-url {TORCH_INDEX}/cu126' if is_old else ''
+        remedy = f'{PIP} uninstall -y torch torchvision && {PIP} install{index} torch torchvision'
+        why = f'torch {version_of("torch")} is a CPU build'
+        if cuda is not None:
             why = f'torch, built for CUDA {cuda}, does not see it'
+            remedy = (
+                f'update the driver, or {remedy}' if is_old else 'look at CUDA_VISIBLE_DEVICES, or update the driver'
+            )
         yield Finding(f'there is a GPU ({driver[0]}), but {why}: trainings would run on the CPU', remedy, stops=False)
     for gpu in unsupported_gpus():
         yield Finding(
             f'torch {version_of("torch")} has no code for {gpu}',
-            'install a torch for an older CUDA that has it',
+            f'{PIP} uninstall -y torch torchvision && {PIP} install --index-url {TORCH_INDEX}/cu126 torch torchvision',
         )
 
 
@@ -273,7 +282,7 @@ def check_kernel() -> Iterator[Finding]:
         yield Finding(
             "ScopeViT's attention kernel for CPUs is missing: PyTorch's computes the same, more slowly",
             'install a C++ compiler, then scopevit again; in a checkout: '
-            'pip install --force-reinstall --no-deps --no-build-isolation -e .',
+            f'{PIP} install --force-reinstall --no-deps --no-build-isolation -e .',
             stops=False,
         )
 
@@ -289,6 +298,7 @@ def check_safe_loading() -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_python,
+    check_pip,
     check_torch,
     check_torchvision,
     check_setuptools,
@@ -312,20 +322,20 @@ def _check_import(what: str, module: str, distribution: str, requirement: str) -
     error = import_error(module)
     if error is None:
         return
-    again = f"pip install --force-reinstall --no-deps '{requirement}'"
+    again = f"{PIP} install --force-reinstall --no-deps '{requirement}'"
     missing = error.name.split('.')[0] if isinstance(error, ModuleNotFoundError) and error.name else None
     if missing == module.split('.')[0]:
         if version_of(distribution):
             yield Finding(f'{what} is installed, but its files are not there', again)
         else:
-            yield Finding(f'{what} is not installed', f"pip install '{requirement}'")
+            yield Finding(f'{what} is not installed', f"{PIP} install '{requirement}'")
     elif missing in HAVE_CHECKS:
         return
     elif missing:
-        yield Finding(f'{what} lacks the package {missing}', f'pip install {DISTRIBUTIONS.get(missing, missing)}')
+        yield Finding(f'{what} lacks the package {missing}', f'{PIP} install {DISTRIBUTIONS.get(missing, missing)}')
     elif what == 'mmpretrain' and numbers(version_of('transformers') or '0') >= (4, 50):
         versions = f'transformers {version_of("transformers")}'
-        yield Finding(f'{what} does not work with {versions}: {_words(error)}', "pip install 'transformers<4.50'")
+        yield Finding(f'{what} does not work with {versions}: {_words(error)}', f"{PIP} install 'transformers<4.50'")
     else:
         yield Finding(f'{what} cannot be imported: {_words(error)}', again)
 
@@ -368,14 +378,19 @@ def examine() -> list[Finding]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog='scopevit doctor', description=__doc__.splitlines()[0]).parse_args()
-    for name, fact in describe().items():
-        print(f'{name:24}{fact}')
+    parser = argparse.ArgumentParser(prog='scopevit doctor', description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument('--findings', action='store_true', help='print what does not fit, and nothing else')
+    only_findings = parser.parse_args().findings
+    if not only_findings:
+        for name, fact in describe().items():
+            print(f'{name:24}{fact}')
     findings = examine()
     for finding in findings:
-        print(f'\n{"error" if finding.stops else "note"}: {finding.problem}\n  {finding.remedy}')
+        if not (only_findings and finding.is_usual):
+            print(f'\n{"error" if finding.stops else "note"}: {finding.problem}\n  {finding.remedy}')
     stops = any(finding.stops for finding in findings)
-    print('\nA training cannot start here: see the errors above.' if stops else '\nA training can start.')
+    if not only_findings:
+        print('\nA training cannot start here: see the errors above.' if stops else '\nA training can start.')
     sys.exit(int(stops))
 
 

@@ -1,7 +1,7 @@
 """What the doctor asks of the machine and its packages; it runs where torch or MMEngine is broken or missing."""
 
 import contextlib
-import importlib.metadata
+import importlib
 import io
 import platform
 import shutil
@@ -9,14 +9,6 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-
-
-def version_of(distribution: str) -> str | None:
-    """Installed version of a distribution; None if it is not installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def import_error(module: str) -> BaseException | None:

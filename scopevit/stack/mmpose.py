@@ -7,6 +7,8 @@ make a package for every Python.
 """
 
 import argparse
+import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,7 @@ def make_pure_wheel(compiled: Path, folder: Path) -> Path:
 
 
 def pip(*words: object) -> None:
+    """Run the pip of this Python."""
     subprocess.run([sys.executable, '-m', 'pip', *map(str, words)], check=True)
 
 
@@ -43,13 +46,24 @@ def download_xtcocotools(folder: Path) -> None:
     pip('download', '--no-deps', *wheel, '--dest', folder, f'xtcocotools=={XTCOCOTOOLS}')
 
 
+def works(name: str, version: str, module: str) -> bool:
+    """Whether a package of a version is there and imports, in a process of its own."""
+    try:
+        there = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    command = [sys.executable, '-c', f'import {module}']
+    return there == version and subprocess.run(command, capture_output=True).returncode == 0
+
+
 def install(version: str) -> None:
-    """Install mmpose and xtcocotools into the environment of this Python."""
-    with tempfile.TemporaryDirectory() as folder:
-        download_xtcocotools(Path(folder))
-        pure = make_pure_wheel(next(Path(folder).glob('xtcocotools-*.whl')), Path(folder))
-        pip('install', '--no-deps', '--force-reinstall', pure)
-    pip('install', '--no-deps', f'mmpose{version}')
+    """Install mmpose and xtcocotools into the environment of this Python, unless they are there."""
+    if not works('xtcocotools', XTCOCOTOOLS, 'xtcocotools.mask'):
+        with tempfile.TemporaryDirectory() as folder:
+            download_xtcocotools(Path(folder))
+            pure = make_pure_wheel(next(Path(folder).glob('xtcocotools-*.whl')), Path(folder))
+            pip('install', '--no-deps', '--force-reinstall', pure)
+    pip('install', '--no-deps', f'mmpose{version}')  # which asks no index for one that is there
 
 
 def main() -> None:
@@ -57,8 +71,11 @@ def main() -> None:
         prog='scopevit install-mmpose', description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument('--version', default=MMPOSE, metavar='SPEC', help='version of mmpose (default: %(default)s)')
+    version = parser.parse_args().version
     try:
-        install(parser.parse_args().version)
+        if importlib.util.find_spec('pip') is None:  # uv leaves it out
+            subprocess.run([sys.executable, '-m', 'ensurepip'], check=True)
+        install(version)
     except subprocess.CalledProcessError as error:
         sys.exit(
             f'error: pip could not do this: {" ".join(error.cmd[2:])}; its words are above '

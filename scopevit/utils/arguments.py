@@ -1,6 +1,8 @@
 """The vocabulary of the tools' command lines: arguments that several have, with one name and one wording each."""
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ import torch
 from .checkpoint import WEIGHTS
 from .config import ConfigOptions
 from .errors import UserError
+from .shipped import PACKAGE
 
 SCORE_THR = 0.3
 """The lowest score of what is drawn and written unless asked otherwise, as in mmdet's own figures."""
@@ -99,8 +102,20 @@ SHARED: dict[str, dict[str, Any]] = {
 """What a name means wherever it stands; CONTRIBUTING.md has the table."""
 
 
+def check_checkout(script: Path) -> None:
+    """End if a checkout's tool would run with the package of another one, as where two share an environment."""
+    for folder in script.absolute().parents:
+        package = folder.parent / 'scopevit'
+        if folder.name == 'tools' and (package / '__init__.py').is_file() and not package.samefile(PACKAGE):
+            sys.exit(
+                f'error: this is a tool of {folder.parent}, but the scopevit that is installed is {PACKAGE}: '
+                f'put PYTHONPATH={folder.parent} in front, or install this one by bash tools/setup.sh'
+            )
+
+
 def tool_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
     """A parser whose help begins with a tool's docstring, and which takes no option by the first letters alone."""
+    check_checkout(Path(sys.argv[0]))
     style = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(description=doc, formatter_class=style, allow_abbrev=False, **options)
 

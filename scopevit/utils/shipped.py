@@ -9,3 +9,8 @@ def shipped(name: str) -> Path:
     """The folder ``configs`` or ``tools`` that belongs to this package."""
     installed = PACKAGE / '.mim' / name
     return installed if installed.is_dir() else PACKAGE.parent / name
+
+
+def tool_command(file: str, name: str) -> str:
+    """How a tool is called here: a file of a checkout's ``tools``, or by its name where the package is installed."""
+    return f'python tools/{file}' if shipped('tools') == PACKAGE.parent / 'tools' else f'scopevit {name}'

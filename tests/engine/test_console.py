@@ -1,5 +1,6 @@
 """What stands on the screen: the summary's lines, and what is let through before the first iteration."""
 
+import io
 import logging
 import warnings
 from types import SimpleNamespace
@@ -94,3 +95,20 @@ def test_an_epoch_shorter_than_the_interval_of_the_log_has_several_lines(length,
     shown.hooks = [hook]
     console.shorten_log_interval(shown)
     assert hook.interval == interval
+
+
+def test_the_log_goes_on_where_rich_leaves_the_screen_alone(monkeypatch):
+    """As it does in a terminal that it is told to take for none."""
+    monkeypatch.setenv('TTY_COMPATIBLE', '0')
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr('sys.stdout', screen)
+    handler = logging.StreamHandler(screen)
+    logger = logging.Logger('training')
+    logger.addHandler(handler)
+    training = SimpleNamespace(logger=logger, register_hook=lambda hook: None)
+    with console.progress_shown(training):
+        logger.warning('within')
+    logger.warning('behind')
+    assert handler.stream is screen
+    assert screen.getvalue().split() == ['within', 'behind']

@@ -1,5 +1,6 @@
 """Loading configs of any toolbox, and making them fit the machine."""
 
+import argparse
 import multiprocessing
 import os
 import subprocess
@@ -89,6 +90,17 @@ def test_several_machines_of_mpi_need_the_first_ones_address(monkeypatch):
     monkeypatch.delenv('MASTER_ADDR', raising=False)
     with pytest.raises(UserError, match='needs MASTER_ADDR'):
         launch._set_ranks('mpi')
+
+
+def test_more_processes_than_gpus_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(launch, 'end_with_launcher', lambda: None)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    args = argparse.Namespace(work_dir=str(tmp_path), launcher='pytorch', local_rank=0)
+    with pytest.raises(UserError, match='2 processes, but this machine shows 1 GPU: start 1'):
+        launch.prepare(Config(), args)
 
 
 class Sum(BaseModel):

@@ -164,6 +164,6 @@ def test_the_launcher_waits_for_its_processes_at_every_signal(name, tmp_path):
         f'os.kill(os.getppid(), signal.{name})\n'
         'time.sleep(60)\n'
     )
-    result = tool('launch.py', '--standalone', '--nproc-per-node', 1, script, check=False)
+    result = tool('launch.py', 1, script, check=False)
     assert result.returncode == 128 + getattr(signal, name), result.stderr
     assert result.stdout.count('saved') == 1

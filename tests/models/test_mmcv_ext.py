@@ -216,7 +216,7 @@ def test_without_boxes_nothing_is_kept(ours):
 @pytest.mark.parametrize('name', ['carafe_forward', 'nms_rotated', 'roi_pool_forward'])
 def test_what_is_missing_is_named_when_it_is_called(name):
     operator = getattr(mmcv_ext, name)
-    with pytest.raises(UserError, match=rf'operator {name} needs a compiled mmcv.*setup\.sh --mmcv-operators'):
+    with pytest.raises(UserError, match=rf'operator {name} needs a compiled mmcv.*scopevit install-mmcv'):
         operator(1, two=2)
 
 

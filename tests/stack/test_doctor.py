@@ -18,6 +18,7 @@ SOUND = {
     'numpy': '1.26.4',
     'setuptools': '80.8.0',
     'opencv-python': '4.11.0.86',
+    'pip': '26.0',
 }
 
 
@@ -43,6 +44,7 @@ def machine(monkeypatch):
         gpus_of_driver=[],
         gpus_of_torch=[],
         unsupported_gpus=[],
+        cuda_of_driver='13.0',
         cuda_of_torch='13.0',
         lacking_for_triton=None,
         shared_memory=8192,
@@ -70,9 +72,14 @@ def test_a_sound_machine_has_nothing(machine):
     assert doctor.examine() == []
 
 
-def test_python_that_is_too_new(machine, monkeypatch):
-    monkeypatch.setattr(sys, 'version_info', (3, 15, 0))
-    finds('Python 3.15; 3.10 to 3.14 are supported', 'uv venv', stops=False)
+def test_python_that_was_not_run(machine, monkeypatch):
+    monkeypatch.setattr(sys, 'version_info', (3, 14, 0))
+    finds('Python 3.14 was not run with this; 3.10 to 3.13 were', 'uv venv', False)
+
+
+def test_missing_pip(machine):
+    del machine.versions['pip']
+    finds('pip is not installed', f'{sys.executable} -m ensurepip', False)
 
 
 def test_missing_torch(machine):
@@ -163,12 +170,12 @@ def test_mmcv_that_the_toolboxes_refuse(machine):
 
 def test_mmcv_without_operators_is_no_fault_but_said(machine):
     machine.has(mmcv_is_compiled=False)
-    finds('CARAFE, deformable RoI pooling', 'bash tools/setup.sh --mmcv-operators', False)
+    finds('CARAFE, deformable RoI pooling', '-m scopevit install-mmcv', False)
 
 
 def test_mmcv_compiled_for_another_torch(machine):
     machine.errors['mmcv._ext'] = ImportError('_ext.so: undefined symbol: _ZN3c105ErrorC2E')
-    finds("mmcv's operators were compiled for another torch: ImportError", '--mmcv-operators', True)
+    finds("mmcv's operators were compiled for another torch: ImportError", 'install-mmcv', True)
 
 
 def test_no_toolbox(machine):
@@ -236,21 +243,26 @@ def test_opencv_of_another_packager_is_no_fault(machine):
 
 def test_opencv_without_libraries_of_the_system(machine):
     machine.errors['cv2'] = ImportError('libGL.so.1: cannot open shared object file')
-    finds('OpenCV lacks a library of the system: ImportError: libGL.so.1', 'apt-get install -y libgl1', True)
+    finds('OpenCV lacks a library of the system: ImportError: libGL.so.1', 'opencv-python-headless==4.11.0.86', True)
 
 
 @pytest.mark.parametrize(
-    ('cuda', 'problem', 'remedy'),
-    [(None, 'is a CPU build', 'pip install torch==2.14.1 torchvision'), ('13.0', 'built for CUDA 13.0', 'driver')],
+    ('cuda', 'driver', 'problem', 'remedy'),
+    [
+        (None, '13.0', 'is a CPU build', 'pip install torch torchvision'),
+        (None, '12.4', 'is a CPU build', 'pip install --index-url https://download.pytorch.org/whl/cu126 torch torch'),
+        ('13.0', '12.4', 'built for CUDA 13.0', 'https://download.pytorch.org/whl/cu126 torch torchvision'),
+        ('13.0', '13.1', 'built for CUDA 13.0', 'CUDA_VISIBLE_DEVICES'),
+    ],
 )
-def test_gpu_that_torch_does_not_use(cuda, problem, remedy, machine):
-    machine.has(gpus_of_driver=['NVIDIA H100, 550.54'], cuda_of_torch=cuda)
+def test_gpu_that_torch_does_not_use(cuda, driver, problem, remedy, machine):
+    machine.has(gpus_of_driver=['NVIDIA H100, 550.54'], cuda_of_torch=cuda, cuda_of_driver=driver)
     finds(problem, remedy, False)
 
 
 def test_gpu_without_code(machine):
     machine.has(unsupported_gpus=['Tesla P100 (compute capability 6.0)'], gpus_of_torch=['Tesla P100'])
-    finds('torch 2.14.1 has no code for Tesla P100 (compute capability 6.0)', 'older CUDA', True)
+    finds('torch 2.14.1 has no code for Tesla P100 (compute capability 6.0)', 'whl/cu126', True)
 
 
 @pytest.fixture
@@ -313,6 +325,29 @@ def test_status_says_whether_a_training_can_start(stops, status, machine, monkey
     printed = capsys.readouterr().out
     assert f'{"error" if stops else "note"}: it is broken\n  repair it' in printed
     assert 'mmengine                0.10.7' in printed
+    monkeypatch.setattr(sys, 'argv', ['doctor', '--findings'])
+    with pytest.raises(SystemExit) as end:
+        doctor.main()
+    assert end.value.code == status
+    assert capsys.readouterr().out == f'\n{"error" if stops else "note"}: it is broken\n  repair it\n'
+
+
+def test_what_every_set_up_leaves_is_not_said_at_its_end(machine, monkeypatch, capsys):
+    machine.has(mmcv_is_compiled=False)
+    monkeypatch.setattr(sys, 'argv', ['doctor', '--findings'])
+    with pytest.raises(SystemExit):
+        doctor.main()
+    assert capsys.readouterr().out == ''
+
+
+def test_remedies_are_for_this_environment(machine, monkeypatch):
+    """Whatever pip is first on the path."""
+    missing = ModuleNotFoundError("No module named 'mmengine'", name='mmengine')
+    for name, facts in {'opencv-python-headless': {}, 'onedl-mmengine': {}, 'mmcv': {'mmengine': missing}}.items():
+        machine.versions[name] = '2.1.0'
+        machine.errors.update(facts)
+        for finding in doctor.examine():
+            assert finding.remedy.count('pip ') == finding.remedy.count(f'{sys.executable} -m pip ') > 0
 
 
 def test_this_environment_can_train():
@@ -333,3 +368,24 @@ def test_it_runs_where_nothing_is_installed(tmp_path, root):
     result = subprocess.run([*command[:-1], command[-1] + run], capture_output=True, text=True, cwd=tmp_path)
     assert result.stderr.strip().splitlines()[-1].startswith('ImportError: scopevit cannot be used: ModuleNotFound')
     assert 'scopevit doctor' in result.stderr
+
+
+OLD_TORCH = """
+import sys, torch
+del torch.serialization.add_safe_globals
+sys.argv[1:] = ['doctor', '--help']
+import runpy; runpy.run_module('scopevit', run_name='__main__')
+"""
+
+
+def test_it_runs_where_torch_is_too_old_for_the_models():
+    result = subprocess.run([sys.executable, '-c', OLD_TORCH], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert 'usage: scopevit doctor' in result.stdout
+    assert "no attribute 'add_safe_globals' (python -m scopevit doctor tells what to do)" in result.stderr
+
+
+def test_a_python_that_is_too_old_is_named():
+    run = 'import sys; sys.version_info = (3, 9, 18); import scopevit'
+    result = subprocess.run([sys.executable, '-c', run], capture_output=True, text=True)
+    assert 'ImportError: scopevit needs Python 3.10 to 3.13' in result.stderr.splitlines()[-1]

@@ -124,10 +124,31 @@ def test_versions_are_those_of_the_tested_stack(root):
     assert {f'xtcocotools=={mmpose.XTCOCOTOOLS}', f'mmpose{mmpose.MMPOSE}'} <= set(tested)
 
 
+def test_what_is_there_needs_no_network(monkeypatch):
+    calls = []
+    monkeypatch.setattr(mmpose, 'pip', lambda *words: calls.append(words[0]))
+    mmpose.install(mmpose.MMPOSE)
+    assert calls == ['install']  # of mmpose itself, by which pip looks whether it is there
+    assert not mmpose.works('xtcocotools', '1.0', 'xtcocotools.mask')
+    assert not mmpose.works('xtcocotools', mmpose.XTCOCOTOOLS, 'xtcocotools.no_such_module')
+    assert not mmpose.works('no-such-package', '1.0', 'sys')
+
+
+def test_an_environment_without_pip_gets_it(monkeypatch):
+    calls = []
+    monkeypatch.setattr(mmpose.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(mmpose.subprocess, 'run', lambda command, check: calls.append(command))
+    monkeypatch.setattr(mmpose, 'install', lambda version: calls.append(version))
+    monkeypatch.setattr(sys, 'argv', ['install-mmpose'])
+    mmpose.main()
+    assert calls == [[sys.executable, '-m', 'ensurepip'], mmpose.MMPOSE]
+
+
 def test_a_pip_that_fails_is_named(monkeypatch):
     def fail(command, check):
         raise subprocess.CalledProcessError(1, command)
 
+    monkeypatch.setattr(mmpose, 'works', lambda *words: False)
     monkeypatch.setattr(mmpose.subprocess, 'run', fail)
     monkeypatch.setattr(sys, 'argv', ['install-mmpose'])
     with pytest.raises(SystemExit, match='error: pip could not do this: pip download --no-deps.*xtcocotools') as end:

@@ -187,7 +187,7 @@ def test_an_operator_that_only_a_compiled_mmcv_has_is_named():
     def check(cfg):
         raise MissingOperator('carafe_forward')
 
-    says = r"mmcv's operator carafe_forward needs a compiled mmcv.*setup\.sh --mmcv-operators"
+    says = r"mmcv's operator carafe_forward needs a compiled mmcv.*scopevit install-mmcv"
     with pytest.raises(SwapError, match=says) as caught:
         swap_backbone(small_config(), 'xtiny', check=check)
     assert len(caught.value.problems) == 1

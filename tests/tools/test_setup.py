@@ -1,5 +1,6 @@
 """The set-up: what it installs, keeps and says; and what is shipped in wheels."""
 
+import json
 import os
 import re
 import shutil
@@ -11,51 +12,97 @@ from pathlib import Path
 
 import pytest
 
-from helpers import KERNEL_IS_POSSIBLE, ROOT, tool
+from helpers import KERNEL_IS_POSSIBLE, ROOT, fails_cleanly, tool
 
 TAKES_ANYTHING = ('run_tests.sh',)  # hands its arguments on to pytest
 SCRIPTS = sorted(path.name for path in (ROOT / 'tools').glob('*.sh') if path.name not in ('env.sh', 'usage.sh'))
 
 READ_BY_SET_UP = (
-    *('setup.py', 'scopevit/stack/mmpose.py'),
+    *('setup.py', 'scopevit/stack/mmpose.py', 'scopevit/stack/plan.py'),
     *('scopevit/models/ops/mmcv_finder.py', 'scopevit/models/ops/attention.cpp'),
 )
-# Stands for a Python and its environments: writes down what it is called with. FAKE_TORCH is the torch
-# that is installed, FAKE_MMCV set if a compiled mmcv is, FAKE_FAILS a word of the call that fails.
-FAKE_PYTHON = """#!/bin/bash
+# Stands for a Python and its environments: writes down what it is called with. FAKE_SITE has the packages
+# that are installed; FAKE_FAILS is a word of the call that fails, FAKE_GPUS how many processes one GPU allows.
+FAKE_PYTHON = (
+    f"""#!/bin/bash
+here() {{ exec env PYTHONPATH="$FAKE_SITE" {sys.executable} -S "$@"; }}
+"""
+    r"""
 echo "$*" >> "$FAKE_CALLS"
-if [ -n "$FAKE_FAILS" ] && [[ "$*" = *"$FAKE_FAILS"* ]]; then echo "ERROR: No space left on device"; exit 1; fi
+if [ -n "$FAKE_FAILS" ] && [[ "$*" = *"$FAKE_FAILS"* ]]; then
+    echo "${FAKE_ERROR:-ERROR: No space left on device}"
+    exit 1
+fi
 case "$*" in
-    --version) echo Python 3.12.9 ;;
+    --version) echo "Python ${FAKE_VERSION:-3.12.9}" ;;
+    *plan.py*|*"m.version('"*) here "$@" ;;
+    *'print(sys.prefix)') (cd "$(dirname "$0")/.." && pwd) ;;
+    *'import torch; print'*) echo "$FAKE_PROCESSES" ;;
+    *doctor*) echo "$FAKE_FINDINGS" ;;
     *'pip install'*' -c '*)
-        while [ "$1" != -c ]; do shift; done
-        cp "$2" "$FAKE_CALLS.constraints"
-        cat "$(dirname "$2")"/*b.txt "$(dirname "$2")"/detection.txt > "$FAKE_CALLS.lists" ;;
+        while [ "$1" != -c ]; do
+            if [ "$1" = --report ]; then echo "$FAKE_REPORT" > "$2"; fi
+            shift
+        done
+        if [[ "$*" = *' -r '* ]]; then
+            cp "$2" "$FAKE_CALLS.constraints"
+            cat "$(dirname "$2")"/*b.txt "$(dirname "$2")"/detection.txt > "$FAKE_CALLS.lists"
+        fi ;;
     *'-m venv'*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-    *"m.version('torch')"*) [ -n "$FAKE_TORCH" ] && echo "torch==$FAKE_TORCH" ;;
-    *"m.version('mmcv')"*) [ -n "$FAKE_MMCV" ] ;;
-    *"m.version('"*) exit 1 ;;
 esac
 """
+)
+
+
+def executable(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A copy of what the set-up reads, and a Python that only writes down what it is to do."""
+    """A copy of what the set-up reads, Pythons that only write down what they are to do, and no GPU."""
     checkout = tmp_path / 'checkout'
     for name in ('tools', 'requirements'):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns('fashion_mnist_subset'))
     for name in READ_BY_SET_UP:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, checkout / name)
-    python = tmp_path / 'python'
-    python.write_text(FAKE_PYTHON)
-    python.chmod(0o755)
-    for name in ('TORCH_INDEX_URL', 'VIRTUAL_ENV', 'CONDA_PREFIX', 'FAKE_FAILS', 'FAKE_TORCH', 'FAKE_MMCV'):
+    for name in ('TORCH_INDEX_URL', 'VIRTUAL_ENV', 'CONDA_PREFIX'):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('PYTHON', str(python))
+    monkeypatch.setenv('PYTHON', str(executable(tmp_path / 'python/bin/python', FAKE_PYTHON)))
     monkeypatch.setenv('FAKE_CALLS', str(tmp_path / 'calls'))
+    monkeypatch.setenv('FAKE_SITE', str(tmp_path / 'site'))
+    executable(tmp_path / 'bin/nvidia-smi', '#!/bin/bash\nexit 9\n')
+    for name in ('python', 'python3.12'):
+        executable(tmp_path / 'bin' / name, FAKE_PYTHON)
+    monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
     return checkout
+
+
+def install(name, version, cuda='13.0'):
+    """Put a package, for torch with the CUDA that it is built for, into the environments that there are."""
+    site = Path(os.environ['FAKE_SITE'])
+    file = name.replace('-', '_')
+    for old in site.glob(f'{file}-*'):
+        shutil.rmtree(old)
+    info = site / f'{file}-{version}.dist-info'
+    info.mkdir(parents=True)
+    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+    if name == 'torch':
+        (site / 'torch').mkdir(exist_ok=True)
+        (site / 'torch/__init__.py').touch()
+        (site / 'torch/version.py').write_text(f'cuda, hip = {cuda!r}, None')
+
+
+def gpu(cuda):
+    """Put a GPU into the machine, whose driver takes that CUDA."""
+    smi = Path(os.environ['PATH'].split(':')[0]) / 'nvidia-smi'
+    executable(
+        smi, f'#!/bin/bash\necho "| NVIDIA-SMI 550.54     Driver Version: 550.54     CUDA Version: {cuda}     |"\n'
+    )
 
 
 def set_up(checkout, *words, **environment):
@@ -87,7 +134,8 @@ def test_set_up_installs_the_tested_versions_and_then_has_nothing_to_do(checkout
     assert scopevit.endswith('--no-deps --no-build-isolation -e .')
     assert sorted(constraints()) == sorted(tested)
     assert 'scopevit/stack/mmpose.py' in calls
-    assert '-m scopevit doctor' in calls
+    assert '-m scopevit doctor --findings' in calls
+    assert 'TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu bash tools/setup.sh' in result.stderr
     assert 'Set-up: .venv is ready after' in result.stdout
     assert len(result.stdout.splitlines()) < 15
     again, calls = set_up(checkout)
@@ -103,37 +151,118 @@ def test_what_has_changed_is_installed(name, checkout):
     assert pip_calls(set_up(checkout)[1])
 
 
-def test_a_torch_that_is_there_stays_and_torchvision_follows_it(checkout):
-    result, calls = set_up(checkout, FAKE_TORCH='2.13.0+cu126')
+def torch_step(checkout, **environment):
+    """How torch and torchvision are installed."""
+    (checkout / '.venv/.scopevit-setup').unlink(missing_ok=True)
+    result, calls = set_up(checkout, **environment)
     assert result.returncode == 0, result.stderr
-    assert [line for line in constraints() if line.startswith('torch')] == [
-        'torch==2.13.0+cu126',
-        'torchvision==0.28.*',
-    ]
-    torch, *_ = pip_calls(calls)
-    index = 'https://download.pytorch.org/whl/cu126'
-    assert torch.endswith(f'--index-url {index} --no-deps torch==2.13.0+cu126 torchvision==0.28.*')
-    (checkout / '.venv/.scopevit-setup').unlink()
-    torch, *_ = pip_calls(set_up(checkout, FAKE_TORCH='2.13.0')[1])
-    assert torch.endswith('torch==2.13.0 torchvision==0.28.*')
-    assert '--index-url' not in torch
+    return pip_calls(calls)[0].removeprefix('-m pip install --disable-pip-version-check ')
+
+
+def test_a_torch_that_is_there_stays_and_torchvision_follows_it(checkout):
+    index = 'https://download.pytorch.org/whl'
+    install('torch', '2.13.0+cu126', cuda='12.6')
+    step = f'--index-url {index}/cu126 --no-deps torch==2.13.0+cu126 torchvision==0.28.*'
+    assert torch_step(checkout) == step
+    assert [line for line in constraints() if line.startswith('torch')] == step.split()[-2:]
+    install('torch', '2.13.0')
+    assert torch_step(checkout).endswith('.txt torch==2.13.0 torchvision==0.28.*')
+    assert '--index-url' not in torch_step(checkout, TORCH_INDEX_URL='https://download.pytorch.org/whl/cpu')
+    install('torch', '2.14.1', cuda=None)  # as conda-forge names one for CPUs
+    assert torch_step(checkout) == f'--index-url {index}/cpu --no-deps torch==2.14.1 torchvision>=0.29'
+    install('torch', '2.6.0a0+ecf3bae40a.nv25.1')  # of NVIDIA's containers
+    install('torchvision', '0.22.0a0')
+    assert torch_step(checkout).endswith('.txt torch==2.6.0a0+ecf3bae40a.nv25.1 torchvision==0.22.0a0')
+
+
+def test_another_torch_than_one_asks_for_is_named_with_the_command(checkout):
+    install('torch', '2.14.1')
+    cpu = dict(TORCH_INDEX_URL='https://download.pytorch.org/whl/cpu')
+    for _ in ('set up', 'up to date'):
+        result, _ = set_up(checkout, **cpu)
+        assert 'note: torch 2.14.1 (CUDA 13.0) stays, though TORCH_INDEX_URL says otherwise' in result.stderr
+        assert (
+            'pip install --force-reinstall --no-deps --index-url https://download.pytorch.org/whl/cpu' in result.stderr
+        )
+    assert 'up to date' in result.stdout
+    assert 'stays' not in set_up(checkout, TORCH_INDEX_URL='https://download.pytorch.org/whl/cu130')[0].stderr
+    install('torch', '2.14.1+cpu', cuda=None)
+    assert 'stays' not in set_up(checkout, **cpu)[0].stderr
+
+
+def test_a_package_that_was_exchanged_since_is_set_right(checkout):
+    install('numpy', '1.26.4')
+    set_up(checkout)
+    assert 'up to date' in set_up(checkout)[0].stdout
+    install('numpy', '2.3.5')
+    assert pip_calls(set_up(checkout)[1])
 
 
 @pytest.mark.parametrize('torch', ['1.13.1', '2.5.1+cu121'])
 def test_a_torch_that_is_too_old_is_named_before_anything_changes(torch, checkout):
-    result, calls = set_up(checkout, FAKE_TORCH=torch)
+    install('torch', torch)
+    result, calls = set_up(checkout)
     assert result.returncode == 1
     assert f'torch=={torch}, and scopevit takes PyTorch 2.6 or newer' in result.stderr
     assert 'pip install --upgrade torch torchvision' in result.stderr
     assert not pip_calls(calls)
 
 
+def test_a_driver_that_is_too_old_is_named_before_the_download(checkout):
+    gpu('12.4')
+    result, calls = set_up(checkout)
+    assert result.returncode == 1
+    assert "the GPU's driver is for CUDA 12.4, PyPI's torch for CUDA 13" in result.stderr
+    assert 'TORCH_INDEX_URL=https://download.pytorch.org/whl/cu126 bash tools/setup.sh' in result.stderr
+    assert not pip_calls(calls)
+    assert set_up(checkout, TORCH_INDEX_URL='https://download.pytorch.org/whl/cu126')[0].returncode == 0
+    gpu('13.1')
+    (checkout / '.venv/.scopevit-setup').unlink()
+    result, _ = set_up(checkout)
+    assert (result.returncode, result.stderr) == (0, '')
+
+
+def test_what_does_not_fit_stands_at_the_end(checkout):
+    result, _ = set_up(checkout, FAKE_FINDINGS='note: trainings would run on the CPU')
+    assert result.returncode == 0
+    assert 'note: trainings would run on the CPU\nSet-up: .venv is ready' in result.stdout
+
+
+def test_an_environment_without_pip_gets_it(checkout):
+    """As uv makes one, or python -m venv that was stopped."""
+    result, calls = set_up(checkout, FAKE_FAILS='-m pip --version')
+    assert result.returncode == 0
+    assert calls.index('-m ensurepip') < calls.index(pip_calls(calls)[0])
+    (checkout / '.venv/.scopevit-setup').unlink()
+    assert '-m ensurepip' not in set_up(checkout)[1]
+
+
+def test_without_libraries_for_windows_opencv_comes_without_windows(checkout):
+    result, calls = set_up(checkout, FAKE_FAILS='libgthread')
+    assert result.returncode == 0, result.stderr
+    assert 'This machine lacks libgthread-2.0.so.0: OpenCV comes without windows' in result.stdout
+    assert ('sudo apt-get' in result.stdout) == bool(os.getuid())
+    where = calls.index('-m pip uninstall -y opencv-python')
+    assert calls[where + 1].endswith(
+        '-c requirements/constraints.txt --no-deps --force-reinstall opencv-python-headless'
+    )
+    pins = (ROOT / 'requirements/constraints.txt').read_text()
+    assert re.findall('^opencv-python(==.+?;.+?) ', pins, re.M) == re.findall('headless(==.+?;.+?) ', pins)
+    (checkout / '.venv/.scopevit-setup').unlink()
+    assert not any('opencv' in call for call in pip_calls(set_up(checkout)[1]))
+    install('opencv-python-headless', '4.10.0.84')
+    result, calls = set_up(checkout)
+    assert '-m pip uninstall -y opencv-python' in calls
+    assert 'lacks' not in result.stdout
+
+
 def test_a_compiled_mmcv_stays(checkout):
-    set_up(checkout, FAKE_MMCV='1')
+    install('mmcv', '2.1.0')
+    set_up(checkout)
     lists = Path(os.environ['FAKE_CALLS'] + '.lists').read_text()
     assert 'mmdet' in lists
     assert '\nmmcv-lite' not in lists
-    (checkout / '.venv/.scopevit-setup').unlink()
+    shutil.rmtree(os.environ['FAKE_SITE'])
     set_up(checkout)
     assert '\nmmcv-lite' in Path(os.environ['FAKE_CALLS'] + '.lists').read_text()
 
@@ -148,6 +277,20 @@ def test_the_python_of_venv_is_kept(checkout, monkeypatch):
         file.write('#')
     _, calls = set_up(checkout)
     assert not any('-m venv' in call for call in calls)
+
+
+def test_a_python_that_was_run_goes_before_one_that_was_not(checkout, tmp_path, monkeypatch):
+    for name, version in (('python3', '3.14.0'), ('python3.11', '3.11.7')):
+        executable(tmp_path / 'bin' / name, FAKE_PYTHON.replace('3.12.9', version))
+    for minor in (12, 13, 10, 14):
+        executable(tmp_path / f'bin/python3.{minor}', '#!/bin/bash\nexit 127')  # as pyenv has those of other folders
+    monkeypatch.delenv('PYTHON')
+    assert 'Making .venv (Python 3.11.7)' in set_up(checkout)[0].stdout
+    shutil.rmtree(checkout / '.venv')
+    (tmp_path / 'bin/python3.11').write_text('exit 127')
+    assert 'Making .venv (Python 3.14.0)' in set_up(checkout)[0].stdout
+    executable(tmp_path / 'bin/python3.12', FAKE_PYTHON)
+    assert 'up to date' in set_up(checkout)[0].stdout  # in what is there
 
 
 def test_torch_comes_from_where_one_asks_for_it(checkout):
@@ -178,17 +321,16 @@ def test_no_python_that_fits(checkout, tmp_path):
     result, _ = set_up(checkout, PYTHON='/no/such python')
     assert result.returncode == 1
     assert '/no/such python is: ' in result.stderr
-    for words in ('Python 3.10 to 3.14', 'python3-venv', 'uv python install 3.12', 'pyenv install 3.12'):
+    for words in ('Python 3.10 to 3.13', 'python3-venv', 'uv python install 3.12', 'pyenv install 3.12'):
         assert words in result.stderr
 
 
 @pytest.fixture
-def active(tmp_path):
+def active(tmp_path, monkeypatch):
     """An environment that is active."""
-    python = tmp_path / 'active/bin/python'
-    python.parent.mkdir(parents=True)
-    python.write_text(FAKE_PYTHON)
-    python.chmod(0o755)
+    executable(tmp_path / 'active/bin/python', FAKE_PYTHON)
+    monkeypatch.delenv('PYTHON')
+    monkeypatch.setenv('FAKE_REPORT', '{"install": []}')
     return dict(VIRTUAL_ENV=str(tmp_path / 'active'))
 
 
@@ -198,18 +340,85 @@ def test_active_environment_is_asked_about_before_it_changes(checkout, active):
     assert 'nothing was changed: there is no terminal to ask on; say --yes' in result.stderr
     assert all('--dry-run' in call for call in pip_calls(calls))
     assert [path.name for path in Path(active['VIRTUAL_ENV']).iterdir()] == ['bin']
-    result, _ = set_up(checkout, '--active', FAKE_FAILS='--dry-run', **active)
-    assert 'pip cannot tell what would change: ERROR: No space left' in result.stderr
+    result, _ = set_up(checkout, '--active', FAKE_FAILS='--dry-run', FAKE_ERROR='no such option: --dry-run', **active)
+    assert 'pip cannot tell what would change: no such option' in result.stderr
+    assert 'active/bin/python -m pip install --upgrade pip' in result.stderr
     result, calls = set_up(checkout, '--active', '--yes', **active)
     assert result.returncode == 0, result.stderr
     assert not any('-m venv' in call for call in calls)
     assert len([call for call in pip_calls(calls) if '--dry-run' not in call]) == 3
 
 
-def test_active_needs_an_active_environment(checkout):
+def test_active_environment_is_told_what_takes_the_place_of_what(checkout, active):
+    install('numpy', '2.3.5')
+    items = [dict(metadata=dict(name=name, version='1.26.4')) for name in ('mmdet', 'numpy', 'mmengine')]
+    index = 'https://download.pytorch.org/whl/cpu'
+    report = json.dumps(dict(install=items))
+    result, calls = set_up(checkout, '--active', FAKE_REPORT=report, TORCH_INDEX_URL=index, **active)
+    assert '  numpy 1.26.4 in place of 2.3.5\n  new: mmdet 1.26.4, mmengine 1.26.4\n' in result.stdout
+    assert f'--extra-index-url {index}' in pip_calls(calls)[0]  # else torch's CUDA would be listed
+
+
+def test_active_takes_the_python_that_is_named(checkout, active):
+    """A container's own, which keeps its torch."""
+    python = Path(active['VIRTUAL_ENV']) / 'bin/python'
+    result, calls = set_up(checkout, '--active', '--yes', PYTHON=str(python))
+    assert result.returncode == 0, result.stderr
+    assert f'Set-up: {active["VIRTUAL_ENV"]} is ready' in result.stdout
+    assert not any('-m venv' in call for call in calls)
+
+
+def test_active_needs_an_active_environment(checkout, active):
     result, calls = set_up(checkout, '--active')
     assert result.returncode == 1
     assert 'no environment is active' in result.stderr
+    assert 'PYTHON=/usr/bin/python3' in result.stderr
+
+
+def quick_start(checkout, *words, **environment):
+    """Run the quick start; returns the finished process and the commands of train.py and test.py."""
+    calls = Path(os.environ['FAKE_CALLS'])
+    calls.write_text('')
+    command = ['bash', checkout / 'tools/quickstart.sh', *words]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, stdin=subprocess.DEVNULL
+    )
+    launched = re.findall('^.*tools/launch.py (.+)$', calls.read_text(), re.MULTILINE)
+    return result, [command.split(' ') for command in launched]
+
+
+def test_quick_start_trains_in_two_processes_or_on_one_gpu_in_one_of_their_batches(checkout):
+    result, launched = quick_start(checkout)
+    assert result.returncode == 0, result.stderr
+    assert [command[:2] for command in launched] == [['2', 'train'], ['2', 'test']]
+    assert '--cfg-options' not in launched[0]
+    gpu('13.1')
+    _, launched = quick_start(checkout, FAKE_PROCESSES='2')
+    assert [command[:2] for command in launched] == [['2', 'train'], ['2', 'test']]
+    result, launched = quick_start(checkout, FAKE_PROCESSES='1')
+    assert [command[:2] for command in launched] == [['1', 'train'], ['1', 'test']]
+    assert launched[0][-2:] == ['--cfg-options', 'train_dataloader.batch_size=128']
+    words = ('--task', 'all', '--pretrained', checkout / 'setup.py')
+    _, launched = quick_start(checkout, *words, FAKE_PROCESSES='1')
+    batches = [command[-1].rpartition('=')[2] for command in launched if command[1] == 'train']
+    assert batches == ['8', '8', '8', '8', '32']
+
+
+def test_a_figure_that_fails_does_not_take_the_result_along(checkout):
+    result, _ = quick_start(checkout, FAKE_FAILS='plot_curves')
+    assert result.returncode == 0
+    assert 'One figure could not be drawn' in result.stderr
+    assert result.stdout.endswith('Look at predictions.png and curves.png there.\n')
+
+
+def test_quick_start_runs_in_an_active_environment_that_was_completed(checkout, active):
+    result, _ = quick_start(checkout, **active)
+    assert 'Making .venv' in result.stdout
+    set_up(checkout, '--active', '--yes', **active)
+    for named in (active, dict(PYTHON=f'{active["VIRTUAL_ENV"]}/bin/python'), dict(CONDA_PREFIX=active['VIRTUAL_ENV'])):
+        result, launched = quick_start(checkout, **named)
+        assert f'Set-up: {active["VIRTUAL_ENV"]} is up to date' in result.stdout
+        assert launched
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -224,7 +433,7 @@ def test_every_script_has_help(script):
 def test_help_is_asked_for_in_any_place():
     assert 'NPROC' in tool('dist_train.sh', 'config.py', '--help').stdout
     command = tool('dist_train.sh', 'config.py', 2, '--help', env=dict(PYTHON='echo')).stdout
-    assert command.strip().endswith('config.py --help --launcher pytorch')  # train.py's
+    assert command.strip().endswith('launch.py 2 train config.py --help')  # train.py's
 
 
 @pytest.mark.parametrize('script', [script for script in SCRIPTS if script not in TAKES_ANYTHING])
@@ -233,72 +442,6 @@ def test_wrong_arguments_show_the_usage_and_what_is_wrong(script):
     assert result.returncode == 2
     assert f'bash tools/{script}' in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith('error: ')
-
-
-COMPILING_PYTHON = """#!/bin/bash
-case "$*" in
-    -c*torch.cuda*) [ -n "$FAKE_TORCH" ] && echo "cp312 $FAKE_TORCH none " ;;
-    *'pip download'*)
-        while [ "$1" != -d ]; do shift; done
-        mkdir -p mmcv-2.1.0 && echo "flags = '-std=c++17'" > mmcv-2.1.0/setup.py
-        tar -czf "$2/mmcv-2.1.0.tar.gz" mmcv-2.1.0 && rm -r mmcv-2.1.0 ;;
-    *'pip wheel'*)
-        while [ "$1" != -w ]; do shift; done
-        mkdir -p "$2" && cp "$3/setup.py" "$2/mmcv-2.1.0-fake.whl" && echo "$CFLAGS" >> "$2/mmcv-2.1.0-fake.whl" ;;
-    *'pip install'*) echo "$*" ;;
-esac
-"""
-
-
-@pytest.mark.parametrize(('torch', 'standard'), [('2.13.0+cpu', 'c++17'), ('2.14.1', 'c++20')])
-def test_mmcv_is_compiled_as_its_torch_asks_and_kept(torch, standard, tmp_path):
-    python = tmp_path / 'python'
-    python.write_text(COMPILING_PYTHON)
-    python.chmod(0o755)
-    env = dict(FAKE_TORCH=torch, XDG_CACHE_HOME=str(tmp_path / 'cache'), TORCH_CUDA_ARCH_LIST='')
-    first = tool('mmcv_operators.sh', python, env=env)
-    (wheel,) = (tmp_path / 'cache/scopevit/wheels').glob(f'mmcv-2.1.0_cp312_torch-{torch}_*/mmcv-*.whl')
-    assert f'-std={standard}' in wheel.read_text()
-    assert '-g0' in wheel.read_text()
-    assert f'--no-deps --force-reinstall {wheel}' in first.stdout
-    wheel.write_text('kept')
-    tool('mmcv_operators.sh', python, env=env)
-    assert wheel.read_text() == 'kept'
-    without = tool('mmcv_operators.sh', python, env={**env, 'FAKE_TORCH': ''}, check=False)
-    assert without.returncode != 0
-    assert 'pip install' not in without.stdout
-
-
-def test_scripts_choose_ports_and_machines():
-    """What dist_train.sh would start, shown by an echo in Python's place."""
-
-    def command(**env):
-        return tool('dist_train.sh', 'config.py', 4, '--amp', env=dict(env, PYTHON='echo')).stdout
-
-    one = command()
-    assert '--standalone --nproc-per-node=4' in one
-    assert one.strip().endswith('tools/train.py config.py --amp --launcher pytorch')
-    several = command(NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='1234')
-    assert '--nnodes=2 --node-rank=1 --master-addr=10.0.0.1 --master-port=1234' in several
-    assert '--master-port=1234' in command(PORT='1234')
-
-
-@pytest.mark.parametrize(
-    ('env', 'says'),
-    [
-        (dict(NODE_RANK='1'), 'NNODES=2 needs MASTER_ADDR, the address of the first machine'),
-        (dict(MASTER_ADDR='10.0.0.1'), 'NNODES=2 needs NODE_RANK, the number of this machine from 0 on'),
-        (dict(MASTER_ADDR='10.0.0.1', NODE_RANK='second'), 'NNODES=2 needs NODE_RANK'),
-        (dict(MASTER_ADDR='10.0.0.1', NODE_RANK='2'), 'NODE_RANK must be less than NNODES=2, but is 2'),
-    ],
-)
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
-def test_several_machines_say_who_and_where_they_are(script, env, says):
-    """Otherwise each waits for the others in silence."""
-    words = ('config.py', *(['checkpoint.pth'] if 'test' in script else []), 1)
-    result = tool(script, *words, env=dict(env, NNODES='2', PYTHON='echo'), check=False)
-    assert result.returncode == 2
-    assert says in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -363,10 +506,11 @@ def site(tmp_path_factory):
     source = copy_source(folder / 'source')
     # Through the source distribution, as an index has it.
     command = [sys.executable, 'setup.py', '-q', 'sdist', '-d', folder]
-    subprocess.run(command, check=True, cwd=source, capture_output=True)
+    repository = dict(os.environ, SCOPEVIT_REPOSITORY='git@example.com:group/scopevit.git')
+    subprocess.run(command, check=True, cwd=source, capture_output=True, env=repository)
     with tarfile.open(next(folder.glob('scopevit-*.tar.gz'))) as archive:
         archive.extractall(folder, filter='data')
-    return build_wheel(next(folder.glob('scopevit-*/')), SCOPEVIT_REPOSITORY='git@example.com:group/scopevit.git')
+    return build_wheel(next(folder.glob('scopevit-*/')))
 
 
 @pytest.mark.slow
@@ -375,7 +519,6 @@ def test_wheel_ships_kernel_configs_tools_and_model_index(site):
     mim = site / 'scopevit' / '.mim'
     of_a_checkout = {
         'setup.sh',
-        'mmcv_operators.sh',
         'quickstart.sh',
         'run_tests.sh',
         'fashion_mnist_subset',
@@ -405,7 +548,8 @@ def test_wheel_says_what_it_is(site):
     metadata = message_from_string(metadata.read_text())
     assert metadata['Author']
     assert 'https://example.com/group/scopevit' in ''.join(metadata.get_all('Project-URL') or [metadata['Home-page']])
-    assert any('Python :: 3.14' in line for line in metadata.get_all('Classifier'))
+    pythons = re.findall(r'Python :: 3\.(\d+)', '\n'.join(metadata.get_all('Classifier')))
+    assert pythons == ['10', '11', '12', '13']
     assert set(metadata.get_all('Provides-Extra')) == {
         'all',
         'classification',
@@ -420,8 +564,13 @@ def test_wheel_says_what_it_is(site):
     assert any(line.startswith('mmcv-lite<2.2') for line in needs)
     assert not any(line.startswith(('mmcv<', 'mmcv>', 'mmcv=', 'mmpose')) for line in metadata.get_all('Requires-Dist'))
     description = metadata.get_payload()
-    assert '](https://example.com/group/scopevit/blob/main/LICENSE)' in description
-    assert '](configs/' not in description
+    assert ')](https://example.com/group/scopevit/blob/main/LICENSE)' in description
+    for start in ('](', 'src="', 'srcset="'):
+        targets = re.findall(rf'{re.escape(start)}([^)"\s]+)', description)
+        assert targets
+        assert [target for target in targets if not target.startswith(('https://', '#'))] == []
+    assert 'https://example.com/group/scopevit/raw/main/docs/figures/architecture_light.svg' in description
+    assert 'https://example.com/group/scopevit/actions/workflows/tests.yml/badge.svg' in description
 
 
 def installed_scopevit(site, folder, *words):
@@ -435,6 +584,8 @@ def test_wheel_runs_from_an_empty_folder(site, tmp_path):
     listed = installed_scopevit(site, tmp_path)
     for command in ('train', 'test', 'predict', 'swap', 'check', 'flops', 'benchmark', 'doctor', 'install-mmpose'):
         assert f'  {command} ' in listed.stdout
+    launched = installed_scopevit(site, tmp_path, 'launch', 2, 'train', 'nothing.py')
+    fails_cleanly(launched, 'config nothing.py does not exist')
     for command in ('train', 'doctor'):  # a file and a module
         of_command = installed_scopevit(site, tmp_path, command, '--help')
         assert of_command.returncode == 0, of_command.stderr

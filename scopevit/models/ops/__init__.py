@@ -11,7 +11,6 @@ class MissingOperator(UserError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"mmcv's operator {name} needs a compiled mmcv, which is not installed. In a checkout: bash tools/setup.sh "
-            '--mmcv-operators; elsewhere: pip uninstall -y mmcv-lite && pip install --no-build-isolation mmcv==2.1.0'
+            f"mmcv's operator {name} needs a compiled mmcv, which is not installed: python -m scopevit install-mmcv"
         )
         self.name = name
