@@ -36,16 +36,6 @@ HEIGHT = 420  # pixels of a picture on the page, at most
 STYLE = '#scopes img { margin-top: 40px }  /* below the buttons */'
 
 
-def parse_args() -> argparse.Namespace:
-    parser = tool_parser(__doc__)
-    add_arguments(parser, 'config', 'checkpoint', '--device')
-    add_arguments(parser, '--score-thr', help='where the slider of the page begins (default: %(default)s)')
-    parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
-    parser.add_argument('--port', type=int, help='port to listen at (default: the first free one from 7860 on)')
-    add_arguments(parser, '--detector-config', '--detector-checkpoint', '--detector-category')
-    return parser.parse_args()
-
-
 def build_demo(args: argparse.Namespace) -> Demo:
     cfg = load_config(args.config, args.cfg_options)
     predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
@@ -138,7 +128,14 @@ def require_address(host: str, port: int | None) -> None:
 
 @user_errors()
 def main() -> None:
-    args = parse_args()
+    parser = tool_parser(__doc__)
+    add_arguments(parser, 'config', 'checkpoint', '--device')
+    add_arguments(parser, '--score-thr', help='where the slider of the page begins (default: %(default)s)')
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
+    parser.add_argument('--port', type=int, help='port to listen at (default: the first free one from 7860 on)')
+    add_arguments(parser, '--detector-config', '--detector-checkpoint', '--detector-category')
+    args = parser.parse_args()
+
     # Nothing is reported to gradio's makers; that it looks for itself goes through no proxy.
     os.environ['GRADIO_ANALYTICS_ENABLED'] = '0'
     os.environ['no_proxy'] = f'{os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")},127.0.0.1,localhost'

@@ -22,16 +22,6 @@ from scopevit.utils.errors import UserError, did_you_mean, user_errors
 from scopevit.utils.toolboxes import TOOLBOXES, described, find_tool, list_tools
 
 
-def parse_args() -> argparse.Namespace:
-    parser = tool_parser(__doc__)
-    parser.add_argument('toolbox', nargs='?', metavar='TOOLBOX', help=f'{", ".join(TOOLBOXES)} (default: all)')
-    parser.add_argument(
-        'tool', nargs='?', metavar='TOOL', help='which tool; without it those of the toolbox are listed'
-    )
-    parser.add_argument('arguments', nargs=argparse.REMAINDER, metavar='ARGUMENTS', help="the tool's own")
-    return parser.parse_args()
-
-
 def show(toolbox: str) -> None:
     names = list_tools(toolbox)
     width = max(map(len, names))
@@ -56,7 +46,14 @@ def start(path: Path, arguments: list[str]) -> None:
 
 
 def main() -> None:
-    args = parse_args()
+    parser = tool_parser(__doc__)
+    parser.add_argument('toolbox', nargs='?', metavar='TOOLBOX', help=f'{", ".join(TOOLBOXES)} (default: all)')
+    parser.add_argument(
+        'tool', nargs='?', metavar='TOOL', help='which tool; without it those of the toolbox are listed'
+    )
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, metavar='ARGUMENTS', help="the tool's own")
+    args = parser.parse_args()
+
     with user_errors():
         if args.toolbox is not None and args.toolbox not in TOOLBOXES:
             hint = did_you_mean(args.toolbox, list(TOOLBOXES), cutoff=0.4)

@@ -187,8 +187,10 @@ class QuietRunner(Runner):
         if placed and not dataloader['batch_sampler']['batches']:  # torch states no size beside a batch sampler
             object.__setattr__(loader, 'batch_size', dataloader['batch_size'])
             object.__setattr__(loader, 'drop_last', dataloader['batch_sampler']['drop_last'])
-        items = PlacedItems(loader.dataset, shared or 0, get_rank()) if placed else Items(loader.dataset)
-        loader.dataset.__getitems__ = items
+        if placed:
+            loader.dataset.__getitems__ = PlacedItems(loader.dataset, shared or 0, get_rank())
+        elif not hasattr(loader.dataset, '__getitems__'):
+            loader.dataset.__getitems__ = Items(loader.dataset)
         return loader
 
     def _with_places(self, dataloader: dict) -> dict:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from .errors import UserError, one_line
+from .errors import UserError
 from .files import write_whole
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
@@ -208,8 +208,8 @@ def _fault(path: str, error: Exception) -> str:
         return f'does not exist; {"write / in its name, not " + chr(92) if is_of_windows else "check the data set"}'
     if os.path.exists(path) and not os.path.isfile(path):
         return 'is no file; correct the name in the data set'
-    reason = one_line(error, 100)
-    return f'cannot be decoded ({reason}); repair or remove it and start again, a training with --resume'
+    kind = type(error).__name__  # what OpenCV says besides is about its own code
+    return f'cannot be decoded ({kind}); repair or remove it and start again, a training with --resume'
 
 
 def lost_depth(image: np.ndarray) -> str | None:

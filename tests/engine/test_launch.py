@@ -97,6 +97,7 @@ def test_more_processes_than_gpus_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setattr(launch, 'end_with_launcher', lambda: None)
     monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setenv('RANK', '1')
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     args = argparse.Namespace(work_dir=str(tmp_path), launcher='pytorch', local_rank=0)
     with pytest.raises(UserError, match='2 processes, but this machine shows 1 GPU: start 1'):
