@@ -227,7 +227,7 @@ class GoOnHook(Hook):
         self._before_val: dict | None = None
 
     @functools.cached_property
-    def group(self) -> distributed.ProcessGroup | None:
+    def group(self) -> Any:
         """All processes, joined over gloo: a GPU would have to be waited for. All of them have to ask at once."""
         if get_world_size() == 1:
             return None
