@@ -142,7 +142,10 @@ def test_help_begins_with_a_sentence_and_an_example(all_tools):
         if str(tool).startswith('scopevit') or tool.path.name == 'cases.py':  # helpers of others
             continue
         assert text.splitlines()[0].endswith(('.', ':')), tool
-        assert re.search(rf'^ {{4}}.*({tool}|scopevit )', text, re.MULTILINE), f'{tool}: the help has no example'
+        module = str(tool).removesuffix('/__main__.py').replace('/', '.')
+        assert re.search(rf'^ {{4}}.*({tool}|scopevit |{module} )', text, re.MULTILINE), (
+            f'{tool}: the help has no example'
+        )
 
 
 def test_options_are_taken_by_their_whole_names_only(all_tools):
