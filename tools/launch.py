@@ -11,6 +11,7 @@ processes have is said by one of them.
 """
 
 import argparse
+import importlib.util
 import logging
 import os
 import signal
@@ -81,6 +82,9 @@ def command(words: list[str]) -> list[str]:
     is_ours = args.tool in ('train', 'test')
     script = str(Path(__file__).resolve().parent / f'{args.tool}.py') if is_ours else args.tool
     share_cores(args.nproc, os.environ)
+    # The processes are to take the package that this is of, which may lie in the current folder alone.
+    package = Path(importlib.util.find_spec('scopevit').origin).resolve().parents[1]
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(package), os.environ.get('PYTHONPATH')]))
     return [*where, f'--nproc-per-node={args.nproc}', script, *words[2:], '--launcher', 'pytorch']
 
 

@@ -122,7 +122,8 @@ for library in libGL.so.1 libgthread-2.0.so.0; do
         headless=1 sudo='sudo '
         [ "$(id -u)" != 0 ] || sudo=''
         echo "This machine lacks $library: OpenCV comes without windows (opencv-python-headless), which training does not need."
-        echo "  ${sudo}apt-get install -y libgl1 libglib2.0-0    before this brings the other one"
+        echo "  For the other one: ${sudo}apt-get install -y libgl1 libglib2.0-0, then"
+        echo "  $python -m pip uninstall -y opencv-python-headless && bash tools/setup.sh"
     fi
 done
 without_windows() { # the two write the same files
@@ -135,9 +136,10 @@ if [ -n "$active" ]; then
     pip --dry-run --report "$work/report" ${index:+--extra-index-url "$index"} "${wanted[@]}" >"$work/dry" 2>&1 ||
         fail "pip cannot tell what would change: $(tail -n 3 "$work/dry")
 It has to be 22.2 or newer: $python -m pip install --upgrade pip"
-    plan changes "$work/report"
-    if [ -z "$yes" ]; then
-        [ -t 0 ] || fail 'nothing was changed: there is no terminal to ask on; say --yes if the list above is as you want it'
+    plan changes "$work/report" | tee "$work/changes"
+    if [ -z "$yes" ] && ! grep -q 'nothing new' "$work/changes"; then
+        [ -t 0 ] || fail 'nothing was changed: there is no terminal to ask on; if the list above is as you want it,
+  bash tools/setup.sh --active --yes'
         read -r -p 'Go on? [y/N] ' answer
         [[ $answer =~ ^[yY] ]] || fail 'nothing was changed'
     fi

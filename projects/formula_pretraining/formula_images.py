@@ -56,7 +56,7 @@ class FormulaImages(BaseDataset):
         self.num_classes, self.instances, self.first = num_classes, instances, first
         self.families, self.size, self.seed = tuple(families), size, seed
         names = tuple(' '.join(map(str, self.formula(label))) for label in range(num_classes))
-        metainfo = dict(classes=names, **(metainfo or {}))
+        metainfo = {'classes': names, **(metainfo or {})}
         super().__init__(metainfo=metainfo, serialize_data=False, **kwargs)
 
     def formula(self, label: int) -> tuple[str, int]:

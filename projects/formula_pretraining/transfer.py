@@ -25,6 +25,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
+from scopevit.utils.cores import usable_cores
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, require_writable_folder, whole_file, write_json
 
@@ -170,7 +171,8 @@ def log_lines(folder: Path) -> Iterator[dict]:
     """What the training logged, in the order of its starts."""
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
-            yield json.loads(line)
+            if line.endswith('}'):  # else a kill has cut it
+                yield json.loads(line)
 
 
 def collect(cell: Cell, folder: Path) -> dict:
@@ -204,7 +206,7 @@ def run(cells: Sequence[Cell], work_dir: Path, jobs: int = 1, options: Sequence[
     waiting = [cell for cell in cells if read_state(cell.folder(work_dir), cell.identity(options)) is None]
     print(f'{len(cells) - len(waiting)} of {len(cells)} trainings are finished', flush=True)
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    environment.setdefault('OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // jobs)))
+    environment.setdefault('OMP_NUM_THREADS', str(max(1, usable_cores() // jobs)))
     running: dict[subprocess.Popen, Cell] = {}
     try:
         while waiting or running:
@@ -254,8 +256,8 @@ def results(cells: Sequence[Cell], work_dir: Path, options: Sequence[str] = ()) 
     return found
 
 
-def table(found: Sequence[dict], sources: Sequence[str]) -> str:
-    """Results in Markdown: mean over the seeds, and least and most of them."""
+def table(found: Sequence[dict], sources: Sequence[str], seeds: Sequence[int]) -> str:
+    """Results in Markdown: mean over the seeds, and least and most of them; of how many, if some are missing."""
     lines = [
         f'| Data | Backbone | Metric (%) | {" | ".join(sources)} | Minutes |',
         f'| --- | --- | --- | {"---: | " * len(sources)}---: |',
@@ -265,7 +267,11 @@ def table(found: Sequence[dict], sources: Sequence[str]) -> str:
             row = [result for result in found if (result['data'], result['mode']) == (data, mode)]
             if not row:
                 continue
-            shown = [spread([result['value'] for result in row if result['source'] == source]) for source in sources]
+            shown = []
+            for source in sources:
+                values = [result['value'] for result in row if result['source'] == source]
+                are_missing = 0 < len(values) < len(seeds)
+                shown.append(spread(values) + (f', {len(values)} of {len(seeds)} seeds' if are_missing else ''))
             minutes = statistics.mean(result['seconds'] for result in row) / 60
             lines.append(f'| {data} | {mode} | {task.title} | {" | ".join(shown)} | {minutes:.1f} |')
     return '\n'.join(lines)
@@ -283,7 +289,7 @@ def report(found: Sequence[dict], sources: Sequence[str], seeds: Sequence[int]) 
     named = ', '.join(map(str, seeds))
     of_seeds = f'Mean of seeds {named} (least..most)' if len(seeds) > 1 else f'Seed {named}'
     return (
-        f'{table(found, sources)}\n\n{of_seeds}, after the last epoch; minutes of one training. '
+        f'{table(found, sources, seeds)}\n\n{of_seeds}, after the last epoch; minutes of one training. '
         f'{date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}).\n'
     )
 

@@ -161,6 +161,7 @@ def table(results: list[dict], args: argparse.Namespace) -> str:
     for model in args.models:
         of_method = {m: [r for r in results if (r['model'], r['method']) == (model, m)] for m in args.methods}
         plain = [result['accuracy'] for result in of_method.get('none', [])]
+        seeds_of_plain = [result['seed'] for result in of_method.get('none', [])]
         lines = [f'## {model}', '']
         lines += ['| Method | Accuracy (%) | lowest to highest | against none | Seeds | ms/step |']
         lines += ['| --- | ---: | ---: | ---: | ---: | ---: |']
@@ -170,7 +171,8 @@ def table(results: list[dict], args: argparse.Namespace) -> str:
             accuracies = [result['accuracy'] for result in own]
             mean, step = statistics.mean(accuracies), statistics.median(result['ms_per_step'] for result in own)
             # Of the same seeds alone; while seeds are missing there is nothing to compare.
-            against = f'{mean - statistics.mean(plain):+.2f}' if len(plain) == len(own) and method != 'none' else ''
+            are_of_the_same = [result['seed'] for result in own] == seeds_of_plain
+            against = f'{mean - statistics.mean(plain):+.2f}' if are_of_the_same and method != 'none' else ''
             span = f'{min(accuracies):.1f} to {max(accuracies):.1f}'
             lines.append(f'| {method} | {mean:.2f} | {span} | {against} | {len(own)} | {step:.0f} |')
         sections.append('\n'.join(lines))

@@ -247,13 +247,17 @@ def check_gpu() -> Iterator[Finding]:
         if cuda is not None:
             why = f'torch, built for CUDA {cuda}, does not see it'
             remedy = (
-                f'update the driver, or {remedy}' if is_old else 'look at CUDA_VISIBLE_DEVICES, or update the driver'
+                f'update the driver, or {remedy}'
+                if is_old and numbers(cuda)[0] > numbers(newest)[0]
+                else 'look at CUDA_VISIBLE_DEVICES, or update the driver'
             )
         yield Finding(f'there is a GPU ({driver[0]}), but {why}: trainings would run on the CPU', remedy, stops=False)
     for gpu in unsupported_gpus():
         yield Finding(
             f'torch {version_of("torch")} has no code for {gpu}',
-            f'{PIP} uninstall -y torch torchvision && {PIP} install --index-url {TORCH_INDEX}/cu126 torch torchvision',
+            f'install a torch that has it: a newer one for a newer GPU, one of {TORCH_INDEX}/cu126 for an older one; '
+            'CUDA_VISIBLE_DEVICES can hide it',
+            stops=len(unsupported_gpus()) == len(gpus_of_torch()),
         )
 
 

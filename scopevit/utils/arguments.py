@@ -102,9 +102,13 @@ SHARED: dict[str, dict[str, Any]] = {
 """What a name means wherever it stands; CONTRIBUTING.md has the table."""
 
 
-def check_checkout(script: Path) -> None:
-    """End if a checkout's tool would run with the package of another one, as where two share an environment."""
-    for folder in script.absolute().parents:
+def require_own_package(script: Path) -> None:
+    """End if a checkout's tool would run with the package of another checkout, as where two share an environment.
+
+    A package that was installed without a checkout, by ``pip install .``, may be of this one.
+    """
+    is_of_checkout = (PACKAGE.parent / 'tools' / 'train.py').is_file()
+    for folder in script.absolute().parents if is_of_checkout and script.is_file() else ():
         package = folder.parent / 'scopevit'
         if folder.name == 'tools' and (package / '__init__.py').is_file() and not package.samefile(PACKAGE):
             sys.exit(
@@ -115,7 +119,7 @@ def check_checkout(script: Path) -> None:
 
 def tool_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
     """A parser whose help begins with a tool's docstring, and which takes no option by the first letters alone."""
-    check_checkout(Path(sys.argv[0]))
+    require_own_package(Path(sys.argv[0]))
     style = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(description=doc, formatter_class=style, allow_abbrev=False, **options)
 

@@ -71,6 +71,8 @@ def test_a_tool_of_another_checkout_is_refused(tmp_path, monkeypatch):
     (tmp_path / 'other/scopevit').mkdir(parents=True)
     (tmp_path / 'other/scopevit/__init__.py').touch()
     tool = tmp_path / 'other/tools/analysis/get_flops.py'
+    tool.parent.mkdir(parents=True)
+    tool.touch()
     monkeypatch.setattr(sys, 'argv', [str(tool)])
     with pytest.raises(SystemExit) as end:
         arguments.tool_parser('A tool.')
@@ -78,6 +80,13 @@ def test_a_tool_of_another_checkout_is_refused(tmp_path, monkeypatch):
         assert words in end.value.code
     (tmp_path / 'other/scopevit/__init__.py').unlink()
     arguments.tool_parser('A tool.')
+    (tmp_path / 'other/scopevit/__init__.py').touch()
+    monkeypatch.setattr(sys, 'argv', [str(tool.with_name('a command'))])
+    arguments.tool_parser('A command, started in a folder of another checkout.')
+    monkeypatch.setattr(sys, 'argv', [str(tool)])
+    monkeypatch.setattr(arguments, 'PACKAGE', tmp_path / 'site-packages' / 'scopevit')
+    arguments.tool_parser('A tool beside a package that was installed from this or any other checkout.')
+    monkeypatch.undo()
     (tmp_path / 'link').symlink_to(ROOT)
     monkeypatch.setattr(sys, 'argv', [str(tmp_path / 'link/tools/train.py')])
     arguments.tool_parser('A tool.')

@@ -96,7 +96,7 @@ def test_table_has_mean_least_and_most():
         for seed in range(3)
     ]
     text = transfer.report(found[:4], ['none', 'formulas', 'scenes'], [0, 1, 2])
-    assert '| fashion-mnist-100 | frozen | top-1 | 51.0 (50.0..52.0) | 60.2 |  | 1.5 |' in text
+    assert '| fashion-mnist-100 | frozen | top-1 | 51.0 (50.0..52.0) | 60.2, 1 of 3 seeds |  | 1.5 |' in text
     assert 'fine-tuned' not in text
     assert 'Mean of seeds 0, 1, 2' in text
 
@@ -111,7 +111,7 @@ def test_the_command_shows_what_is_finished(tmp_path, monkeypatch, capsys):
     command = ['transfer.py', '--finished', '--work-dir', str(tmp_path), '--table', str(tmp_path / 'table.md')]
     monkeypatch.setattr(sys, 'argv', command)
     transfer.main()
-    row = '| fashion-mnist-600 | frozen | top-1 | 41.0 (40.0..42.0) | 1.0 |'
+    row = '| fashion-mnist-600 | frozen | top-1 | 41.0 (40.0..42.0), 2 of 3 seeds | 1.0 |'
     assert row in capsys.readouterr().out
     assert row in (tmp_path / 'table.md').read_text()
     found = json.loads((tmp_path / 'results.json').read_text())
