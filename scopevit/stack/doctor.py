@@ -248,7 +248,7 @@ def check_gpu() -> Iterator[Finding]:
             why = f'torch, built for CUDA {cuda}, does not see it'
             remedy = (
                 f'update the driver, or {remedy}'
-                if is_old and numbers(cuda)[0] > numbers(newest)[0]
+                if newest is not None and numbers(newest)[0] < min(PYPI_CUDA, numbers(cuda)[0])
                 else 'look at CUDA_VISIBLE_DEVICES, or update the driver'
             )
         yield Finding(f'there is a GPU ({driver[0]}), but {why}: trainings would run on the CPU', remedy, stops=False)
