@@ -21,6 +21,7 @@ from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
 from scopevit.utils.image import unreadable_files_named
+from scopevit.utils.toolboxes import silence_toolboxes
 
 
 def load_image(info: dict) -> np.ndarray:
@@ -59,6 +60,7 @@ def main() -> None:
     add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
     add_arguments(parser, '--score-thr', help='lowest score of boxes that are drawn (default: %(default)s)')
     args = parser.parse_args()
+    silence_toolboxes()
 
     cfg = load_config(args.config, args.cfg_options)
     require_writable_figure(args.out)
