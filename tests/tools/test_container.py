@@ -22,7 +22,7 @@ def test_what_the_steps_name_exists():
 
 
 def test_the_steps_are_those_of_the_set_up():
-    libraries = re.search(r'apt-get install -y (lib\S+ lib\S+)', SET_UP).group(1).split()
+    libraries = re.search(r'apt-get install -y (lib[\w.-]+ lib[\w.-]+)', SET_UP).group(1).split()
     assert all(f' {library} ' in DOCKERFILE for library in libraries)
     minor = int(re.search(r'^FROM python:3\.(\d+)-', DOCKERFILE, flags=re.MULTILINE).group(1))
     assert 10 <= minor <= 13
