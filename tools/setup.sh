@@ -137,7 +137,8 @@ if [ -n "$active" ]; then
         fail "pip cannot tell what would change: $(tail -n 3 "$work/dry")
 It has to be 22.2 or newer: $python -m pip install --upgrade pip"
     plan changes "$work/report" | tee "$work/changes"
-    if [ -z "$yes" ] && ! grep -q 'nothing new' "$work/changes"; then
+    if [ -f "$stamp" ] && [ "$(cat "$work/changes")" = '  nothing new' ]; then yes=1; fi # it was completed before
+    if [ -z "$yes" ]; then
         [ -t 0 ] || fail 'nothing was changed: there is no terminal to ask on; if the list above is as you want it,
   bash tools/setup.sh --active --yes'
         read -r -p 'Go on? [y/N] ' answer

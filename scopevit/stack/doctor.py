@@ -246,10 +246,8 @@ def check_gpu() -> Iterator[Finding]:
         why = f'torch {version_of("torch")} is a CPU build'
         if cuda is not None:
             why = f'torch, built for CUDA {cuda}, does not see it'
-            is_newer = is_old and numbers(cuda) > numbers(newest or '')
-            remedy = (
-                f'update the driver, or {remedy}' if is_newer else 'look at CUDA_VISIBLE_DEVICES, or update the driver'
-            )
+            update = 'look at CUDA_VISIBLE_DEVICES, or update the driver'
+            remedy = f'update the driver, or {remedy}' if is_old and numbers(cuda) > numbers(newest or '') else update
         yield Finding(f'there is a GPU ({driver[0]}), but {why}: trainings would run on the CPU', remedy, stops=False)
     for gpu in unsupported_gpus():
         yield Finding(

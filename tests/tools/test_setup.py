@@ -337,7 +337,8 @@ def active(tmp_path, monkeypatch):
 def test_active_environment_is_asked_about_before_it_changes(checkout, active):
     result, calls = set_up(checkout, '--active', **active)
     assert result.returncode == 1
-    assert 'nothing was changed: there is no terminal to ask on; say --yes' in result.stderr
+    assert 'nothing was changed: there is no terminal to ask on' in result.stderr
+    assert 'bash tools/setup.sh --active --yes' in result.stderr
     assert all('--dry-run' in call for call in pip_calls(calls))
     assert [path.name for path in Path(active['VIRTUAL_ENV']).iterdir()] == ['bin']
     result, _ = set_up(checkout, '--active', FAKE_FAILS='--dry-run', FAKE_ERROR='no such option: --dry-run', **active)
@@ -347,6 +348,14 @@ def test_active_environment_is_asked_about_before_it_changes(checkout, active):
     assert result.returncode == 0, result.stderr
     assert not any('-m venv' in call for call in calls)
     assert len([call for call in pip_calls(calls) if '--dry-run' not in call]) == 3
+    # What is complete is not asked about again, unless something would change.
+    (checkout / 'requirements' / 'core.txt').write_text('# changed\n')
+    result, _ = set_up(checkout, '--active', **active)
+    assert result.returncode == 0, result.stderr
+    (checkout / 'requirements' / 'core.txt').write_text('# changed again\n')
+    report = json.dumps(dict(install=[dict(metadata=dict(name='mmdet', version='3.3.0'))]))
+    result, _ = set_up(checkout, '--active', FAKE_REPORT=report, **active)
+    assert 'nothing was changed' in result.stderr
 
 
 def test_active_environment_is_told_what_takes_the_place_of_what(checkout, active):
