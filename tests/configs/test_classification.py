@@ -125,7 +125,7 @@ def imagenet(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', IMAGENET)
 def test_imagenet_config_runs_unchanged(name, imagenet, tmp_path):
-    """Training and validation on ImageNet's layout; only the place and the lengths, that of a batch too, are changed."""
+    """Training and validation on ImageNet's layout; only the place, the lengths and the batch are changed."""
     options = [f'{loader}_dataloader.dataset.data_root={imagenet}' for loader in ('train', 'val', 'test')]
     options += ['train_dataloader.dataset.indices=4', 'val_dataloader.dataset.indices=2', 'train_cfg.max_epochs=1']
     options += ['train_dataloader.batch_size=4']  # a smaller last batch is dropped
