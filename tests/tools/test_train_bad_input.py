@@ -198,7 +198,7 @@ def test_missing_label_map_and_missing_folders(maps):
     # From a process of the loader the message comes within a traceback, and names the file all the same.
     (maps / 'data/custom/masks/train/1.png').write_bytes(b'not an image')
     result = train(SEMANTIC_FPN, maps, 'train_dataloader.num_workers=1')
-    fails_cleanly(result, 'label map data/custom/masks/train/1.png cannot be read (UnidentifiedImageError')
+    fails_cleanly(result, 'label map data/custom/masks/train/1.png cannot be decoded (UnidentifiedImageError')
     (maps / 'data/custom/images/train').rename(maps / 'data/elsewhere')
     fails_cleanly(train(SEMANTIC_FPN, maps), 'images/train', 'check_dataset.py')
     (maps / 'data/custom/images/train').mkdir()
