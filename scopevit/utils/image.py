@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import re
 import stat
 import struct
 import traceback
@@ -28,6 +29,8 @@ _EXIF_ORIENTATION = 0x0112
 _READERS = {'LoadImageFromFile': ('image', 'img_path'), 'LoadAnnotations': ('label map', 'seg_map_path')}
 # What decoders raise over damaged data.
 _ERRORS = (OSError, AssertionError, ValueError, SyntaxError, struct.error, zlib.error, cv2.error)
+# How Radiance's files and portable float maps, which OpenCV reads and Pillow does not, say their size.
+_SIZE = re.compile(rb'#\?.*?-Y (\d+) \+X (\d+)\s|P[Ff]\s+(\d+)\s+(\d+)\s', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def read_image(
     if not data.size:
         raise UserError('is empty')
     is_known = _try_with_pillow(path, most_pixels)
+    if not is_known and (said := _SIZE.match(data[:4096].tobytes())):
+        _require_few(int(said[2] or said[3]), int(said[1] or said[4]), most_pixels)
     image = _read_with_opencv(data, channels, turned, as_stored)
     if image is None and is_known:
         image = _read_with_pillow(path, channels, turned)
@@ -156,24 +161,27 @@ def _cut(image: np.ndarray) -> np.ndarray:
 
 def _try_with_pillow(path: str, most_pixels: int) -> bool:
     """Whether Pillow decodes an image; OpenCV fills what is missing of a truncated file with grey and says nothing."""
-    too_large = f'has more than {most_pixels:,} pixels'
     try:
         with warnings.catch_warnings(), Image.open(path) as picture:
             warnings.simplefilter('ignore')
-            if picture.size[0] * picture.size[1] > most_pixels:
-                raise UserError(f'{too_large} ({picture.size[0]}x{picture.size[1]})')
+            _require_few(*picture.size, most_pixels)
             picture.load()
     except UserError:
         raise
     except Image.DecompressionBombError as error:
         if most_pixels <= MOST_PIXELS:
-            raise UserError(too_large) from error
+            raise UserError(f'has more than {most_pixels:,} pixels') from error
         return False
     except UnidentifiedImageError:
         return False  # OpenCV reads some formats that Pillow does not
     except Exception as error:  # whatever a decoder says of damaged data
         raise UserError(f'is damaged ({error})') from error
     return True
+
+
+def _require_few(width: int, height: int, most_pixels: int) -> None:
+    if width * height > most_pixels:
+        raise UserError(f'has more than {most_pixels:,} pixels ({width}x{height})')
 
 
 def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:

@@ -1,5 +1,7 @@
 """Images of any kind and name are read, or refused in one line; text in images."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -26,6 +28,18 @@ def test_pixels_are_counted_before_they_are_decoded(tmp_path):
     Image.new('1', (30_000, 30_000)).save(tmp_path / 'bomb.png')
     with pytest.raises(UserError, match='more than 178,956,970 pixels'):
         read_image(str(tmp_path / 'bomb.png'))
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'header'), [('hdr', b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 40 +X 50\n'), ('pfm', b'PF\n50 40\n-1\n')]
+)
+def test_pixels_of_formats_that_pillow_does_not_know_are_counted_too(tmp_path, suffix, header):
+    path = str(tmp_path / f'x.{suffix}')
+    cv2.imwrite(path, np.ones((40, 50, 3), np.float32))
+    assert Path(path).read_bytes().startswith(header)
+    assert read_image(path, any_depth=True, most_pixels=2000).shape == (40, 50, 3)
+    with pytest.raises(UserError, match=r'more than 1,999 pixels \(50x40\)'):
+        read_image(path, any_depth=True, most_pixels=1999)
 
 
 def test_four_channels_are_read_as_stored_or_refused(tmp_path):
