@@ -41,7 +41,11 @@ SETTINGS = ('data', 'epochs', 'batch_size', 'count')
 
 
 def write_config(model: str, method: str, args: argparse.Namespace) -> Path:
-    """The config of a pair's trainings, in the work dir."""
+    """The config of a pair's trainings, in the work dir.
+
+    Raises:
+        UserError: If the pair was begun with another recipe.
+    """
     cfg = config_of(model, method)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = os.path.abspath(args.data)
@@ -54,6 +58,10 @@ def write_config(model: str, method: str, args: argparse.Namespace) -> Path:
     cosine.end = cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = args.epochs
     path = Path(args.work_dir) / model / f'{method}.py'
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.with_suffix('').exists() and path.read_text() != cfg.pretty_text:
+        raise UserError(
+            f'the recipe has changed since {path} was written; put that one back, or give another --work-dir'
+        )
     cfg.dump(path)
     return path
 
@@ -74,6 +82,7 @@ def train(model: str, method: str, seed: int, args: argparse.Namespace) -> dict:
     Raises:
         UserError: If it fails.
     """
+    config = write_config(model, method, args)
     result = finished(model, method, seed, args)
     if result is not None:
         return result
@@ -81,7 +90,7 @@ def train(model: str, method: str, seed: int, args: argparse.Namespace) -> dict:
     print(f'{model}, {method}, seed {seed} ...', end=' ', flush=True)
     machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
     work_dir.mkdir(parents=True, exist_ok=True)
-    words = [write_config(model, method, args), '--work-dir', work_dir, '--seed', seed, '--resume', '--auto-scale-lr']
+    words = [config, '--work-dir', work_dir, '--seed', seed, '--resume', '--auto-scale-lr']
     with log.open('a') as file:
         command = [sys.executable, str(ROOT / 'tools' / 'train.py'), *map(str, words)]
         environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
@@ -129,10 +138,11 @@ def estimate(args: argparse.Namespace) -> None:
     total, trainings = 0.0, 0
     for model in args.models:
         for method in args.methods:
+            config = write_config(model, method, args)
             left = sum(finished(model, method, seed, args) is None for seed in range(args.seeds))
             if not left:
                 continue
-            step = ms_per_step(Config.fromfile(write_config(model, method, args)), args.batch_size)
+            step = ms_per_step(Config.fromfile(config), args.batch_size)
             seconds = args.epochs * -(-args.count // args.batch_size) * step / 1000 + START_UP
             print(f'{model}, {method}: {step:.0f} ms a step, about {seconds / 60:.1f} min a training', flush=True)
             total, trainings = total + left * seconds, trainings + left

@@ -89,6 +89,16 @@ def test_recipe_of_a_training_follows_the_options(parse):
     assert short.param_scheduler[0].end == 0.5  # one of two iterations
 
 
+def test_a_pair_goes_on_with_the_recipe_that_it_was_begun_with(parse):
+    args = parse()
+    config = write_config('p2t-tiny', 'fmix', args)
+    compare.folder_of('p2t-tiny', 'fmix', 0, args).mkdir(parents=True)
+    assert write_config('p2t-tiny', 'fmix', args) == config
+    config.write_text(config.read_text().replace("'FMix'", "'CutMix'"))
+    with pytest.raises(UserError, match='recipe has changed since .*fmix.py'):
+        write_config('p2t-tiny', 'fmix', args)
+
+
 def result_of(model, method, seed, accuracy):
     machine = dict(device='CPU', cpu='X', threads=2, cores=2, torch='2', date='2026-11-27', capability='none', load=1.0)
     return dict(model=model, method=method, seed=seed, accuracy=accuracy, ms_per_step=100.0, machine=machine)
