@@ -48,6 +48,8 @@ class DumpPredictions(DumpResults):
     dicts, one for each sample in the data set's order.
     """
 
+    default_prefix = 'predictions'  # of no value, but MMEngine warns where there is none
+
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         slim = []
         for sample in data_samples:

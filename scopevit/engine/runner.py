@@ -1,9 +1,11 @@
 """MMEngine's Runner with a screen that can be read, and trainings that can be stopped and go on anywhere."""
 
 import functools
+import io
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from mmengine.config import Config
@@ -252,7 +254,9 @@ class QuietRunner(Runner):
         """MMEngine's; one to go on from is that of :attr:`resumed_from`, nothing of which is executed."""
         checkpoint = self._checkpoint if self._resume and filename == self._load_from else None
         if checkpoint is None:
-            return super().load_checkpoint(filename, *args, **options)
+            # What MMEngine prints, every process would.
+            with nullcontext() if is_main_process() else redirect_stdout(io.StringIO()):
+                return super().load_checkpoint(filename, *args, **options)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict=False)
         self._has_loaded = True
