@@ -78,7 +78,8 @@ def command(words: list[str]) -> list[str]:
     try:
         where = rendezvous(os.environ)
     except ValueError as error:
-        parser.error(str(error))
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
     is_ours = args.tool in ('train', 'test')
     script = str(Path(__file__).resolve().parent / f'{args.tool}.py') if is_ours else args.tool
     share_cores(args.nproc, os.environ)

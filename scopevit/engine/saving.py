@@ -9,9 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce_params,
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import EMAHook, Hook, SyncBuffersHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import distributed, nn
 
@@ -33,6 +40,13 @@ class NotSaved(UserError):
 def _models(runner: Runner) -> list[nn.Module]:
     """The model that is trained, and the averages of it."""
     return [runner.model, *(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))]
+
+
+def _average_statistics(runner: Runner) -> None:
+    """Average what the processes' batch norms have counted, where a hook does so at the end of an epoch alone."""
+    if get_world_size() > 1 and any(isinstance(hook, SyncBuffersHook) for hook in runner.hooks):
+        for model in _models(runner):
+            all_reduce_params(model.buffers(), op='mean')
 
 
 def _validates_after(runner: Runner, epoch: int, iteration: int) -> bool:
@@ -65,6 +79,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     file_backend: Any
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        if not self.by_epoch:
+            _average_statistics(runner)
         with self._or_as_before(runner, goes_on=True):
             outdated = None
             if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):

@@ -126,6 +126,14 @@ def test_length_and_schedule(path, cfg):
     assert main[dict(CosineAnnealingLR='eta_min', MultiStepLR='milestones', PolyLR='power')[kind]] == where
     warm_ups = [(part.start_factor, part.end) for part in cfg.param_scheduler if part.type == 'LinearLR']
     assert warm_ups == [warm_up for warm_up in [of(path, WARM_UPS)] if warm_up]
+    # Warm-up by iterations; the rate falls by epochs where lengths are epochs, but RTMPose's by iterations.
+    assert all(
+        part.get('convert_to_iter_based') or not part.by_epoch for part in cfg.param_scheduler if part is not main
+    )
+    assert main.by_epoch == (unit == 'epochs')
+    assert main.get('convert_to_iter_based', False) == ('rtmpose' in path.stem)
+    assert main.get('gamma', 0.1) == 0.1
+    assert main.get('eta_min', 0) == (where if kind == 'CosineAnnealingLR' else 0)
     if kind != 'MultiStepLR':  # steps count from the beginning
         assert main.begin == of(path, {'rtmpose': 210, '': warm_ups[0][1] if warm_ups else 0})
 
@@ -197,6 +205,8 @@ def test_images_that_are_tested(path, cfg):
         assert test['ResizeToMultiple'].size_divisor == 32
         assert test['Resize'].scale == (2048, 512)
         assert test['Resize'].keep_ratio
+    elif path.parent.name == 'detection':
+        assert (test['Resize'].scale, test['Resize'].keep_ratio) == ((1333, 800), True)
     elif path.parent.name == 'pose':
         assert cfg.model.test_cfg.flip_test
     assert cfg.val_dataloader.batch_size == dict(classification=128, pose=32).get(path.parent.name, 1)
@@ -205,19 +215,29 @@ def test_images_that_are_tested(path, cfg):
 @of_the_release
 def test_images_that_are_trained_with(path, cfg):
     train = transforms(cfg.train_dataloader)
+    assert train['RandomFlip'].get('prob', 0.5) == 0.5
     if path.parent.name == 'classification':
         augment = train['RandAugment']
         assert (augment.magnitude_level, augment.magnitude_std, augment.total_level) == (9, 0.5, 10)
         assert (augment.num_policies, augment.policies) == (2, 'timm_increasing')
-        assert train['RandomResizedCrop'].interpolation == 'bicubic'
+        assert train['RandomResizedCrop'].interpolation == augment.hparams.interpolation == 'bicubic'
         assert cfg.model.head.loss.label_smooth_val == 0.1
-        assert (train['RandomErasing'].erase_prob, train['RandomErasing'].mode) == (0.25, 'rand')
+        erasing = train['RandomErasing']
+        assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
+        assert (erasing.min_area_ratio, erasing.max_area_ratio) == (0.02, 1 / 3)
+        assert cfg.train_dataloader.drop_last
         assert [(a.type, a.alpha) for a in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
     elif path.parent.name == 'segmentation':
         assert (train['RandomResize'].ratio_range, train['RandomCrop'].crop_size) == ((0.5, 2.0), (512, 512))
         assert cfg.model.data_preprocessor.size == (512, 512)
     elif path.parent.name == 'detection':
-        assert ('RandomChoiceResize' in train) == ('_ms-' in path.stem)
+        if '_ms-' in path.stem:
+            sizes = train['RandomChoiceResize']
+            assert (min(sizes.scales), max(sizes.scales)) == ((1333, 480), (1333, 800))
+        else:
+            sizes = train['Resize']
+            assert sizes.scale == (1333, 800)
+        assert sizes.get('keep_ratio') or sizes.resize_cfg.keep_ratio
     elif path.parent.name == 'pose':
         height, width = map(int, re.search(r'(\d+)x(\d+)$', path.stem).groups())
         for codec in (cfg.codec, cfg.model.head.decoder, train['GenerateTarget'].encoder):

@@ -1,15 +1,14 @@
 """The page on full runs: its commands fit the configs and keep the recipes, and its lengths are the configs'."""
 
-import argparse
 import functools
 import re
 import shlex
+from unittest import mock
 
 import pytest
 import yaml
-from mmengine.config import DictAction
 
-from helpers import ROOT
+from helpers import ROOT, load_tool
 from scopevit.engine.options import accumulate
 from scopevit.utils.config import load_config
 
@@ -25,12 +24,10 @@ TABLE = [
 
 
 def parsed(line):
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--pretrained')
-    parser.add_argument('--accumulate', type=int)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     words = shlex.split(line)
-    return words[2], parser.parse_args(words[4 if words[0] == 'bash' else 3 :])  # after the number of GPUs
+    options = words[4 if words[0] == 'bash' else 3 :]  # after the number of GPUs
+    with mock.patch('sys.argv', ['train.py', words[2], *options]):
+        return words[2], load_tool('train.py').parse_args()
 
 
 def lengths(cfg):
@@ -119,13 +116,17 @@ def test_disk_is_what_the_configs_keep(row):
 
 
 def gigabytes(config):
-    """Of the checkpoints that a training leaves: weights in 4 bytes, AdamW's two moments, averaged weights."""
+    """Of the checkpoints that a training leaves: weights in 4 bytes, AdamW's two moments, averaged weights.
+
+    The best one has no moments.
+    """
     cfg = load_config(str(ROOT / config))
     hook, length = cfg.default_hooks.checkpoint, cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs
     keep = hook.get('max_keep_ckpts', -1)
-    kept = (keep if keep > 0 else length // hook.interval) + bool(hook.get('save_best'))
-    averages = any(custom.type.endswith('EMAHook') for custom in cfg.get('custom_hooks', []))
-    return parameters()[config] * (16 if averages else 12) * kept / 1e9
+    kept = keep if keep > 0 else length // hook.interval
+    weights = 8 if any(custom.type.endswith('EMAHook') for custom in cfg.get('custom_hooks', [])) else 4
+    of_best = weights if hook.get('save_best') else 0
+    return parameters()[config] * (kept * (weights + 8) + of_best) / 1e9
 
 
 @functools.cache

@@ -75,9 +75,7 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class KeepStatistics(Hook):
-    priority = 'LOWEST'  # after the checkpoint is written
-
-    def after_train_epoch(self, runner):
+    def after_train(self, runner):
         (ema,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
         torch.save(dict(ema.ema_model.module.named_buffers()), f'{runner.work_dir}/statistics_{get_rank()}.pth')
 """
@@ -88,7 +86,6 @@ custom_imports = dict(imports=['keep_statistics'])
 
 model = dict(backbone=dict(norm_eval=False))
 train_dataloader = dict(batch_size=8)
-train_cfg = dict(max_epochs=2, val_interval=1)
 optim_wrapper = dict(optimizer=dict(lr=0.05))
 custom_hooks = [
     dict(type='scopevit.SyncBuffersHook'),
@@ -96,18 +93,25 @@ custom_hooks = [
     dict(type='KeepStatistics'),
 ]
 """
+EPOCHS = 'train_cfg = dict(max_epochs=2, val_interval=1)\n'
+ITERATIONS = """
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=6, val_interval=6)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
+log_processor = dict(by_epoch=False)
+"""
 
 
 @pytest.mark.slow
-def test_published_average_is_the_one_that_was_validated(toy_options, tmp_path):
+@pytest.mark.parametrize(('length', 'last'), [(EPOCHS, 'epoch_2.pth'), (ITERATIONS, 'iter_6.pth')])
+def test_published_average_is_the_one_that_was_validated(toy_options, tmp_path, length, last):
     """Batch norms learn the statistics of each process's images; those of the average are averaged over processes."""
     config = tmp_path / 'averaged.py'
-    config.write_text(CONFIG.format(toy=str(TOY)))
+    config.write_text(CONFIG.format(toy=str(TOY)) + length)
     (tmp_path / 'keep_statistics.py').write_text(HOOK)
     path = dict(PYTHONPATH=str(tmp_path))
     result = tool('dist_train.sh', config, 2, '--work-dir', tmp_path, *toy_options, env=path)
     validated = re.findall(r'accuracy/top1: ([\d.]+)', result.stdout + result.stderr)[-1]
-    saved = torch.load(tmp_path / 'epoch_2.pth', map_location='cpu', weights_only=False)
+    saved = torch.load(tmp_path / last, map_location='cpu', weights_only=False)
     first, second = (torch.load(tmp_path / f'statistics_{rank}.pth') for rank in (0, 1))
     means = [name for name in first if name.endswith('running_mean')]
     assert len(means) > 10
@@ -115,9 +119,7 @@ def test_published_average_is_the_one_that_was_validated(toy_options, tmp_path):
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
         assert torch.equal(first[name], saved['state_dict'][name])
         assert not torch.equal(first[name], saved['ema_state_dict'][f'module.{name}'])
-    printed = tool_here(
-        'converters/publish_model.py', tmp_path / 'epoch_2.pth', tmp_path / 'published.pth', check=True
-    ).stdout
+    printed = tool_here('converters/publish_model.py', tmp_path / last, tmp_path / 'published.pth', check=True).stdout
     tested = tool_here('test.py', TOY, printed.split()[-1], '--work-dir', tmp_path / 'test', *toy_options, check=True)
     assert re.findall(r'accuracy/top1: ([\d.]+)', tested.stdout + tested.stderr)[-1] == validated
 
