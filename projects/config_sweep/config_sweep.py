@@ -101,8 +101,6 @@ def run(config: str, folder: Path) -> dict:
 
 
 def write_table(rows: list, path: str) -> None:
-    days = sorted({row['date'] for row in rows})
-    when = days[0] if len(days) == 1 else f'{days[0]} to {days[-1]}'
     lines = [
         '# Every benchmark config, run for a moment',
         '',
@@ -112,15 +110,16 @@ def write_table(rows: list, path: str) -> None:
         '',
         f'    {shlex.join(["python", "projects/config_sweep/config_sweep.py", *sys.argv[1:]])}',
         '',
-        f'{when}, {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}. '
+        f'{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}. '
         f'{sum(row["status"] == "works" for row in rows)} of {len(rows)} work.',
         '',
-        '| Config | Result | Losses | Seconds |',
-        '| --- | --- | --- | --- |',
+        '| Config | Date | Result | Losses | Seconds |',
+        '| --- | --- | --- | --- | --- |',
     ]
     for row in rows:
         losses = ', '.join(f'{loss:.3g}' for loss in row['losses'])
-        lines.append(f'| {row["config"]} | {row["status"]} | {losses} | {" + ".join(map(str, row["seconds"]))} |')
+        cells = row['config'], row['date'], row['status'], losses, ' + '.join(map(str, row['seconds']))
+        lines.append(f'| {" | ".join(cells)} |')
     Path(path).write_text('\n'.join(lines) + '\n')
 
 

@@ -12,13 +12,16 @@ import torch
 
 from helpers import ROOT, TOY, fails_cleanly, tool, tool_here
 
-# Prints of each of the first batches which images it has, and by how much they are mixed with others.
+# Writes of each of the first batches which images it has, and by how much they are mixed with others; then which box
+# CutMix would cut, and which of 64 images would leave a branch out.
 SCRIPT = """
 import json, sys
 from itertools import islice
 from mmengine.config import Config
 from mmengine.dist import get_rank
+from mmpretrain.models.utils.batch_augments import CutMix
 from scopevit.engine.launch import build_runner
+from scopevit.models.layers import DropPath
 from scopevit.utils.config import load_config
 import torch
 torch.distributed.init_process_group('gloo')
@@ -37,8 +40,10 @@ for data in islice(runner.build_dataloader(cfg.train_dataloader, runner.seed, sy
     images.append([sample.sample_idx for sample in data['data_samples']])
     data = runner.model.module.data_preprocessor(data, training=True)
     mixed.append(round(min(sample.gt_score.max().item() for sample in data['data_samples']), 6))
+box, _ = CutMix(1.0).cutmix_bbox_and_lam((224, 224), 0.5)
+dropped = DropPath(0.5).train()(torch.ones(64, 1, 1)).flatten().tolist()
 with open(f'{sys.argv[3]}/{get_rank()}.json', 'w') as file:
-    json.dump(dict(images=images, mixed=mixed), file)
+    json.dump(dict(images=images, mixed=mixed, box=[int(edge) for edge in box], dropped=dropped), file)
 torch.distributed.destroy_process_group()
 """
 
@@ -60,7 +65,9 @@ def draws(folder, data, own_seeds):
 @pytest.mark.slow
 def test_processes_mix_images_in_their_own_way_and_share_one_order_of_the_data(fashion_mnist, tmp_path):
     shared, own = (draws(tmp_path / str(int(seeds)), fashion_mnist, seeds) for seeds in (False, True))
-    assert shared[0]['mixed'] == shared[1]['mixed']
+    for draw in ('mixed', 'box', 'dropped'):
+        assert shared[0][draw] == shared[1][draw]
+        assert own[0][draw] != own[1][draw]
     assert not set(own[0]['mixed']) & set(own[1]['mixed'])
     assert [process['images'] for process in own] == [process['images'] for process in shared]
     first, second = ({image for batch in process['images'] for image in batch} for process in own)

@@ -40,7 +40,7 @@ def test_the_committed_table_is_of_all_configs(sweep):
     lines = (PROJECT / 'README.md').read_text().splitlines()
     rows = [line.split(' | ') for line in lines if line.startswith('| configs/')]
     assert sorted(row[0].removeprefix('| ') for row in rows) == sorted(sweep.benchmarks(sweep.OUR_CONFIGS))
-    assert {row[1] for row in rows} == {'works'}
+    assert {row[2] for row in rows} == {'works'}
 
 
 def test_finished_configs_are_not_run_again_and_make_the_table(sweep, folder):
@@ -50,8 +50,7 @@ def test_finished_configs_are_not_run_again_and_make_the_table(sweep, folder):
     assert result.returncode == 0, result.stderr
     text = (folder / 'table.md').read_text()
     assert f'{len(rows)} of {len(rows)} work' in text
-    assert '2026-01-31,' in text
-    assert f'| {rows[0]["config"]} | works | 2, 1.5, 1.25, 1 | 10 + 12 |' in text
+    assert f'| {rows[0]["config"]} | 2026-01-31 | works | 2, 1.5, 1.25, 1 | 10 + 12 |' in text
 
 
 def test_unfinished_sweep_writes_no_table(sweep, folder):
