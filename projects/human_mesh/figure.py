@@ -1,26 +1,29 @@
 """Draw the figure of the bodies: one from three sides, shapes, and images of the data with their keypoints.
 
-    python -m projects.human_mesh.figure --out projects/human_mesh/bodies.png
+    python projects/human_mesh/figure.py --out projects/human_mesh/bodies.png
 
 It also says how fast images are drawn, in the processor's time of one thread.
 """
 
+import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from scopevit.apis.painter import require_writable_figure
-from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.errors import user_errors
-from scopevit.utils.image import write_image
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the projects
 
-from .bodies import Body, CapsuleBody
-from .bodies.drawing import MESH, from_the_side, paint_mesh
-from .bodies.poses import mean_pose
-from .bodies.skeleton import SHAPES
-from .synthetic import draw_body
+from projects.human_mesh.bodies import Body, CapsuleBody  # noqa: E402
+from projects.human_mesh.bodies.drawing import MESH, from_the_side, paint_mesh  # noqa: E402
+from projects.human_mesh.bodies.poses import mean_pose  # noqa: E402
+from projects.human_mesh.bodies.skeleton import SHAPES  # noqa: E402
+from projects.human_mesh.synthetic import draw_body  # noqa: E402
+from scopevit.apis.painter import require_writable_figure  # noqa: E402
+from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
+from scopevit.utils.errors import user_errors  # noqa: E402
+from scopevit.utils.image import write_image  # noqa: E402
 
 TILE = 192  # pixels, the side of a picture
 COLUMNS = 8

@@ -88,9 +88,15 @@ def test_bodies_are_learnt_scored_and_drawn(tmp_path):
     assert logged['MPJPE'] == pytest.approx(found['body/MPJPE'], rel=1e-4)
     assert logged['seconds'] > 0
 
-    # Its meshes over an image of one's own, in a box, and over held-out bodies.
+    # The repository's own tool draws the keypoints of its mesh.
     photo, out, said = tmp_path / 'photo.png', tmp_path / 'mesh.png', tmp_path / 'mesh.json'
     cv2.imwrite(str(photo), np.full((80, 120, 3), 90, np.uint8))
+    words = [BODIES, checkpoint, photo, '--boxes', 'whole', '--out-dir', tmp_path / 'drawn']
+    tool_here('predict.py', *words, check=True)
+    (file,) = (tmp_path / 'drawn').rglob('*.json')
+    assert len(json.loads(file.read_text())['instances'][0]['keypoints']) == 17
+
+    # Its meshes over an image of one's own, in a box, and over held-out bodies.
     words = [BODIES, checkpoint, photo, '--box', 40, 10, 50, 60, '--bodies', 1, '--out', out, '--json', said]
     printed = tool_here(PREDICT, *words, check=True).stdout
     assert 'body 0: MPJPE ' in printed
@@ -128,6 +134,12 @@ def test_files_in_cocos_layout_are_learnt_and_scored(coco, tmp_path):
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
     assert np.isfinite(lines[0]['loss_keypoints'])
     assert 0 <= lines[-1]['coco/AP'] <= 1
+
+
+def test_the_figure_is_drawn(tmp_path):
+    out = tmp_path / 'bodies.png'
+    assert 'vertices' in tool_here(PROJECT / 'figure.py', '--out', out, check=True).stdout
+    assert cv2.imread(str(out)).shape == (2 * 192, 8 * 192, 3)
 
 
 def test_what_cannot_be_predicted_is_refused(tmp_path):
