@@ -74,5 +74,8 @@ def test_deploy_form():
 def test_networks_of_unusual_models(name):
     cfg = load_config(name)
     network = Network(build_model(Config(dict(default_scope=cfg.default_scope, model=small_model(cfg)))))
+    for name, parameter in network.named_parameters():
+        if 'init_proposal_bboxes' in name:  # at random they are inside out, which a compiled mmcv refuses on CPUs
+            nn.init.constant_(parameter, 0.5)
     with torch.no_grad():
         assert network.eval()(torch.rand(1, 3, 96, 96)) is not None
