@@ -11,15 +11,7 @@ Without --checkpoint weights are random, as a training begins.
 
 import argparse
 
-import torch
-
-from scopevit.analysis.attention_maps import attention_layers, by_scope, head_distances, mean_over_images, scopevit_of
-from scopevit.analysis.overlays import draw_scopes
-from scopevit.apis.inferencer import build_predictor
-from scopevit.apis.painter import require_writable_figure
-from scopevit.apis.view import view_of
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, whole_file, write_json
 from scopevit.utils.toolboxes import silence_toolboxes
@@ -42,6 +34,22 @@ def parse_args() -> argparse.Namespace:
 @user_errors()
 def main() -> None:
     args = parse_args()
+
+    import torch
+
+    from scopevit.analysis.attention_maps import (
+        attention_layers,
+        by_scope,
+        head_distances,
+        mean_over_images,
+        scopevit_of,
+    )
+    from scopevit.analysis.overlays import draw_scopes
+    from scopevit.apis.inferencer import build_predictor
+    from scopevit.apis.painter import require_writable_figure
+    from scopevit.apis.view import view_of
+    from scopevit.utils.config import load_config
+
     silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)
     require_writable_figure(args.out)
