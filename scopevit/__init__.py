@@ -8,6 +8,7 @@ call. It needs torch and mmengine alone.
 import sys
 import warnings
 
+from .utils.help import is_help
 from .version import __version__
 
 if sys.version_info < (3, 10):  # noqa: UP036
@@ -16,20 +17,23 @@ if sys.version_info < (3, 10):  # noqa: UP036
         'pyenv install 3.12, and set up again there'
     )
 
-try:
-    import mmengine.config  # noqa: F401
-    import torch  # noqa: F401
+if not is_help():  # of our tools, which ends before it needs any of this; torch alone takes seconds
+    try:
+        import mmengine.config  # noqa: F401
+        import torch  # noqa: F401
 
-    from .models import ScopeViT
-    from .stack import compatibility
-except Exception as error:  # torch or mmengine is missing, broken or too old; the doctor works all the same
-    _cause = error
-    _message = f'scopevit cannot be used: {type(error).__name__}: {error} (python -m scopevit doctor tells what to do)'
-    if 'torch' in sys.modules:  # a config that only imports scopevit would end over a backbone that nobody registered
-        warnings.warn(_message, stacklevel=2)
+        from .models import ScopeViT
+        from .stack import compatibility
+    except Exception as error:  # torch or mmengine is missing, broken or too old; the doctor works all the same
+        _cause = error
+        _message = (
+            f'scopevit cannot be used: {type(error).__name__}: {error} (python -m scopevit doctor tells what to do)'
+        )
+        if 'torch' in sys.modules:  # a config that only imports scopevit would end over a backbone nobody registered
+            warnings.warn(_message, stacklevel=2)
 
-    def __getattr__(name: str) -> object:
-        raise ImportError(_message) from _cause
+        def __getattr__(name: str) -> object:
+            raise ImportError(_message) from _cause
 
 
 __all__ = ['ScopeViT', '__version__', 'compatibility']

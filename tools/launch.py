@@ -19,11 +19,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-
-import torch
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import get_args_parser, main
+from typing import Any
 
 SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1')
 
@@ -53,6 +49,8 @@ def rendezvous(environ: Mapping[str, str]) -> list[str]:
 
 def share_cores(processes: int, environ: MutableMapping[str, str]) -> None:
     """Without GPUs the processes share the cores; torchrun would give each a single thread."""
+    import torch
+
     if not environ.get('OMP_NUM_THREADS') and not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         environ['OMP_NUM_THREADS'] = str(max(1, cores // processes))
@@ -92,6 +90,11 @@ def command(words: list[str]) -> list[str]:
 def run() -> int:
     """Start the processes and wait for them; returns the exit status."""
     words = command(sys.argv[1:])
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import get_args_parser, main
+
     logging.disable(logging.ERROR)
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '120')  # seconds to save in, where torch knows of it
     heard = [name for name in SIGNALS if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]  # nohup
@@ -104,14 +107,18 @@ def run() -> int:
         except SignalException as end:
             return 128 + int(end.sigval)
         except ChildFailedError as error:
-            return status_of(error)
+            return status_of(error.failures)
     return 0
 
 
-def status_of(error: ChildFailedError) -> int:
-    """Exit status of the process over which the others were ended; says so if it was killed."""
+def status_of(failures: Mapping[int, Any]) -> int:
+    """Exit status of the process over which the others were ended; says so if it was killed.
+
+    Args:
+        failures: How processes ended, by their ranks, as torchrun has it.
+    """
     by_launcher = -signal.SIGTERM  # how the others end
-    rank, failure = min(error.failures.items(), key=lambda item: (item[1].exitcode == by_launcher, item[1].timestamp))
+    rank, failure = min(failures.items(), key=lambda item: (item[1].exitcode == by_launcher, item[1].timestamp))
     if failure.exitcode >= 0:
         return failure.exitcode
     reason = '; the system kills processes for which memory is short' if failure.exitcode == -signal.SIGKILL else ''

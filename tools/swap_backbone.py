@@ -8,21 +8,10 @@ a small batch before anything is written.
 
 import sys
 
-from mmengine.config import Config
-
-from scopevit.swap import list_changes, list_notes, show_diff, split_options, swap_backbone, toolbox_of
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import require_new_file, whole_file
-
-
-def write(cfg: Config, path: str) -> None:
-    """Write a config so that the file, loaded again, is the config that was tried; else write nothing."""
-    with whole_file(path) as draft:
-        cfg.dump(draft)
-        if Config.fromfile(draft).to_dict() != cfg.to_dict():
-            raise UserError('this config holds values that cannot be written to a file; swap in Python instead')
+from scopevit.utils.files import require_new_file
+from scopevit.utils.toolboxes import toolbox_of
 
 
 @user_errors()
@@ -35,6 +24,9 @@ def main() -> None:
     output.add_argument('--show-diff', action='store_true', help='print both configs in full, compared line by line')
     args = parser.parse_args()
 
+    from scopevit.swap import list_changes, list_notes, show_diff, split_options, swap_backbone, write_config
+    from scopevit.utils.config import load_config
+
     if args.out is not None:
         if not args.out.endswith('.py'):
             raise UserError(f'--out writes a Python config: its name must end with .py, but is {args.out}')
@@ -43,7 +35,7 @@ def main() -> None:
     old = load_config(args.config, others)
     new = swap_backbone(old, own.pop('arch', args.arch), scope=toolbox_of(args.config), **own)
     if args.out is not None:
-        write(new, args.out)
+        write_config(new, args.out)
         print(f'Wrote {args.out}: built, and run on a small batch')
     elif args.show_diff:
         print(show_diff(old, new))

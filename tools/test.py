@@ -11,23 +11,9 @@ import os
 import time
 from typing import Any
 
-from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.logging import print_log
-
-from scopevit.analysis.predictions import analyze, write_tables
-from scopevit.checks.training import failures_explained, require_sound_data
-from scopevit.engine.augmented_test import augment_test
-from scopevit.engine.console import progress_shown
-from scopevit.engine.evaluation import read_predictions
-from scopevit.engine.gpu_settings import compile_backbone
-from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
-from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.checkpoint import require_fit, to_plain
-from scopevit.utils.config import as_list, load_config
+from scopevit.utils.arguments import add_arguments, add_common_arguments, tool_parser
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import require_writable_file, write_json
-from scopevit.utils.image import unreadable_files_named
 from scopevit.utils.shipped import tool_command
 
 MOST_IMAGES = 2000  # whose boxes or pixels are analysed after a test, as many as ADE20K validates with
@@ -53,20 +39,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def dump_predictions(cfg: Config, path: str) -> None:
-    """Let the test write what the model predicts for every sample."""
-    if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
-        raise UserError('this config has no test_dataloader or no test_evaluator')
-    dump = dict(type='scopevit.DumpPredictions', out_file_path=path)
-    evaluator = cfg.test_evaluator
-    if isinstance(evaluator, dict) and 'metrics' in evaluator:  # a whole evaluator, as for several data sets
-        evaluator.metrics = [*as_list(evaluator.metrics), dump]
-    else:
-        cfg.test_evaluator = [*as_list(evaluator), dump]
-
-
-def write_analysis(cfg: Config, dataset: Any, predictions: str, folder: str) -> None:
+def write_analysis(cfg: Any, dataset: Any, predictions: str, folder: str) -> None:
     """Write what is soon read from the predictions; whatever comes of it, the metrics are written."""
+    from mmengine.logging import print_log
+
+    from scopevit.analysis.predictions import analyze, write_tables
+    from scopevit.engine.evaluation import read_predictions
+    from scopevit.utils.image import unreadable_files_named
+
     start = time.time()
     try:
         with unreadable_files_named():
@@ -82,12 +62,23 @@ def write_analysis(cfg: Config, dataset: Any, predictions: str, folder: str) -> 
         print_log(f'Wrote {", ".join(names)} to {folder} ({took})', logger='current')
 
 
-def test(args: argparse.Namespace) -> tuple[Config, Any, str, str] | None:
+def test(args: argparse.Namespace) -> tuple[Any, Any, str, str] | None:
     """Test and write the files.
 
     Returns:
         In the main process, what an analysis takes: it may last, so that processes part before it.
     """
+    from mmengine.dist import is_main_process
+
+    from scopevit.checks.training import failures_explained, require_sound_data
+    from scopevit.engine.augmented_test import augment_test
+    from scopevit.engine.console import progress_shown
+    from scopevit.engine.evaluation import dump_predictions
+    from scopevit.engine.gpu_settings import compile_backbone
+    from scopevit.engine.launch import build_runner, end_loaders, prepare
+    from scopevit.utils.checkpoint import require_fit, to_plain
+    from scopevit.utils.config import load_config
+
     cfg = load_config(args.config, args.cfg_options)
     if args.tta is not None:
         augment_test(cfg, args.tta or [1.0])
@@ -125,6 +116,9 @@ def test(args: argparse.Namespace) -> tuple[Config, Any, str, str] | None:
 @user_errors()
 def main() -> None:
     args = parse_args()
+
+    from scopevit.engine.launch import leave_processes
+
     tested = test(args)
     leave_processes()
     if tested and not args.no_analysis:

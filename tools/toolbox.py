@@ -17,7 +17,6 @@ from pathlib import Path
 
 import scopevit  # noqa: F401 - registers the backbone, and lets checkpoints be loaded
 from scopevit.utils.arguments import tool_parser
-from scopevit.utils.config import config_path
 from scopevit.utils.errors import UserError, did_you_mean, user_errors
 from scopevit.utils.toolboxes import TOOLBOXES, described, find_tool, list_tools
 
@@ -31,6 +30,8 @@ def show(toolbox: str) -> None:
 
 def as_file(argument: str) -> str:
     """The file of a config that is named by its toolbox; anything else as it is."""
+    from scopevit.utils.config import config_path
+
     scope, mark, _ = argument.partition('::')
     return config_path(argument) if mark and scope in (*TOOLBOXES, 'scopevit') else argument
 

@@ -7,24 +7,8 @@ Logs, checkpoints and the config as it was run go to the work dir.
 
 import argparse
 
-from mmengine.config import Config
-from mmengine.runner import Runner
-
-from scopevit.checks.channels import check_channels
-from scopevit.checks.findings import refuse_errors
-from scopevit.checks.training import failures_explained, require_sound_data
-from scopevit.engine.console import log_summary, progress_shown
-from scopevit.engine.gpu_settings import compile_backbone, require_loss_scale
-from scopevit.engine.launch import add_common_arguments, build_runner, end_loaders, leave_processes, prepare
-from scopevit.engine.options import LOGGERS, accumulate, average_weights, draw_in_each_validation, log_to, use_amp
-from scopevit.engine.preemption import Stopped
-from scopevit.engine.resume import settle_resume
-from scopevit.engine.work_dir import claim_work_dir, let_go
-from scopevit.swap import load_and_swap
-from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.checkpoint import read_checkpoint, require_backbone_match, require_fit
-from scopevit.utils.config import as_list, load_config
-from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.arguments import LOGGERS, add_arguments, add_common_arguments, positive, tool_parser
+from scopevit.utils.errors import user_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,44 +63,21 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the command line's wishes into the config, which is saved beside the results."""
-    if args.amp or args.amp_dtype is not None:
-        use_amp(cfg, args.amp_dtype)
-    if args.ema:
-        average_weights(cfg)
-    if args.accumulate > 1:
-        accumulate(cfg, args.accumulate)
-    if args.log_to is not None:
-        log_to(cfg, args.log_to)
-    if args.auto_scale_lr:
-        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
-        cfg.auto_scale_lr.enable = True
-    given = dict(seed=args.seed, deterministic=args.deterministic or None)
-    given = {key: value for key, value in given.items() if value is not None}
-    if given:  # without a seed of its own, a random one
-        cfg.randomness = {'seed': None, **(cfg.get('randomness') or {}), **given}
-    if args.resume is not None:
-        cfg.resume = True
-        if args.resume != 'auto':
-            cfg.load_from = args.resume
-    if args.pretrained is not None:
-        read_checkpoint(args.pretrained)  # a wrong path ends here, not after the data has loaded
-        start = dict(type='scopevit.PretrainedBackboneHook', checkpoint=args.pretrained)
-        cfg.custom_hooks = [*as_list(cfg.get('custom_hooks')), start]
-
-
-def require_fitting_start(cfg: Config, runner: Runner, checkpoint: dict | None) -> None:
-    """Make sure that the weights to start or go on from are of this model, and none is passed over."""
-    if checkpoint is not None:
-        require_fit(runner.model, cfg.load_from, checkpoint)
-        require_loss_scale(cfg, checkpoint)
-    elif cfg.get('load_from'):
-        require_backbone_match(runner.model, cfg.load_from)
-
-
 def train(args: argparse.Namespace) -> None:
+    from mmengine.runner import Runner
+
+    from scopevit.checks.channels import check_channels
+    from scopevit.checks.findings import refuse_errors
+    from scopevit.checks.training import failures_explained, require_sound_data
+    from scopevit.engine.console import log_summary, progress_shown
+    from scopevit.engine.gpu_settings import compile_backbone
+    from scopevit.engine.launch import build_runner, end_loaders, prepare
+    from scopevit.engine.options import draw_in_each_validation, merge_arguments
+    from scopevit.engine.resume import require_fitting_start, settle_resume
+    from scopevit.engine.work_dir import claim_work_dir, let_go
+    from scopevit.swap import load_and_swap
+    from scopevit.utils.config import load_config
+
     if args.swap_backbone is None:
         cfg = load_config(args.config, args.cfg_options)
     else:
@@ -147,6 +108,10 @@ def train(args: argparse.Namespace) -> None:
 @user_errors()
 def main() -> None:
     args = parse_args()
+
+    from scopevit.engine.launch import leave_processes
+    from scopevit.engine.preemption import Stopped
+
     try:
         train(args)
     except Stopped:

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from ..apis.inferencer import Classifier, Detector, PoseEstimator, Predictor, Segmenter
 from ..apis.model import tensor_call
 from ..apis.view import View
+from ..utils.arguments import CAM_METHODS
 from ..utils.errors import UserError
 from .attention_maps import calls_of, scopevit_of
 
@@ -188,7 +189,7 @@ def layer_cam(maps: Tensor, gradients: Tensor) -> Tensor:
     return (maps * gradients.relu()).sum(0).relu()
 
 
-METHODS = {'grad-cam': grad_cam, 'layer-cam': layer_cam}
+METHODS = dict(zip(CAM_METHODS, (grad_cam, layer_cam)))
 
 
 def target_of(predictor: Predictor, view: View, choice: Choice) -> Target:

@@ -27,7 +27,6 @@ from .machine import describe_machine, load_average
 from .profiling import profile
 from .reporting import LONG_STEP_SECONDS, SAMPLE_SECONDS, Report, Result, Settings
 
-DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 FEWEST_ROUNDS = 3
 MOST_PROFILED_STEPS = 10
 # What shows a device's own speed: a matrix product of this side, a copy of so many bytes, more than caches hold.
@@ -147,7 +146,7 @@ def _relate(result: Result, results: Sequence[Result], matmul: '_Timed', setting
 def _floors(result: Result, machine: dict[str, Any], settings: Settings) -> dict[str, float]:
     """See :class:`Result`."""
     operations = 2 * result.macs * (3 if settings.train else 1)
-    item = 4 if settings.autocast else DTYPES[settings.dtype].itemsize
+    item = 4 if settings.autocast else getattr(torch, settings.dtype).itemsize
     weights = item * result.parameters * WEIGHT_PASSES['training' if settings.train else 'evaluation']
     return dict(
         operations=operations / machine['peak_gflops'] / 1e6,
@@ -249,7 +248,7 @@ class _Stepper(_Timed):
         super().__init__(settings, self._train if settings.train else self._evaluate)
         self.result = result
         self.seconds = result.seconds
-        dtype = DTYPES[settings.dtype]
+        dtype = getattr(torch, settings.dtype)
         weights = torch.float32 if settings.autocast else dtype
         self.model = entry.model.to(self.device, weights)
         self.model.train(settings.train)
@@ -306,7 +305,7 @@ class _Stepper(_Timed):
 def _product(settings: Settings, multiply: Callable[[Tensor, Tensor], Tensor]) -> _Timed:
     """A product of square matrices, which runs about as fast as the device can compute."""
     side = MATMUL_SIDES[torch.device(settings.device).type]
-    a, b = torch.randn(2, side, side, device=settings.device, dtype=DTYPES[settings.dtype])
+    a, b = torch.randn(2, side, side, device=settings.device, dtype=getattr(torch, settings.dtype))
     return _Timed(settings, lambda: multiply(a, b), amount=2 * side**3)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..apis.model import Size
-from .count import CONVENTION
+from .count import CONVENTION, Count
 from .machine import machine_in_words
 from .profiling import KINDS
 
@@ -35,6 +35,22 @@ def markdown(rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
         header, *cells = (cell.ljust(width) if is_text else cell.rjust(width) for cell in column)
         columns.append([header, '-' * width if is_text else '-' * (width - 1) + ':', *cells])
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in zip(*columns))
+
+
+def tree(counted: Count, depth: int) -> str:
+    """A table of parts down to a depth, but for lists of modules, and for what holds and computes nothing."""
+    rows = [('Part', 'Type', 'Parameters', 'MACs', 'Share')]
+    listed = {'': 0}  # names and their levels
+    for name, part in counted.modules.items():
+        parent = max((other for other in listed if name.startswith(other and f'{other}.')), key=len)
+        level = listed[parent] + 1 if name else 0
+        if level > depth or part.type == 'ModuleList' or not (part.parameters or part.macs):
+            continue
+        listed[name] = level
+        label = '  ' * (level - 1) + name[len(parent) :].lstrip('.') if name else '(all)'
+        share = part.macs / counted.macs if counted.macs else 0
+        rows.append((label, part.type, f'{part.parameters:,}', f'{part.macs / 1e6:,.1f} M', f'{share:.1%}'))
+    return markdown(rows, text_columns=2)
 
 
 def number(value: float, digits: int) -> str:

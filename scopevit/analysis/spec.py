@@ -6,13 +6,15 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 
-from ..apis.model import Network, Size, build_model, image_size, runnable
+from ..apis.model import Network, Size, build_model, image_size, runnable, switch_to_deploy
 from ..utils.config import load_config, parse_pairs
 from ..utils.errors import UserError, one_line
+from .measuring import Entry
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,29 @@ def _from_function(path: str, function: str, options: dict[str, object]) -> nn.M
     if not isinstance(model, nn.Module):
         raise UserError(f'{path}:{function} returned a {type(model).__name__}, not a torch.nn.Module')
     return model
+
+
+def load_entries(spec: Spec, sizes: Sequence[Size], deploy: bool) -> list[Entry]:
+    """What is measured of one model: its form of one size, or of each of several.
+
+    Args:
+        sizes: Instead of its usual one, unless the spec names one.
+        deploy: Take the form for deployment of a model that has one.
+
+    Raises:
+        UserError: If it cannot be built, has no such form though the spec asks for it, or nothing says a size.
+    """
+    model, usual = load_network(spec.name, spec.options)
+    if spec.deploy or deploy:
+        try:
+            model = switch_to_deploy(model.eval())
+        except UserError as error:
+            if spec.deploy:
+                raise UserError(f'{spec.label}: {error}') from error
+    if spec.size is not None:
+        sizes = [spec.size]
+    elif not sizes:
+        if usual is None:
+            raise UserError(f'{spec.label} does not say what size its images have; write {spec.name}@SIZE, or --size')
+        sizes = [usual]
+    return [Entry(spec.label, model, size) for size in sizes]

@@ -3,11 +3,13 @@
 import math
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import VISUALIZERS
@@ -230,6 +232,37 @@ def save_grid(items: list[list[Panel]], cols: int, path: str, width: int = 1800)
                 grid[top + margin : top + margin + high, left : left + wide] = panel.image
         top += height + BETWEEN
     write_image(path, grid[..., ::-1])
+
+
+def _load_image(info: dict) -> np.ndarray:
+    """The image of a data set's entry, as grey or RGB."""
+    image = info['img'] if 'img' in info else mmcv.imread(info['img_path'], channel_order='rgb')
+    return image.squeeze()
+
+
+def draw_classes(dataset: Any, results: list[dict], chosen: list[int], cols: int) -> Figure:
+    """Images with the classes that a classifier predicts for them, mistakes in red.
+
+    Args:
+        results: The predictions for the whole data set.
+        chosen: Which images to draw.
+        cols: How many stand in a row.
+    """
+    classes, rows = dataset.metainfo['classes'], math.ceil(len(chosen) / cols)
+    figure = Figure(figsize=(1.7 * cols, 2.05 * rows), layout='constrained')
+    grid = figure.subplots(rows, cols, squeeze=False)
+    for axes in grid.flat:
+        axes.axis('off')
+    for axes, i in zip(grid.flat, chosen):
+        label, target = int(results[i]['pred_label']), int(results[i]['gt_label'])
+        score = float(results[i]['pred_score'].max())
+        axes.imshow(_load_image(dataset.get_data_info(i)), cmap='gray')
+        names = [classes[k].split(',')[0] for k in (label, target)]
+        title = f'{names[0]} {score:.0%}' + ('' if label == target else f'\nnot {names[1]}')
+        axes.set_title(title, fontsize=8, color='darkgreen' if label == target else 'red')
+    right = sum(int(r['pred_label']) == int(r['gt_label']) for r in results)
+    figure.suptitle(f'{right} of {len(results)} test images right ({right / len(results):.1%}); {len(chosen)} of them:')
+    return figure
 
 
 def _fit_all(item: list[Panel], side: int) -> list[Panel]:

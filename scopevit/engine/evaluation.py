@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from mmengine.logging import print_log
 
 from ..registry import METRICS
+from ..utils.config import as_list
 from ..utils.errors import UserError, one_line
 from ..utils.files import whole_file
 from ..utils.shipped import tool_command
@@ -72,6 +74,18 @@ class DumpPredictions(DumpResults):
             pickle.dump(results, file)
         print_log(f'Predictions: {self.out_file_path}', logger='current')
         return {}
+
+
+def dump_predictions(cfg: Config, path: str) -> None:
+    """Let the test write what the model predicts for every sample."""
+    if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
+        raise UserError('this config has no test_dataloader or no test_evaluator')
+    dump = dict(type='scopevit.DumpPredictions', out_file_path=path)
+    evaluator = cfg.test_evaluator
+    if isinstance(evaluator, dict) and 'metrics' in evaluator:  # a whole evaluator, as for several data sets
+        evaluator['metrics'] = [*as_list(evaluator['metrics']), dump]
+    else:
+        cfg.test_evaluator = [*as_list(evaluator), dump]
 
 
 def _shrink(prediction: dict) -> dict:

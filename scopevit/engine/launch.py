@@ -15,7 +15,6 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..utils.arguments import add_arguments
 from ..utils.building import building
 from ..utils.config import replace_sync_bn, without_weights
 from ..utils.errors import UserError, one_line
@@ -37,19 +36,6 @@ _TOGETHER = (
     ('test_dataloader', 'test_cfg', 'test_evaluator'),
 )
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing have in common."""
-    add_arguments(parser, '--work-dir', help='folder for logs and results (default: work_dirs/<name of the config>)')
-    parser.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
-        help='how processes were started (default: %(default)s)',
-    )
-    add_arguments(parser, '--compile')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None:

@@ -1,5 +1,6 @@
 """What options of a training write into its config: mixed precision, accumulation, averaged weights, loggers."""
 
+import argparse
 import importlib.util
 import warnings
 from collections.abc import Sequence
@@ -9,19 +10,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from ..utils.arguments import LOGGERS
+from ..utils.checkpoint import read_checkpoint
 from ..utils.config import as_list, type_name, walk
 from ..utils.errors import UserError
 
-LOGGERS = dict(
-    tensorboard=('TensorboardVisBackend', 'tensorboard'),
-    wandb=('WandbVisBackend', 'wandb'),
-    mlflow=('MLflowVisBackend', 'mlflow'),
-    clearml=('ClearMLVisBackend', 'clearml'),
-    neptune=('NeptuneVisBackend', 'neptune'),
-    dvclive=('DVCLiveVisBackend', 'dvclive'),
-    aim=('AimVisBackend', 'aim'),
-)
-"""MMEngine's backend and the package that it needs, by the names of ``--log-to``."""
 # Each toolbox's hook that draws predictions, switched on. mmpretrain writes into the image, which has to be large.
 _DRAWING = dict(
     mmpretrain=dict(type='VisualizationHook', enable=True, resize=256),
@@ -148,6 +141,34 @@ def draw_in_each_validation(runner: Runner) -> None:
         if kind in [drawing['type'] for drawing in _DRAWING.values()]:
             items = loader.dataset if kind == 'VisualizationHook' else loader
             hook.interval = -(-len(items) // _FIGURES)
+
+
+def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Write the command line's wishes into the config, which is saved beside the results."""
+    if args.amp or args.amp_dtype is not None:
+        use_amp(cfg, args.amp_dtype)
+    if args.ema:
+        average_weights(cfg)
+    if args.accumulate > 1:
+        accumulate(cfg, args.accumulate)
+    if args.log_to is not None:
+        log_to(cfg, args.log_to)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    given = dict(seed=args.seed, deterministic=args.deterministic or None)
+    given = {key: value for key, value in given.items() if value is not None}
+    if given:  # without a seed of its own, a random one
+        cfg.randomness = {'seed': None, **(cfg.get('randomness') or {}), **given}
+    if args.resume is not None:
+        cfg.resume = True
+        if args.resume != 'auto':
+            cfg.load_from = args.resume
+    if args.pretrained is not None:
+        read_checkpoint(args.pretrained)  # a wrong path ends here, not after the data has loaded
+        start = dict(type='scopevit.PretrainedBackboneHook', checkpoint=args.pretrained)
+        cfg.custom_hooks = [*as_list(cfg.get('custom_hooks')), start]
 
 
 def _averaging(cfg: Config) -> list[dict]:

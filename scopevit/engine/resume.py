@@ -15,10 +15,11 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from ..utils.checkpoint import CheckpointError, read_checkpoint, to_plain
+from ..utils.checkpoint import CheckpointError, read_checkpoint, require_backbone_match, require_fit, to_plain
 from ..utils.config import changed_settings
 from ..utils.errors import UserError
 from .console import is_first_process
+from .gpu_settings import require_loss_scale
 from .states import are_states
 
 LARGEST = 2**31
@@ -128,6 +129,15 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
             _warn(f'The seed stays {seed}, that of the run, not {randomness["seed"]}')
         cfg.randomness = {**randomness, 'seed': seed}
     return checkpoint
+
+
+def require_fitting_start(cfg: Config, runner: Runner, checkpoint: dict | None) -> None:
+    """Make sure that the weights to start or go on from are of this model, and none is passed over."""
+    if checkpoint is not None:
+        require_fit(runner.model, cfg.load_from, checkpoint)
+        require_loss_scale(cfg, checkpoint)
+    elif cfg.get('load_from'):
+        require_backbone_match(runner.model, cfg.load_from)
 
 
 def _warn(text: str) -> None:

@@ -17,8 +17,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
 from ..utils.cores import usable_cores
 from .mmpose import pip
 
@@ -27,6 +25,8 @@ MMCV = '2.1.0'
 
 def kept_wheels(gpus: str) -> Path:
     """The folder of the wheel for this Python, this torch and these GPUs."""
+    import torch
+
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     python = f'cp{sys.version_info[0]}{sys.version_info[1]}'
     for_gpus = f'_sm-{gpus.replace(";", "-")}' if gpus else ''
@@ -41,6 +41,8 @@ def use_cpp20(setup: Path) -> None:
 
 def build(folder: Path) -> Path:
     """Compile the wheel in a folder; returns where it lies."""
+    import torch
+
     pip('install', 'ninja', 'psutil', 'wheel')
     pip('download', '--no-deps', '--no-build-isolation', '--no-binary', ':all:', '-d', folder, f'mmcv=={MMCV}')
     shutil.unpack_archive(folder / f'mmcv-{MMCV}.tar.gz', folder)
@@ -53,6 +55,8 @@ def build(folder: Path) -> Path:
 
 def install() -> None:
     """Build the wheel unless it is kept, and only then take mmcv-lite away."""
+    import torch
+
     there = {'{}.{}'.format(*torch.cuda.get_device_capability(i)) for i in range(torch.cuda.device_count())}
     gpus = os.environ.get('TORCH_CUDA_ARCH_LIST') or ';'.join(sorted(there))
     os.environ.setdefault('MAX_JOBS', str(usable_cores()))

@@ -3,7 +3,7 @@
 from ..utils.toolboxes import toolbox_of
 from .diff import list_changes, show_diff
 from .recipe import list_notes
-from .swap import SwapError, find_backbone, load_and_swap, split_options, swap_backbone
+from .swap import SwapError, find_backbone, load_and_swap, split_options, swap_backbone, write_config
 
 __all__ = [
     'SwapError',
@@ -15,4 +15,5 @@ __all__ = [
     'split_options',
     'swap_backbone',
     'toolbox_of',
+    'write_config',
 ]

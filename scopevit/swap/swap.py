@@ -17,6 +17,7 @@ from ..models.ops import MissingOperator
 from ..utils.building import failing_key
 from ..utils.config import as_list, load_config
 from ..utils.errors import UserError, one_line, own_error, raise_own
+from ..utils.files import whole_file
 from ..utils.toolboxes import toolbox_of
 from .probe import ProbeError, probe_backbone
 from .recipe import adapt_recipe, get_node, list_notes
@@ -192,3 +193,15 @@ def _refuse_second_backbone(site: ConfigDict, key: str) -> None:
                 raise SwapError(
                     [(f'{key}.neck.{name}', 'the neck runs a second backbone, made to share the image with the first')]
                 )
+
+
+def write_config(cfg: Config, path: str) -> None:
+    """Write a config so that the file, loaded again, is this config.
+
+    Raises:
+        UserError: If it holds what no file can; nothing is written then.
+    """
+    with whole_file(path) as draft:
+        cfg.dump(draft)
+        if Config.fromfile(draft).to_dict() != cfg.to_dict():
+            raise UserError('this config holds values that cannot be written to a file; swap in Python instead')

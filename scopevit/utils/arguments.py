@@ -1,19 +1,40 @@
-"""The vocabulary of the tools' command lines: arguments that several have, with one name and one wording each."""
+"""The vocabulary of the tools' command lines: arguments that several have, with one name and one wording each.
+
+A help is to be there at once, so nothing that takes long to import is needed before an argument is used.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .checkpoint import WEIGHTS
-from .config import ConfigOptions
 from .errors import UserError
 from .shipped import PACKAGE
 
 SCORE_THR = 0.3
 """The lowest score of what is drawn and written unless asked otherwise, as in mmdet's own figures."""
+MOST_PIXELS = 2 * 89_478_485
+"""An image of more pixels is not decoded unless asked for: Pillow refuses them, too."""
+WEIGHTS = ('auto', 'ema', 'raw')
+"""Which weights of a checkpoint, see :func:`.checkpoint.select_weights`."""
+DTYPES = ('float32', 'bfloat16', 'float16')
+"""What models are measured in, by torch's names."""
+CAM_METHODS = ('grad-cam', 'layer-cam')
+"""Ways to find the evidence of a prediction, see :mod:`scopevit.analysis.evidence`."""
+ARCHS = ('xtiny', 'tiny', 'small')
+"""Of a ScopeViT."""
+NAMINGS = ('mmengine', 'release', 'timm')
+"""Whose names the weights of a classifier may have, see :mod:`.weight_names`."""
+LOGGERS = dict(
+    tensorboard=('TensorboardVisBackend', 'tensorboard'),
+    wandb=('WandbVisBackend', 'wandb'),
+    mlflow=('MLflowVisBackend', 'mlflow'),
+    clearml=('ClearMLVisBackend', 'clearml'),
+    neptune=('NeptuneVisBackend', 'neptune'),
+    dvclive=('DVCLiveVisBackend', 'dvclive'),
+    aim=('AimVisBackend', 'aim'),
+)
+"""MMEngine's backend and the package that it needs, by the names of ``--log-to``."""
 
 
 def positive(text: str) -> int:
@@ -47,6 +68,19 @@ class SizeAction(argparse.Action):
         size = int(values[0]), int(values[-1])
         given = getattr(namespace, self.dest)
         setattr(namespace, self.dest, [*given, size] if isinstance(given, list) else size)
+
+
+class ConfigOptions(argparse.Action):
+    """Keeps ``--cfg-options KEY=VALUE ...`` as a dict of settings, see :func:`.config.parse_pairs`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *rest: Any) -> None:
+        """Add the pairs to those that were given before."""
+        from .config import parse_pairs
+
+        wrong = next((pair for pair in values if '=' not in pair), None)
+        if wrong is not None:
+            parser.error(f'argument {self.option_strings[0]}: {wrong!r} is not of the form KEY=VALUE')
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **parse_pairs(values)})
 
 
 SHARED: dict[str, dict[str, Any]] = {
@@ -136,12 +170,27 @@ def add_arguments(parser: argparse._ActionsContainer, *names: str, **changes: An
         add_arguments(parser, '--cfg-options')
 
 
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing have in common."""
+    add_arguments(parser, '--work-dir', help='folder for logs and results (default: work_dirs/<name of the config>)')
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='how processes were started (default: %(default)s)',
+    )
+    add_arguments(parser, '--compile')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
 def require_device(name: str) -> None:
     """Make sure that a device can be computed on.
 
     Raises:
         UserError: If not.
     """
+    import torch
+
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

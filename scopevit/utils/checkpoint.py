@@ -26,8 +26,6 @@ from .wrappers import unwrap
 
 StateDict = dict[str, Tensor]
 ALLOW_NON_FINITE = 'SCOPEVIT_ALLOW_NON_FINITE'
-WEIGHTS = ('auto', 'ema', 'raw')
-"""Which weights of a checkpoint, see :func:`select_weights`."""
 # Facts worth keeping; the training config and logs, which hold paths of a machine, are not.
 _KEPT_META = ('epoch', 'iter', 'seed', 'mmengine_version', 'dataset_meta', 'arch', 'averaged')
 

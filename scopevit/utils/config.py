@@ -1,6 +1,5 @@
 """Configs of the toolboxes and of this package: loading them, overriding their settings, walking through them."""
 
-import argparse
 import ast
 import copy
 import os
@@ -28,22 +27,11 @@ _KINDS = dict.fromkeys(_DICTS.split(), (dict,)) | {
 }
 
 
-class ConfigOptions(DictAction):
-    """MMEngine's DictAction, which deletes all spaces and splits at all commas, with values that may have both.
-
-    Spaces stay; ``KEY="'a, b'"`` is one text, ``KEY="['a, b', 'c']"`` a list of two.
-    """
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *rest: Any) -> None:
-        """Add the pairs to those that were given before."""
-        wrong = next((pair for pair in values if '=' not in pair), None)
-        if wrong is not None:
-            parser.error(f'argument {self.option_strings[0]}: {wrong!r} is not of the form KEY=VALUE')
-        setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **parse_pairs(values)})
-
-
 def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
     """Settings of a config by key, of texts ``KEY=VALUE``.
+
+    MMEngine's DictAction deletes all spaces and splits at all commas; here values may have both: spaces stay,
+    ``KEY="'a, b'"`` is one text, ``KEY="['a, b', 'c']"`` a list of two.
 
     Raises:
         UserError: If a value has brackets that do not close.

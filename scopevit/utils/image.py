@@ -17,13 +17,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+from .arguments import MOST_PIXELS
 from .errors import UserError
 from .files import write_whole
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2')
 """Of files that are taken for images."""
-MOST_PIXELS = 2 * 89_478_485
-"""An image of more pixels is not decoded unless asked for: Pillow refuses them, too."""
 _EXIF_ORIENTATION = 0x0112
 # The toolboxes' transforms that read a file: what that is, and where its path stands in the item.
 _READERS = {'LoadImageFromFile': ('image', 'img_path'), 'LoadAnnotations': ('label map', 'seg_map_path')}

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from helpers import ROOT, fails_cleanly, load_tool, tool_here
+from scopevit.analysis import demo_page
 
 
 @pytest.fixture
@@ -42,10 +43,9 @@ def test_the_page_is_served_to_this_machine_with_the_model_that_was_named(models
     served = []
     words = ['demo.py', *models['pose'], '--device', 'cpu', '--score-thr', '0.2']
     words += ['--detector-config', models['detection'][0], '--detector-checkpoint', models['detection'][1]]
-    tool = load_tool('demo.py')
-    monkeypatch.setattr(tool, 'serve', lambda *args: served.append(args))
+    monkeypatch.setattr(demo_page, 'serve', lambda *args: served.append(args))
     monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
-    tool.main()
+    load_tool('demo.py').main()
     ((demo, title, host, port),) = served
     assert (title, host, port) == ('pose, pose.pth, on cpu', '127.0.0.1', None)
     assert demo.predictor.score_thr == 0.2

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import load_tool, tool_here
+from helpers import tool_here
 from reference.weights import formula_image, formula_weight
+from scopevit.apis.renaming import expected_weights
 from scopevit.models import ScopeViT
 from scopevit.utils.checkpoint import get_state_dict, load_backbone, read_checkpoint
 from scopevit.utils.weight_names import mmengine_name, released_name
 
 DATA = Path(__file__).parents[1] / 'data'
-converter = load_tool('converters/rename_weights.py')
 
 
 def released_weights(arch, num_classes=10):
     """A released checkpoint's weights, filled by the formula."""
-    shapes = {key: value.shape for key, value in converter.expected_weights(arch, num_classes).items()}
+    shapes = {key: value.shape for key, value in expected_weights(arch, num_classes).items()}
     released = {released_name(key): shape for key, shape in shapes.items()}
     return {key: formula_weight(key, shape) for key, shape in released.items()}
 
@@ -154,7 +154,7 @@ def test_every_way_leads_back_bit_by_bit(first, suffix, tmp_path):
 
 
 def test_refuses_names_that_are_those_wanted(tmp_path):
-    state = {mmengine_name(key): value for key, value in converter.expected_weights('tiny', 10).items()}
+    state = {mmengine_name(key): value for key, value in expected_weights('tiny', 10).items()}
     torch.save(dict(state_dict=state), tmp_path / 'ours.pth')
     result = run(tmp_path / 'ours.pth', tmp_path / 'again.pth')
     assert result.returncode == 1

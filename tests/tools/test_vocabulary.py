@@ -46,7 +46,7 @@ INSTEAD = {
 WRONG = {wrong: right for right, names in INSTEAD.items() for wrong in names}
 # These take no part of scopevit, so that they say for themselves what SHARED says.
 ALONE = ('fashion_mnist.py', 'demo_in_browser.py')
-HELPERS = {'add_common_arguments': 'scopevit/engine/launch.py', 'add_case_arguments': 'projects/robustness/cases.py'}
+HELPERS = {'add_common_arguments': 'scopevit/utils/arguments.py', 'add_case_arguments': 'projects/robustness/cases.py'}
 
 
 class Tool:
@@ -95,7 +95,7 @@ def tools():
     found = [
         Tool(path) for path in sorted([*paths, ROOT / 'tests/tools/demo_in_browser.py']) if 'argu' in path.read_text()
     ]
-    return [tool for tool in found if tool.called('add_argument', 'add_arguments') and tool.path.name != 'arguments.py']
+    return [tool for tool in found if tool.called('add_argument', 'add_arguments')]
 
 
 @pytest.fixture(scope='module')

@@ -7,14 +7,9 @@ The predictions are what tools/test.py wrote for the same config, of any task. R
 
 import os
 
-from scopevit.analysis.predictions import analyze, summary, write_figures, write_tables
-from scopevit.checks.loading import build_dataset
-from scopevit.engine.evaluation import read_predictions
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import user_errors
 from scopevit.utils.files import require_writable_folder
-from scopevit.utils.image import unreadable_files_named
 
 
 @user_errors()
@@ -25,6 +20,12 @@ def main() -> None:
     add_arguments(parser, '--count', default=12, help='how many of the worst images to draw (default: %(default)s)')
     add_arguments(parser, '--score-thr', help='lowest score of boxes that count (default: %(default)s)')
     args = parser.parse_args()
+
+    from scopevit.analysis.predictions import analyze, summary, write_figures, write_tables
+    from scopevit.checks.loading import build_dataset
+    from scopevit.engine.evaluation import read_predictions
+    from scopevit.utils.config import load_config
+    from scopevit.utils.image import unreadable_files_named
 
     cfg = load_config(args.config, args.cfg_options)
     results = read_predictions(args.predictions)

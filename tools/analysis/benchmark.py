@@ -23,15 +23,8 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 
-import torch
-
-from scopevit.analysis.measuring import DTYPES, Entry, compare
-from scopevit.analysis.reporting import Report, Settings
-from scopevit.analysis.spec import Spec, load_network
-from scopevit.apis.model import Size, switch_to_deploy
-from scopevit.utils.arguments import add_arguments, positive, require_device, tool_parser
+from scopevit.utils.arguments import DTYPES, add_arguments, positive, require_device, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, write_json, write_whole
 
@@ -76,6 +69,8 @@ def parse_args() -> argparse.Namespace:
 
 def require_sound_arguments(args: argparse.Namespace) -> None:
     """Refuse what would fail only after the measurement."""
+    import torch
+
     for option in ('json', 'table', 'plot'):
         path = getattr(args, option)
         if path is not None:
@@ -95,22 +90,6 @@ def require_sound_arguments(args: argparse.Namespace) -> None:
         raise UserError('--dynamic says how to --compile; give both')
 
 
-def load(spec: Spec, sizes: Sequence[Size], deploy: bool) -> list[Entry]:
-    """The entries of one model: one, or one for each of several sizes."""
-    model, usual = load_network(spec.name, spec.options)
-    if spec.deploy or deploy:
-        try:
-            model = switch_to_deploy(model.eval())
-        except UserError as error:
-            if spec.deploy:
-                raise UserError(f'{spec.label}: {error}') from error
-    if spec.size is not None:
-        sizes = [spec.size]
-    elif not sizes and usual is None:
-        raise UserError(f'{spec.label} does not say what size its images have; write {spec.name}@SIZE, or --size')
-    return [Entry(spec.label, model, size) for size in sizes or [usual]]
-
-
 def say(text: str) -> None:
     """Show what is being done, in place of what was shown before."""
     if sys.stderr.isatty():
@@ -120,11 +99,16 @@ def say(text: str) -> None:
 @user_errors()
 def main() -> None:
     args = parse_args()
+
+    from scopevit.analysis.measuring import compare
+    from scopevit.analysis.reporting import Report, Settings
+    from scopevit.analysis.spec import Spec, load_entries
+
     require_sound_arguments(args)
     specs = [Spec.parse(text) for text in args.models]
     if args.train and (args.deploy or any(spec.deploy for spec in specs)):
         raise UserError('the deploy form is not for training; leave --train or deploy out')
-    entries = [entry for spec in specs for entry in load(spec, args.size, args.deploy)]
+    entries = [entry for spec in specs for entry in load_entries(spec, args.size, args.deploy)]
     named = [(entry.label, entry.size) for entry in entries]
     for label, size in named:
         if named.count((label, size)) > 1:

@@ -18,16 +18,9 @@ import shlex
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import torch
-from mmengine.runner import Runner
-
-from scopevit.analysis.data_time import cores_for, measure, table
-from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
-from scopevit.checks.training import failures_explained, require_sound_data
-from scopevit.engine.launch import build_bare_runner, end_loaders
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.cores import usable_cores
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, write_json, write_whole
@@ -57,8 +50,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def training(config: str, cfg_options: dict | None, workers: int | None, folder: str) -> Runner:
+def training(config: str, cfg_options: dict | None, workers: int | None, folder: str) -> Any:
     """The Runner of a config, ready for training steps."""
+    from scopevit.checks.training import require_sound_data
+    from scopevit.engine.launch import build_bare_runner
+    from scopevit.utils.config import load_config
+
     cfg = load_config(config, cfg_options)
     given = set(cfg_options or ())
     if workers is not None and isinstance(cfg.get('train_dataloader'), dict):
@@ -80,6 +77,14 @@ def training(config: str, cfg_options: dict | None, workers: int | None, folder:
 @user_errors()
 def main() -> None:
     args = parse_args()
+
+    import torch
+
+    from scopevit.analysis.data_time import cores_for, measure, table
+    from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
+    from scopevit.checks.training import failures_explained
+    from scopevit.engine.launch import end_loaders
+
     if min(args.workers or [0]) < 0:
         raise UserError('--workers must be at least 0')
     for option in ('json', 'table'):

@@ -7,30 +7,8 @@ One image goes through the model as mode 'tensor' of the toolboxes defines it: b
 heads, without losses and post-processing. It is not resized; --size is what the model gets to see.
 """
 
-import torch
-
-from scopevit.analysis import CONVENTION, Count, count
-from scopevit.analysis.reporting import markdown
-from scopevit.apis.model import build_model, image_channels, image_size, runnable, tensor_call
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, one_line, raise_own, user_errors
-
-
-def tree(counted: Count, depth: int) -> str:
-    """A table of parts down to a depth, but for lists of modules, and for what holds and computes nothing."""
-    rows = [('Part', 'Type', 'Parameters', 'MACs', 'Share')]
-    listed = {'': 0}  # names and their levels
-    for name, part in counted.modules.items():
-        parent = max((other for other in listed if name.startswith(other and f'{other}.')), key=len)
-        level = listed[parent] + 1 if name else 0
-        if level > depth or part.type == 'ModuleList' or not (part.parameters or part.macs):
-            continue
-        listed[name] = level
-        label = '  ' * (level - 1) + name[len(parent) :].lstrip('.') if name else '(all)'
-        share = part.macs / counted.macs if counted.macs else 0
-        rows.append((label, part.type, f'{part.parameters:,}', f'{part.macs / 1e6:,.1f} M', f'{share:.1%}'))
-    return markdown(rows, text_columns=2)
 
 
 @user_errors()
@@ -43,6 +21,13 @@ def main() -> None:
         '--depth', type=int, default=2, metavar='N', help='levels of parts to list (default: %(default)s)'
     )
     args = parser.parse_args()
+
+    import torch
+
+    from scopevit.analysis import CONVENTION, count
+    from scopevit.analysis.reporting import tree
+    from scopevit.apis.model import build_model, image_channels, image_size, runnable, tensor_call
+    from scopevit.utils.config import load_config
 
     cfg = load_config(args.config, args.cfg_options)
     torch.manual_seed(0)  # a detector's proposals depend on its weights

@@ -11,7 +11,6 @@ for your own data.
 
 import re
 
-from scopevit.analysis.reporting import markdown
 from scopevit.utils.arguments import tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.metafiles import listed, result
@@ -35,6 +34,8 @@ def main() -> None:
     parser.add_argument('--measured', action='store_true', help='list only configs with a result that was measured')
     parser.add_argument('--sort', choices=('name', *NUMBERS), default='name', help='order (default: %(default)s)')
     args = parser.parse_args()
+
+    from scopevit.analysis.reporting import markdown
 
     found = [(entry, row(name, entry)) for name, entry in listed() if not args.measured or 'Results' in (entry or ())]
     wanted = [re.compile(rf'(?<![^\W_]){re.escape(word)}', re.IGNORECASE) for word in args.words]

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, did_you_mean, user_errors
-from scopevit.utils.origins import origin
 
 
 def part(cfg: Any, key: str) -> Any:
@@ -45,6 +43,8 @@ def leaves(keys: tuple[str, ...], node: Any) -> Iterator[tuple[tuple[str, ...], 
 
 
 def place(config: str, keys: tuple[str, ...], options: dict) -> str:
+    from scopevit.utils.origins import origin
+
     key = '.'.join(keys)
     if any(f'{key}.'.startswith(f'{given}.') or given.startswith(f'{key}.') for given in options):
         return '--cfg-options'
@@ -57,6 +57,8 @@ def main() -> None:
     add_arguments(parser, 'config')
     parser.add_argument('keys', nargs='*', metavar='KEY', help='parts to print, with their places (default: all)')
     args = parser.parse_args()
+
+    from scopevit.utils.config import load_config
 
     cfg = load_config(args.config, args.cfg_options)
     if not args.keys:

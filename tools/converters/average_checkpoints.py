@@ -15,9 +15,6 @@ import os
 import tempfile
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.averaging import Average, average_checkpoints, last_checkpoints
-from scopevit.utils.checkpoint import CheckpointError, not_finite, save_checkpoint
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_new_file
 
@@ -54,6 +51,8 @@ def parse_args() -> argparse.Namespace:
 
 def chosen(args: argparse.Namespace) -> list[str]:
     """The files to average."""
+    from scopevit.utils.averaging import last_checkpoints
+
     folders = [path for path in args.checkpoints if os.path.isdir(path)]
     if not folders and args.last is None:
         return args.checkpoints
@@ -64,19 +63,19 @@ def chosen(args: argparse.Namespace) -> list[str]:
     return last_checkpoints(folders[0], args.last)
 
 
-def with_norms(average: Average, args: argparse.Namespace) -> str:
-    """Give the average batch norms' statistics of its own; returns what was done."""
-    # Only here: averaging alone needs no toolbox.
+def with_norms(weights: dict, args: argparse.Namespace) -> str:
+    """Give averaged weights batch norms' statistics of their own; returns what was done."""
     from scopevit.checks.training import failures_explained, require_sound_data
     from scopevit.engine.launch import build_bare_runner, end_loaders
     from scopevit.engine.norm_statistics import recompute_norms
-    from scopevit.utils.checkpoint import require_fit
+    from scopevit.utils.checkpoint import CheckpointError, not_finite, require_fit, save_checkpoint
+    from scopevit.utils.config import load_config
 
     cfg = load_config(args.recompute_norms, args.cfg_options)
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
     with tempfile.TemporaryDirectory() as folder:
         raw = os.path.join(folder, 'average.pth')
-        save_checkpoint(dict(state_dict=average.weights), raw)
+        save_checkpoint(dict(state_dict=weights), raw)
         runner = build_bare_runner(cfg, args.recompute_norms, folder)
         require_fit(runner.model, raw)  # and loads it
         require_sound_data(runner, args.recompute_norms, splits=('train',))
@@ -84,8 +83,8 @@ def with_norms(average: Average, args: argparse.Namespace) -> str:
             norms, batches = recompute_norms(runner, args.count)
         end_loaders(runner)
         state = runner.model.state_dict()
-    average.weights.update({key: state[key].to(value) for key, value in average.weights.items() if key in state})
-    broken = not_finite(average.weights)
+    weights.update({key: state[key].to(value) for key, value in weights.items() if key in state})
+    broken = not_finite(weights)
     if broken:
         raise CheckpointError(f'statistics of batch norms became no finite numbers ({", ".join(broken[:3])})')
     return (
@@ -96,6 +95,10 @@ def with_norms(average: Average, args: argparse.Namespace) -> str:
 @user_errors()
 def main() -> None:
     args = parse_args()
+
+    from scopevit.utils.averaging import average_checkpoints
+    from scopevit.utils.checkpoint import save_checkpoint
+
     if not 0 < args.decay <= 1:
         raise UserError(f'--decay must be above 0 and at most 1, but is {args.decay:g}')
     require_new_file(args.out, '--out')
@@ -103,7 +106,7 @@ def main() -> None:
     for path, share in average.shares:
         print(f'{share:.4f} of {path}')
     if args.recompute_norms:
-        print(with_norms(average, args))
+        print(with_norms(average.weights, args))
     save_checkpoint(dict(state_dict=average.weights, meta=average.meta), args.out)
     print(f'wrote {args.out}')
 

@@ -8,10 +8,7 @@ relative position bias becomes a table. It works for a config of any task whose 
 a ``switch_to_deploy``, as ScopeViT and some of mmpretrain's have.
 """
 
-from scopevit.apis.model import build_model
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.checkpoint import read_checkpoint, save_checkpoint, slim_meta
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 
 
@@ -20,6 +17,10 @@ def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config', 'checkpoint', 'out')
     args = parser.parse_args()
+
+    from scopevit.apis.model import build_model
+    from scopevit.utils.checkpoint import read_checkpoint, save_checkpoint, slim_meta
+    from scopevit.utils.config import load_config
 
     model = build_model(load_config(args.config, args.cfg_options), args.checkpoint)
     backbone = getattr(model, 'backbone', None)

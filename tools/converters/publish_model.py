@@ -10,7 +10,6 @@ import hashlib
 import os
 
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.checkpoint import read_checkpoint, select_weights, slim_meta, to_bytes
 from scopevit.utils.errors import user_errors
 from scopevit.utils.files import write_whole
 
@@ -22,6 +21,8 @@ def main() -> None:
     add_arguments(parser, 'out', help='file to write, without the hash (.pth, .safetensors)')
     add_arguments(parser, '--weights')
     args = parser.parse_args()
+
+    from scopevit.utils.checkpoint import read_checkpoint, select_weights, slim_meta, to_bytes
 
     checkpoint = read_checkpoint(args.checkpoint)
     selected = select_weights(checkpoint, args.weights, args.checkpoint)

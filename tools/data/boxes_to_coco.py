@@ -10,7 +10,6 @@ order for every split; YOLO's numbers count them from 0.
 
 import os
 
-from scopevit.datasets.boxes import to_coco
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, write_json
@@ -25,6 +24,8 @@ def main() -> None:
     add_arguments(parser, '--out', required=True, help='annotation file to write (.json)')
     parser.add_argument('--clip', action='store_true', help='cut boxes off at the edges of their image')
     args = parser.parse_args()
+
+    from scopevit.datasets.boxes import to_coco
 
     for folder in (args.images, args.labels):
         if not os.path.isdir(folder):

@@ -15,9 +15,7 @@ Notes are things to know: a subset of the images, or a few boxes that the toolbo
 COCO's own files have some of those, so one in 10,000 is a note, more are a problem.
 """
 
-from scopevit.checks.dataset import check_dataset
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.toolboxes import silence_toolboxes
 
@@ -29,6 +27,9 @@ def main() -> None:
     add_arguments(parser, '--count', default=50, help='how many images of each split to open (default: %(default)s)')
     add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
     args = parser.parse_args()
+
+    from scopevit.checks.dataset import check_dataset
+    from scopevit.utils.config import load_config
 
     silence_toolboxes()
     # What is looked at and what is good to know is said as it comes, problems are listed at the end.

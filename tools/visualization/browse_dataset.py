@@ -7,12 +7,8 @@ Works with configs of any task (a class is written into its image); look here be
 
 import random
 
-from scopevit.apis.painter import Painter, require_writable_figure, save_grid
-from scopevit.checks.loading import build_dataset
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import user_errors
-from scopevit.utils.image import unreadable_files_named
 
 
 @user_errors()
@@ -29,6 +25,11 @@ def main() -> None:
     )
     add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
     args = parser.parse_args()
+
+    from scopevit.apis.painter import Painter, require_writable_figure, save_grid
+    from scopevit.checks.loading import build_dataset
+    from scopevit.utils.config import load_config
+    from scopevit.utils.image import unreadable_files_named
 
     cfg = load_config(args.config, args.cfg_options)
     require_writable_figure(args.out)

@@ -13,13 +13,7 @@ By Grad-CAM and LayerCAM a row for each image and method. By the task of the con
 Classes and joints are given by name or number. Bright is most in each panel: panels do not compare by their brightness.
 """
 
-from scopevit.analysis.evidence import METHODS, Choice, evidence
-from scopevit.analysis.overlays import draw_evidence
-from scopevit.apis.inferencer import PoseEstimator, build_predictor
-from scopevit.apis.painter import require_writable_figure
-from scopevit.apis.view import view_of
-from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import load_config
+from scopevit.utils.arguments import CAM_METHODS, add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
 from scopevit.utils.toolboxes import silence_toolboxes
@@ -33,10 +27,19 @@ def main() -> None:
     parser.add_argument('--joint', metavar='NAME', help='a joint, of pose models (default: see above)')
     add_arguments(parser, '--pixel', help='which region or box (default: see above)')
     add_arguments(parser, '--box')
-    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), help='methods (default: both)')
+    parser.add_argument(
+        '--methods', nargs='+', choices=CAM_METHODS, default=list(CAM_METHODS), help='methods (default: both)'
+    )
     add_arguments(parser, '--out', default='cam.png')
     add_arguments(parser, '--device')
     args = parser.parse_args()
+
+    from scopevit.analysis.evidence import Choice, evidence
+    from scopevit.analysis.overlays import draw_evidence
+    from scopevit.apis.inferencer import PoseEstimator, build_predictor
+    from scopevit.apis.painter import require_writable_figure
+    from scopevit.apis.view import view_of
+    from scopevit.utils.config import load_config
 
     silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)

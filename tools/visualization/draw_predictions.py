@@ -6,46 +6,12 @@ The predictions are what tools/test.py wrote for the same config, of any task: c
 in red), boxes and masks, segmentation, or keypoints (in pairs: ground truth, prediction).
 """
 
-import math
 import random
 
-import mmcv
-import numpy as np
-from matplotlib.figure import Figure
-
-from scopevit.apis.painter import Painter, require_writable_figure, save_grid
-from scopevit.checks.loading import build_dataset
-from scopevit.engine.evaluation import read_predictions
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import whole_file
-from scopevit.utils.image import unreadable_files_named
 from scopevit.utils.toolboxes import silence_toolboxes
-
-
-def load_image(info: dict) -> np.ndarray:
-    """The image of a data set's entry, as grey or RGB."""
-    image = info['img'] if 'img' in info else mmcv.imread(info['img_path'], channel_order='rgb')
-    return image.squeeze()
-
-
-def draw_classes(dataset: object, results: list, chosen: list, cols: int) -> Figure:
-    classes, rows = dataset.metainfo['classes'], math.ceil(len(chosen) / cols)
-    figure = Figure(figsize=(1.7 * cols, 2.05 * rows), layout='constrained')
-    grid = figure.subplots(rows, cols, squeeze=False)
-    for axes in grid.flat:
-        axes.axis('off')
-    for axes, i in zip(grid.flat, chosen):
-        label, target = int(results[i]['pred_label']), int(results[i]['gt_label'])
-        score = float(results[i]['pred_score'].max())
-        axes.imshow(load_image(dataset.get_data_info(i)), cmap='gray')
-        names = [classes[k].split(',')[0] for k in (label, target)]
-        title = f'{names[0]} {score:.0%}' + ('' if label == target else f'\nnot {names[1]}')
-        axes.set_title(title, fontsize=8, color='darkgreen' if label == target else 'red')
-    right = sum(int(r['pred_label']) == int(r['gt_label']) for r in results)
-    figure.suptitle(f'{right} of {len(results)} test images right ({right / len(results):.1%}); {len(chosen)} of them:')
-    return figure
 
 
 @user_errors()
@@ -60,8 +26,14 @@ def main() -> None:
     add_arguments(parser, '--seed', help='random seed, by which they are chosen (default: %(default)s)')
     add_arguments(parser, '--score-thr', help='lowest score of boxes that are drawn (default: %(default)s)')
     args = parser.parse_args()
-    silence_toolboxes()
 
+    from scopevit.apis.painter import Painter, draw_classes, require_writable_figure, save_grid
+    from scopevit.checks.loading import build_dataset
+    from scopevit.engine.evaluation import read_predictions
+    from scopevit.utils.config import load_config
+    from scopevit.utils.image import unreadable_files_named
+
+    silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)
     require_writable_figure(args.out)
     results = read_predictions(args.predictions)

@@ -11,10 +11,7 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import Any
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
@@ -84,7 +81,7 @@ def shortest_names(paths: list[str]) -> list[str]:
     return ['/'.join(part[begin : len(part) - end]) for part in parts]
 
 
-def plot(axes: Axes, points: dict[int, float], label: str, **style: object) -> None:
+def plot(axes: Any, points: dict[int, float], label: str, **style: object) -> None:
     steps = sorted(points)
     (line,) = axes.plot(steps, [points[step] for step in steps], label=label, **style)
     if 'marker' in style:
@@ -98,6 +95,9 @@ def draw(runs: dict[str, Run], metrics: list[str], path: str) -> None:
     Raises:
         UserError: If a name in ``metrics`` is part of none that was logged, or the figure cannot be written.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     logged = list(dict.fromkeys(key for run in runs.values() for key in run.val))
     for name in metrics:
         if not any(name in key for key in logged):

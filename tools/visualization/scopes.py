@@ -11,15 +11,7 @@ Without --checkpoint weights are random, as a training begins.
 
 import argparse
 
-import torch
-
-from scopevit.analysis.attention_maps import attention_layers, by_scope, head_distances, mean_over_images, scopevit_of
-from scopevit.analysis.overlays import draw_scopes
-from scopevit.apis.inferencer import build_predictor
-from scopevit.apis.painter import require_writable_figure
-from scopevit.apis.view import view_of
 from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, whole_file, write_json
 from scopevit.utils.toolboxes import silence_toolboxes
@@ -42,6 +34,16 @@ def parse_args() -> argparse.Namespace:
 @user_errors()
 def main() -> None:
     args = parse_args()
+
+    import torch
+
+    from scopevit.analysis import attention_maps
+    from scopevit.analysis.overlays import draw_scopes
+    from scopevit.apis.inferencer import build_predictor
+    from scopevit.apis.painter import require_writable_figure
+    from scopevit.apis.view import view_of
+    from scopevit.utils.config import load_config
+
     silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)
     require_writable_figure(args.out)
@@ -49,7 +51,7 @@ def main() -> None:
         require_writable_file(args.json, '--json')
     torch.manual_seed(0)  # random weights are the same each time
     predictor = build_predictor(cfg, args.checkpoint, args.device)
-    backbone = scopevit_of(predictor.model)
+    backbone = attention_maps.scopevit_of(predictor.model)
     built = range(1, len(backbone.stages) + 1)
     stages = args.stages or list(built)
     if not set(stages) <= set(built):
@@ -60,13 +62,13 @@ def main() -> None:
     views[0].in_input(*pixel)  # before the work
     found = []
     for seen in views[::-1]:  # the first one last: it is drawn
-        layers = attention_layers(backbone, seen.inputs)
-        found.append(head_distances(layers, seen))
-    heads = mean_over_images(found)
+        layers = attention_maps.attention_layers(backbone, seen.inputs)
+        found.append(attention_maps.head_distances(layers, seen))
+    heads = attention_maps.mean_over_images(found)
     figure = draw_scopes(views[0], [layer for layer in layers if layer.stage in stages], heads, pixel)
     with whole_file(args.out) as temporary:
         figure.savefig(temporary, dpi=110)
-    for (stage, scope), (distance, equal) in by_scope(heads).items():
+    for (stage, scope), (distance, equal) in attention_maps.by_scope(heads).items():
         print(f'stage {stage}  {scope:5} {distance:7.1f} px  (equal weights: {equal:.1f})')
     print(f'wrote {args.out}')
     if args.json:

@@ -1,0 +1,83 @@
+"""A tool's help is there at once: without torch, which takes seconds to import, and all that needs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from helpers import ROOT
+from scopevit.__main__ import COMMANDS
+
+SLOW = (
+    *('torch', 'torchvision', 'triton', 'timm', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'mmpose'),
+    *('numpy', 'cv2', 'PIL', 'matplotlib', 'rich', 'pycocotools', 'sklearn', 'onnx', 'onnxruntime', 'gradio'),
+)
+FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py'))
+CALLS = [*FILES, 'scopevit', *(f'scopevit {name}' for name in COMMANDS)]
+# Asks one after another for help, each time as if scopevit had not been imported yet, and tells what came of it.
+ASK = """
+import contextlib, io, json, runpy, sys
+found = {}
+for name in sys.argv[1:]:
+    for module in [module for module in sys.modules if module.partition('.')[0] == 'scopevit']:
+        del sys.modules[module]
+    out = io.StringIO()
+    sys.argv = [*name.split(), '--help']
+    with contextlib.redirect_stdout(out):
+        try:
+            if name.endswith('.py'):
+                runpy.run_path(name, run_name='__main__')
+            else:
+                from scopevit.__main__ import main
+                main()
+            end = 0
+        except SystemExit as error:
+            end = error.code
+    found[name] = end, out.getvalue()
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope='module')
+def environment(tmp_path_factory):
+    """Where each package that is slow to import ends the process."""
+    folder = tmp_path_factory.mktemp('slow')
+    for name in SLOW:
+        (folder / name).mkdir()
+        (folder / name / '__init__.py').write_text(f'raise SystemExit("{name} was imported")')
+    return {**os.environ, 'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}'}
+
+
+@pytest.fixture(scope='module')
+def helps(environment):
+    command = [sys.executable, '-c', ASK, *CALLS]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    return json.loads(result.stdout) if result.returncode == 0 else pytest.fail(result.stderr)
+
+
+@pytest.mark.parametrize('call', CALLS)
+def test_a_help_imports_nothing_slow(call, helps):
+    end, text = helps[call]
+    assert not end, f'{end}: import it in main(), behind parse_args(), see "A tool" in CONTRIBUTING.md'
+    assert text.startswith('usage: ')
+
+
+@pytest.mark.parametrize('words', [['tools/test.py'], ['-m', 'scopevit', 'test']], ids=['file', 'module'])
+def test_a_process_of_its_own_tells_the_help(words, environment):
+    command = [sys.executable, *words, 'config.py', '--help']
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert 'usage: ' in result.stdout
+
+
+def test_choices_are_those_that_there_are():
+    """Arguments name them without importing what they stand for."""
+    from scopevit.analysis.evidence import METHODS
+    from scopevit.models import ScopeViT
+    from scopevit.utils import arguments, weight_names
+
+    assert tuple(METHODS) == arguments.CAM_METHODS
+    assert tuple(ScopeViT.arch_settings) == arguments.ARCHS
+    assert set(weight_names.NAMINGS) == set(arguments.NAMINGS)
