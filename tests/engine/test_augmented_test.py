@@ -65,6 +65,7 @@ def test_boxes_of_a_symmetric_image_are_symmetric(models):
     with pytest.raises(UserError, match='mmdet merges boxes but no masks'):
         augment_test(cfg, [1.0])
     cfg.model.roi_head.mask_roi_extractor = cfg.model.roi_head.mask_head = None
+    torch.manual_seed(0)  # a model whose boxes overlap leaves fewer pairs of them
     weights = build_model(cfg).state_dict()
     augment_test(cfg, [1.0])
     assert 'flip' in innermost(cfg.test_dataloader.dataset).pipeline[-1].transforms[-1][0]['meta_keys']
