@@ -1,6 +1,7 @@
 """The pages: links, commands, figures, and the files that GitHub and citation tools read."""
 
 import contextlib
+import functools
 import importlib.util
 import io
 import re
@@ -13,6 +14,7 @@ import yaml
 
 from helpers import ROOT
 from scopevit import ScopeViT
+from scopevit.utils.config import load_config, parse_pairs
 
 README = (ROOT / 'README.md').read_text()
 FIGURES = ROOT / 'docs' / 'figures'
@@ -108,6 +110,24 @@ def test_first_python_of_a_page_prints_what_its_comment_says(page):
     with contextlib.redirect_stdout(printed):
         exec(compile(code, page, 'exec'), {})
     assert code.rstrip().endswith(f'# {printed.getvalue().strip()}')
+
+
+def test_settings_for_those_who_come_from_elsewhere_are_in_a_config():
+    table = (ROOT / 'docs/usage.md').read_text().partition('| There | Here |')[2].partition('\n\n')[0]
+    keys = set(re.findall(r'`((?:train_cfg|train_dataloader|optim_wrapper)\.[\w.]+)`', table))
+    assert len(keys) > 5
+    cfg = load_config('configs/classification/scopevit-tiny_1xb64-30e-ft_custom-256px.py')
+    for key in keys - {'train_cfg.max_iters'}:  # which trainings in epochs do not have
+        assert functools.reduce(lambda node, part: node[part], key.split('.'), cfg) is not None, key
+    (pairs,) = re.findall(r'`--cfg-options ([^`]*)`', table)
+    cfg = load_config(cfg.filename, parse_pairs(pairs.split()))
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end == 50
+
+
+def test_demo_is_installed_by_what_its_error_says():
+    page, tool = ((ROOT / path).read_text() for path in ('docs/demo.md', 'tools/demo.py'))
+    (needed,) = re.findall(r'^NEEDED = "(.+)"', tool, flags=re.MULTILINE)
+    assert f'pip install {needed}' in page
 
 
 def test_figure_of_the_architecture_is_what_its_script_draws():

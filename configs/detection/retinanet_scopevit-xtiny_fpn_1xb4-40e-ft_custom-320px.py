@@ -2,7 +2,8 @@
 # Start with --pretrained; see docs/own_data.md.
 _base_ = './retinanet_scopevit-xtiny_fpn_1x_coco.py'
 
-size = (320, 320)  # images are scaled to fit into it
+# Images are scaled to fit into this. A config that inherits this one sets the pipelines instead, see docs/own_data.md.
+size = (320, 320)
 metainfo = dict(classes=('object',))  # categories of the annotation files, in their order
 # A quarter of the benchmark's channels and half of its convolutions do for small images; with batch norms, which its
 # neck and head lack, a short training is enough. The smallest anchors measure 16 pixels.

@@ -40,6 +40,13 @@ DATA = {
 }
 BATCH = 2
 OUR_CONFIGS = 'configs/*/*.py'
+# What is said below the date where those are swept.
+NOT_AMONG_OURS = [
+    'The five configs in `configs/classification/variants` train nothing, so that they are not swept. That they test',
+    'a checkpoint, on small images in the layouts of ImageNetV2, -A, -R, -Sketch and -C, is in',
+    '[test_imagenet_variants.py](../../tests/datasets/test_imagenet_variants.py); none of these data was at hand.',
+    '',
+]
 
 
 def benchmarks(pattern: str) -> list:
@@ -100,7 +107,7 @@ def run(config: str, folder: Path) -> dict:
     return row
 
 
-def write_table(rows: list, path: str) -> None:
+def write_table(rows: list, path: str, remarks: list[str]) -> None:
     lines = [
         '# Every benchmark config, run for a moment',
         '',
@@ -113,6 +120,7 @@ def write_table(rows: list, path: str) -> None:
         f'{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}. '
         f'{sum(row["status"] == "works" for row in rows)} of {len(rows)} work.',
         '',
+        *remarks,
         '| Config | Date | Result | Losses | Seconds |',
         '| --- | --- | --- | --- | --- |',
     ]
@@ -148,7 +156,8 @@ def sweep(args: argparse.Namespace) -> None:
         missing = len(set(known) - set(done))
         if missing:
             raise UserError(f'{missing} configs were not run yet; the table is written when all were')
-        write_table([done[config] for config in known], args.table)
+        remarks = NOT_AMONG_OURS if args.configs == OUR_CONFIGS else []
+        write_table([done[config] for config in known], args.table, remarks)
     failed = [config for config in configs if done[config]['status'] != 'works']
     if failed:
         raise UserError(f'{len(failed)} of {len(configs)} do not work: {", ".join(failed)}; see {results}')

@@ -28,7 +28,7 @@ def listed() -> Iterator[tuple[str, dict | None]]:
     root = recipes.parent
     metafiles = [*recipes.glob('*/metafile.yml'), *root.glob('projects/*/metafile.yml')]
     stated = {entry['Config']: entry for path in metafiles for entry in yaml.safe_load(path.read_text())['Models']}
-    paths = {path.relative_to(root).as_posix() for path in recipes.glob('*/*.py')}
+    paths = {path.relative_to(root).as_posix() for path in recipes.rglob('*.py')}
     for path in sorted(paths | set(stated)):
         yield _name(root, path), stated.get(path)
 

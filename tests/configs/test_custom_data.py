@@ -1,8 +1,10 @@
 """The page on one's own data, command by command in a fresh folder, with data as the page describes them."""
 
+import hashlib
 import json
 import re
 import shlex
+import subprocess
 
 import cv2
 import numpy as np
@@ -15,14 +17,13 @@ from mmengine.registry import MODELS, init_default_scope
 from helpers import ROOT, image_folders, tool, tool_here, write_image
 from scopevit.checks.channels import check_channels
 from scopevit.models import ScopeViT
+from scopevit.utils.config import load_config, parse_pairs
 
 FINE_TUNING = sorted((ROOT / 'configs').glob('*/*_custom*.py'))
-ARCH = dict(embed_dims=(16, 32, 32, 64), depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 4))
 PAGE = (ROOT / 'docs' / 'own_data.md').read_text()
-# One's own config of the page is read in the middle of this: a narrow model, small images, a short training.
+# One's own config of the page is read in the middle of this: narrow heads, small images, a short training.
 SMALL = """
 _base_ = './{page}.py'
-backbone = dict(arch=dict(_delete_=True, **{arch!r}))
 loader = dict(num_workers=0, persistent_workers=False)
 train_cfg = dict(max_epochs=2, val_interval=1)
 default_hooks = dict(checkpoint=dict(interval=1))
@@ -38,8 +39,7 @@ if _base_.model.roi_head.mask_head:
         mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1),
     )
 model = dict(
-    backbone=backbone,
-    neck=dict(in_channels=[16, 32, 32, 64], out_channels=16),
+    neck=dict(out_channels=16),
     rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=rois,
     test_cfg=dict(rcnn=dict(score_thr=0.0)),  # after so few steps nothing is sure
@@ -50,15 +50,14 @@ test_pipeline[1].scale = (96, 64)
 train_dataloader.update(dataset=dict(pipeline=train_pipeline))
 val_dataloader.update(dataset=dict(pipeline=test_pipeline))
 """
-IN_PROCESS = ('num_workers=0', 'persistent_workers=False')
-CLASSIFIER = """
-model = dict(backbone=backbone, head=dict(in_channels=64))
-"""
+ONE_EPOCH = ['train_cfg.max_epochs=1', 'default_hooks.checkpoint.interval=1', 'train_cfg.val_interval=1']
+ONE_EPOCH += [
+    f'{loader}_dataloader.{key}' for loader in ('train', 'val') for key in ('num_workers=0', 'persistent_workers=False')
+]
 SEGMENTER = """
 model = dict(
-    backbone=backbone,
     data_preprocessor=dict(size=(64, 64)),
-    neck=dict(in_channels=[16, 32, 32, 64], out_channels=16),
+    neck=dict(out_channels=16),
     decode_head=dict(in_channels=[16] * 4, channels=16),
 )
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
@@ -68,12 +67,12 @@ train_dataloader.update(dataset=dict(pipeline=train_pipeline))
 val_dataloader.update(dataset=dict(pipeline=test_pipeline))
 """
 POSE = """
-model = dict(backbone=backbone, head=dict(in_channels=64, deconv_out_channels=(16, 16, 16)))
+model = dict(head=dict(deconv_out_channels=(16, 16, 16)))
 """
 
 
 class Page:
-    """One task's configs and its commands, in a folder with links to the repository and a pretrained backbone."""
+    """One task's configs and its commands, in a folder with links to the repository and a quick start's backbone."""
 
     def __init__(self, name, folder, small, *predict):
         self.folder, self.name, self.small = folder, name, small
@@ -81,14 +80,22 @@ class Page:
         self.configs = re.findall(r'```python\n(.*?)```', section, flags=re.DOTALL)
         blocks = re.findall(r'```bash\n(.*?)```', PAGE, flags=re.DOTALL)
         (block,) = [block for block in blocks if block.startswith('name=')]
-        variables, *lines = block.replace('\\\n', ' ').splitlines()
+        variables, find_backbone, *lines = block.replace('\\\n', ' ').splitlines()
         assert re.fullmatch(r'name=\w+ epoch=\d+', variables)
-        self.commands = [line.replace('$name', name).replace('$epoch', '2') for line in lines]
-        self.predict = predict
         for linked in ('configs', 'tools', 'scopevit'):
             (folder / linked).symlink_to(ROOT / linked)
         (folder / 'my_configs').mkdir()
-        torch.save(ScopeViT(ARCH).state_dict(), folder / 'scopevit-tiny.pth')
+        for time, arch in (('20260101-120000', 'small'), ('20260102-120000', 'xtiny')):
+            quickstart = folder / 'work_dirs/quickstart' / time
+            quickstart.mkdir(parents=True)
+            torch.save(ScopeViT(arch).state_dict(), quickstart / 'backbone.pth')
+            digest = hashlib.sha256((quickstart / 'backbone.pth').read_bytes()).hexdigest()[:8]
+            (quickstart / 'backbone.pth').rename(quickstart / f'scopevit-xtiny_scenes-{digest}.pth')
+        find = ['bash', '-c', f'{find_backbone} && echo $backbone']
+        backbone = subprocess.run(find, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        values = dict(name=name, epoch='2', backbone=backbone)
+        self.commands = [re.sub(r'\$(\w+)', lambda found: values[found[1]], line) for line in lines]
+        self.predict = predict
         for i in range(2):
             write_image(folder / 'data' / 'new' / f'{i}.jpg', seed=50 + i)
 
@@ -96,7 +103,7 @@ class Page:
         """Save a config of the page under the name that its commands use, made small."""
         configs = self.folder / 'my_configs'
         (configs / f'{name}_page.py').write_text(text)
-        (configs / f'{name}.py').write_text(SMALL.format(page=f'{name}_page', arch=ARCH) + self.small)
+        (configs / f'{name}.py').write_text(SMALL.format(page=f'{name}_page') + self.small)
 
     def run(self):
         """Run every command in its order; of one page training and testing as processes of their own, as users do."""
@@ -135,13 +142,13 @@ class Page:
         self.write_config(text, name)
         return self.check_and_train(name)
 
-    def try_other(self, name, replaced, *words):
-        """A config of another section of the page, with a text replaced to make it small: checked, and trained."""
-        (section,) = [part for part in PAGE.split('\n## ') if f'`my_configs/{name}.py`' in part]
-        text = re.search(r'```python\n(.*?)```', section, flags=re.DOTALL)[1]
-        assert replaced[0] in text
-        (self.folder / 'my_configs' / f'{name}.py').write_text(text.replace(*replaced))
-        return self.check_and_train(name, *words)
+    def try_other(self, name, *words):
+        """A config of another section of the page, as it stands there: checked, and trained for an epoch."""
+        (text,) = re.findall(rf'`my_configs/{name}\.py`(?:(?!```).)*```python\n(.*?)```', PAGE, flags=re.DOTALL)
+        (self.folder / 'my_configs' / f'{name}.py').write_text(text)
+        work_dir = self.check_and_train(name, *words, '--cfg-options', *ONE_EPOCH)
+        assert (work_dir / 'epoch_1.pth').is_file()
+        return Config.fromfile(work_dir / f'{name}.py')
 
     def check_and_train(self, name, *words):
         config = f'my_configs/{name}.py'
@@ -219,9 +226,13 @@ def test_page_names_the_last_epoch_and_the_batch_of_each_config(name):
 @pytest.mark.slow
 def test_classification(tmp_path):
     image_folders(tmp_path / 'data' / 'pets', classes=3, train=2, val=2)
-    work_dir = Page('pets', tmp_path, CLASSIFIER).run()
+    page = Page('pets', tmp_path, '')
+    work_dir = page.run()
     assert 'accuracy/top1' in metrics(work_dir)
     assert {best['class'] for best in predicted(work_dir)[0]['top']} == {'class_0', 'class_1', 'class_2'}
+    saved = page.try_other('pets_small')
+    _, resize, crop, _ = saved.test_dataloader.dataset.pipeline
+    assert (saved.train_dataloader.dataset.pipeline[1].scale, resize.scale, crop.crop_size) == (64, 72, 64)
 
 
 @pytest.mark.slow
@@ -252,20 +263,28 @@ def test_detection(tmp_path):
     page.try_variant('\n'.join(changed), 'fruit_boxes')
     assert (tmp_path / 'work_dirs/fruit_boxes/epoch_2.pth').is_file()
 
-    # The slim detector, whose size of images is one number, and a toolbox's with its backbone swapped.
-    short = ['train_cfg.max_epochs=1', 'default_hooks.checkpoint.interval=1', 'train_cfg.val_interval=1']
-    short += [f'{loader}_dataloader.{key}' for loader in ('train', 'val') for key in IN_PROCESS]
-    slim = page.try_other('fruit_small', ('(320, 320)', '(96, 96)'), '--cfg-options', *short)
-    saved = Config.fromfile(slim / 'fruit_small.py')
-    assert (
-        saved.train_dataloader.dataset.pipeline[2].scale == saved.test_dataloader.dataset.pipeline[1].scale == (96, 96)
-    )
-    assert (slim / 'epoch_1.pth').is_file()
+    # The slim detector, and a toolbox's with its backbone swapped.
+    saved = page.try_other('fruit_small')
+    assert scales(saved) == [(320, 320)] * 3
     small = ['train_dataloader.dataset.pipeline.2.scale=(96,64)', 'val_dataloader.dataset.pipeline.1.scale=(96,64)']
-    swapped = page.try_other('fruit_atss', ('', ''), '--swap-backbone', 'xtiny', '--cfg-options', *short, *small)
-    saved = Config.fromfile(swapped / 'fruit_atss.py')
+    saved = page.try_other('fruit_atss', '--swap-backbone', 'xtiny', '--cfg-options', *small)
     assert saved.model.backbone.type == 'scopevit.ScopeViT'
-    assert (swapped / 'epoch_1.pth').is_file()
+
+
+def scales(cfg):
+    """The sizes of a detector's images, in training, validation and test."""
+    train, *others = (cfg[f'{name}_dataloader'].dataset.pipeline for name in ('train', 'val', 'test'))
+    return [train[2].scale, *(pipeline[1].scale for pipeline in others)]
+
+
+def test_size_of_the_slim_detector_is_changed_as_the_page_says(tmp_path):
+    (slim,) = (path for path in FINE_TUNING if path.stem.endswith('-320px'))
+    child = tmp_path / 'child.py'
+    child.write_text(f"_base_ = '{slim}'\nsize = (96, 96)\n")
+    assert scales(load_config(str(child))) == [(320, 320)] * 3  # as the page warns
+    (pairs,) = re.findall(r'train.py my_configs/fruit_small.py --cfg-options (.*?)\n *```', PAGE, re.DOTALL)
+    options = parse_pairs(shlex.split(pairs.replace('\\\n', ' ')))
+    assert scales(load_config(str(child), options)) == [(256, 256)] * 3
 
 
 @pytest.mark.slow
@@ -279,9 +298,13 @@ def test_segmentation(tmp_path):
             path = root / 'masks' / split / f'{i:03d}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), labels.repeat(10, 0).repeat(10, 1))
-    work_dir = Page('roads', tmp_path, SEGMENTER).run()
+    page = Page('roads', tmp_path, SEGMENTER)
+    work_dir = page.run()
     assert 0 <= metrics(work_dir)['mIoU'] <= 100
     assert {entry['class'] for entry in predicted(work_dir)[0]['classes']} <= {'other', 'road', 'vehicle'}
+    saved = page.try_other('roads_small')
+    assert saved.model.data_preprocessor.size == saved.train_dataloader.dataset.pipeline[3].crop_size == (128, 128)
+    assert saved.test_dataloader.dataset.pipeline[1].scale == (1024, 128)
 
 
 @pytest.mark.slow
@@ -294,6 +317,10 @@ def test_pose(tmp_path):
     assert 'coco/AP' in metrics(work_dir)
     ((person,), _) = (found['instances'] for found in predicted(work_dir))
     assert [joint['name'] for joint in person['keypoints']][:2] == ['nose', 'left_eye']
+    saved = page.try_other('dance_small')
+    encoder = saved.train_dataloader.dataset.pipeline[6].encoder
+    assert saved.model.head.decoder.heatmap_size == encoder.heatmap_size == (24, 32)
+    assert saved.test_dataloader.dataset.pipeline[2].input_size == (96, 128)
 
     # Other joints, as the page's last part says.
     for split in ('train', 'val'):

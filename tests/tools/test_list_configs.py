@@ -10,10 +10,11 @@ def names(result):
 
 def test_all_recipes_are_listed_by_names_that_load(tmp_path):
     here, elsewhere = (names(tool_here('analysis/list_configs.py', cwd=cwd)) for cwd in (ROOT, tmp_path))
-    recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').glob('*/*.py')}
+    recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py')}
     assert recipes <= set(here)
+    assert 'configs/classification/variants/scopevit-tiny_imagenet-a-256px.py' in here
     assert {name.replace('configs/', 'scopevit::') for name in recipes} <= set(elsewhere)
-    load_config(next(name for name in elsewhere if name.startswith('scopevit::')))
+    load_config(next(name for name in elsewhere if name.startswith('scopevit::classification/variants/')))
 
 
 def test_filters_and_order():
