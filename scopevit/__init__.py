@@ -17,7 +17,15 @@ if sys.version_info < (3, 10):  # noqa: UP036
         'pyenv install 3.12, and set up again there'
     )
 
-if not is_help():  # of our tools, which ends before it needs any of this; torch alone takes seconds
+if is_help():  # of our tools, which ends before it needs any of this; torch alone takes seconds
+
+    def __getattr__(name: str) -> object:
+        if name != 'ScopeViT':
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        from .models import ScopeViT
+
+        return ScopeViT
+else:
     try:
         import mmengine.config  # noqa: F401
         import torch  # noqa: F401

@@ -42,7 +42,7 @@ BATCH = 2
 OUR_CONFIGS = 'configs/*/*.py'
 # What is said below the date where those are swept.
 NOT_AMONG_OURS = [
-    'The five configs in `configs/classification/variants` train nothing, so that they are not swept. That they test',
+    'The configs in `configs/classification/variants` train nothing, so that they are not swept. That they test',
     'a checkpoint, on small images in the layouts of ImageNetV2, -A, -R, -Sketch and -C, is in',
     '[test_imagenet_variants.py](../../tests/datasets/test_imagenet_variants.py); none of these data was at hand.',
     '',

@@ -58,7 +58,8 @@ def write_config(model: str, method: str, args: argparse.Namespace) -> Path:
     cosine.end = cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = args.epochs
     path = Path(args.work_dir) / model / f'{method}.py'
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.with_suffix('').exists() and path.read_text() != cfg.pretty_text:
+    begun = path.with_suffix('').exists() and path.exists()
+    if begun and Config.fromfile(path).to_dict() != cfg.to_dict():
         raise UserError(
             f'the recipe has changed since {path} was written; put that one back, or give another --work-dir'
         )

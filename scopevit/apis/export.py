@@ -1,5 +1,6 @@
 """Models as ONNX graphs that take images of any number and size."""
 
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,8 +119,12 @@ def export_onnx(cfg: Config, checkpoint: str, size: Size, path: str) -> float:
         The largest difference from PyTorch on images of other sizes, in standard deviations of the output.
 
     Raises:
-        UserError: If the model cannot be built or exported, or the graph differs or fails; nothing is written then.
+        UserError: If a package is missing, the model cannot be built or exported, or the graph differs or fails;
+            nothing is written then.
     """
+    missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'not installed: {", ".join(missing)}; install requirements/export.txt')
     network = _build(cfg, checkpoint)
     pairs = _references(network)
     with whole_file(path) as draft:

@@ -43,7 +43,11 @@ def _models(runner: Runner) -> list[nn.Module]:
 
 
 def _average_statistics(runner: Runner) -> None:
-    """Average what the processes' batch norms have counted, where a hook does so at the end of an epoch alone."""
+    """Average what the processes' batch norms have counted, if a hook does so at an epoch's end and before validation.
+
+    In a training by iterations the validation comes after the saving. Where a signal ends a training nothing is
+    averaged, so that it goes on as if it had not been stopped.
+    """
     if get_world_size() > 1 and any(isinstance(hook, SyncBuffersHook) for hook in runner.hooks):
         for model in _models(runner):
             all_reduce_params(model.buffers(), op='mean')

@@ -28,8 +28,10 @@ _EXIF_ORIENTATION = 0x0112
 _READERS = {'LoadImageFromFile': ('image', 'img_path'), 'LoadAnnotations': ('label map', 'seg_map_path')}
 # What decoders raise over damaged data.
 _ERRORS = (OSError, AssertionError, ValueError, SyntaxError, struct.error, zlib.error, cv2.error)
-# How Radiance's files and portable float maps, which OpenCV reads and Pillow does not, say their size.
-_SIZE = re.compile(rb'#\?.*?-Y (\d+) \+X (\d+)\s|P[Ff]\s+(\d+)\s+(\d+)\s', re.DOTALL)
+# How Radiance's files, portable float and arbitrary maps, which OpenCV reads and Pillow does not, say their size.
+_SIZE = re.compile(
+    rb'#\?.*?-Y (\d+) \+X (\d+)\s|P[Ff]\s+(\d+)\s+(\d+)\s|P7\s.*?WIDTH (\d+)\s.*?HEIGHT (\d+)\s', re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ def read_image(
     if not data.size:
         raise UserError('is empty')
     is_known = _try_with_pillow(path, most_pixels)
-    if not is_known and (said := _SIZE.match(data[:4096].tobytes())):
-        _require_few(int(said[2] or said[3]), int(said[1] or said[4]), most_pixels)
+    if not is_known and (said := _SIZE.match(data[: 2**16].tobytes())):
+        _require_few(int(said[2] or said[3] or said[5]), int(said[1] or said[4] or said[6]), most_pixels)
     image = _read_with_opencv(data, channels, turned, as_stored)
     if image is None and is_known:
         image = _read_with_pillow(path, channels, turned)

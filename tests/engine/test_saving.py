@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.fileio import LocalBackend
+from mmengine.hooks import SyncBuffersHook
 
 from helpers import TOY, fails_cleanly, tool_here
 from scopevit.engine import saving
@@ -75,3 +76,19 @@ def test_processes_that_would_go_on_from_other_places_end(monkeypatch):
     with pytest.raises(UserError, match='iterations 7330, 0: the work dir has to be the same'):
         GoOnHook().before_train(SimpleNamespace(iter=7330))
     GoOnHook().before_train(SimpleNamespace(iter=0))
+
+
+@pytest.mark.parametrize(
+    ('hooks', 'processes', 'averaged'),
+    [
+        ([SyncBuffersHook()], 2, ['of the model']),
+        ([SyncBuffersHook()], 1, []),
+        ([], 2, []),
+    ],
+)
+def test_only_where_a_hook_averages_statistics_it_is_done_before_saving(hooks, processes, averaged, monkeypatch):
+    told = []
+    monkeypatch.setattr(saving, 'get_world_size', lambda: processes)
+    monkeypatch.setattr(saving, 'all_reduce_params', lambda buffers, op: told.append((buffers, op)))
+    saving._average_statistics(SimpleNamespace(hooks=hooks, model=SimpleNamespace(buffers=lambda: 'of the model')))
+    assert told == [(buffers, 'mean') for buffers in averaged]

@@ -67,3 +67,9 @@ def test_a_program_of_ones_own_with_a_help_finds_the_backbone(tmp_path):
     )
     command = [sys.executable, program, '--help']
     assert subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout == 'True\n'
+
+
+def test_the_backbone_is_there_for_whoever_asks_in_a_help():
+    program = f'import sys; sys.argv = [{TOOL!r}, "--help"]; from scopevit import ScopeViT; print(ScopeViT.__name__)'
+    result = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout == 'ScopeViT\n', result.stderr

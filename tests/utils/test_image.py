@@ -31,11 +31,16 @@ def test_pixels_are_counted_before_they_are_decoded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('suffix', 'header'), [('hdr', b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 40 +X 50\n'), ('pfm', b'PF\n50 40\n-1\n')]
+    ('suffix', 'header', 'kind'),
+    [
+        ('hdr', b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 40 +X 50\n', np.float32),
+        ('pfm', b'PF\n50 40\n-1\n', np.float32),
+        ('pam', b'P7\nWIDTH 50\nHEIGHT 40\n', np.uint8),
+    ],
 )
-def test_pixels_of_formats_that_pillow_does_not_know_are_counted_too(tmp_path, suffix, header):
+def test_pixels_of_formats_that_pillow_does_not_know_are_counted_too(tmp_path, suffix, header, kind):
     path = str(tmp_path / f'x.{suffix}')
-    cv2.imwrite(path, np.ones((40, 50, 3), np.float32))
+    cv2.imwrite(path, np.ones((40, 50, 3), kind))
     assert Path(path).read_bytes().startswith(header)
     assert read_image(path, any_depth=True, most_pixels=2000).shape == (40, 50, 3)
     with pytest.raises(UserError, match=r'more than 1,999 pixels \(50x40\)'):

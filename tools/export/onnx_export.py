@@ -10,17 +10,9 @@ is exported in its deploy form. The result is compared with PyTorch's on other s
 it is kept.
 """
 
-import importlib.util
-
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_new_file
-
-
-def require_packages() -> None:
-    missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f'not installed: {", ".join(missing)}; install requirements/export.txt')
 
 
 @user_errors()
@@ -40,7 +32,6 @@ def main() -> None:
             f'--size must be at least 33 33, but is {args.size[0]} {args.size[1]}: smaller images leave one row '
             'or column on the last map, and a graph traced with it serves no others'
         )
-    require_packages()
     require_new_file(args.out, 'OUT')
     difference = export_onnx(load_config(args.config, args.cfg_options), args.checkpoint, args.size, args.out)
     print(f'wrote {args.out}; largest difference from PyTorch {difference:.1e} standard deviations')
