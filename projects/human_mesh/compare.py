@@ -117,13 +117,12 @@ def folder_of(name: str, seed: int, args: argparse.Namespace) -> Path:
     return Path(args.work_dir) / name / f'seed_{seed}'
 
 
-def require_same_recipe(name: str, seed: int, args: argparse.Namespace) -> None:
+def require_same_recipe(folder: Path, recipe: str) -> None:
     """Raises UserError if a training's folder has anything of another recipe, finished or not."""
-    folder = folder_of(name, seed, args)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     file = folder / RECIPE
-    if not file.exists() or file.read_text() != ROWS[name].recipe(args):
+    if not file.exists() or file.read_text() != recipe:
         raise UserError(f'{folder} is of another recipe: choose another --work-dir, or remove that folder')
 
 
@@ -145,11 +144,12 @@ def train(name: str, seed: int, args: argparse.Namespace) -> dict:
         UserError: If it fails, or its folder is of another recipe.
     """
     row, folder = ROWS[name], folder_of(name, seed, args)
-    require_same_recipe(name, seed, args)
+    recipe = row.recipe(args)
+    require_same_recipe(folder, recipe)
     if (folder / 'result.json').exists():
         return json.loads((folder / 'result.json').read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(str(folder / RECIPE), row.recipe(args))
+    write_whole(str(folder / RECIPE), recipe)
     log = folder / 'output.txt'
     print(f'{row.title}, seed {seed} ...', end=' ', flush=True)
     machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
@@ -168,7 +168,7 @@ def train(name: str, seed: int, args: argparse.Namespace) -> dict:
     if status or found is None:
         print('failed', flush=True)
         raise UserError(f'{row.title}, seed {seed}: the training failed; see {log}')
-    result = dict(row=name, seed=seed, recipe=row.recipe(args), machine=machine, **found)
+    result = dict(row=name, seed=seed, recipe=recipe, machine=machine, **found)
     write_json(str(folder / 'result.json'), result)
     print(f'MPJPE {found["MPJPE"]:.1f} mm, {found["seconds"] / 60:.1f} minutes', flush=True)
     return result
@@ -219,8 +219,9 @@ def compare(args: argparse.Namespace) -> None:
         if getattr(args, option):
             require_writable_file(getattr(args, option), f'--{option}')
     trainings = [(name, seed) for seed in range(args.seeds) for name in args.rows]
+    recipes = {name: ROWS[name].recipe(args) for name in args.rows}
     for name, seed in trainings:  # before hours of the others
-        require_same_recipe(name, seed, args)
+        require_same_recipe(folder_of(name, seed, args), recipes[name])
     of_constants = constants(args.val_count)
     print(table([], of_constants), flush=True)
     results = []
