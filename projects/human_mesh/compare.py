@@ -1,10 +1,11 @@
-"""Compare bodies that ScopeViT estimates with those of controls, on held-out bodies and with several seeds.
+"""Compare bodies that ScopeViT estimates with baselines, on held-out bodies and with several seeds.
 
     python projects/human_mesh/compare.py --table projects/human_mesh/comparison.md
 
-The rows: two bodies that are the same for every image, and three trainings of tools/dist_train.sh that differ in a line
-or two: the head on a backbone that stays as it was initialised at random, COCO's keypoints as the only labels, all
-labels. Run the command again after an interruption: what is finished is kept, a training that was broken off goes on.
+The rows: two baselines, bodies that are the same for every image, and three trainings of tools/dist_train.sh that
+differ in a line or two: the head on a backbone that stays as it was initialised at random, COCO's keypoints as the only
+labels, all labels. Run the command again after an interruption: what is finished is kept, a training that was broken
+off goes on. A folder of other settings is refused.
 The table is written after each training.
 """
 
@@ -40,6 +41,7 @@ from scopevit.utils.errors import UserError, user_errors  # noqa: E402
 from scopevit.utils.files import require_writable_file, write_json, write_whole  # noqa: E402
 
 METRICS = ('MPJPE', 'PA-MPJPE', 'PVE')
+RECIPE = 'recipe.txt'  # in the folder of a training
 CONFIG = 'hmr_scopevit-xtiny_2xb32-6e_bodies{}-64x64.py'
 
 
@@ -99,15 +101,15 @@ def drawn_bodies(split: str, count: int, body: CapsuleBody) -> tuple[torch.Tenso
 def constants(val_count: int, train_count: int = 2000) -> dict[str, dict[str, float]]:
     """The errors of two bodies that are the same for every image: mean pose and shape, and the mean of all points."""
     body = CapsuleBody()
-    truth = drawn_bodies('val', val_count, body)
+    ground_truth = drawn_bodies('val', val_count, body)
     with torch.no_grad():
-        usual = body(mean_pose()[None], torch.zeros(1, SHAPES))
+        mean_body = body(mean_pose()[None], torch.zeros(1, SHAPES))
     vertices, joints = drawn_bodies('train', train_count, body)
-    mean = [from_root(points, joints).mean(dim=0, keepdim=True) for points in (vertices, joints)]
+    mean_points = [from_root(points, joints).mean(dim=0, keepdim=True) for points in (vertices, joints)]
     found = {}
-    for title, constant in (('mean pose and shape', usual), ('mean vertices and joints', mean)):
+    for title, constant in (('mean pose and shape', mean_body), ('mean vertices and joints', mean_points)):
         same = (points.expand(val_count, -1, -1) for points in constant)
-        found[title] = {name: value.mean().item() for name, value in errors(*same, *truth).items()}
+        found[title] = {name: value.mean().item() for name, value in errors(*same, *ground_truth).items()}
     return found
 
 
@@ -115,19 +117,13 @@ def folder_of(name: str, seed: int, args: argparse.Namespace) -> Path:
     return Path(args.work_dir) / name / f'seed_{seed}'
 
 
-def read_result(name: str, seed: int, args: argparse.Namespace) -> dict | None:
-    """What a training measured, if it was run to its end.
-
-    Raises:
-        UserError: If it was of another recipe.
-    """
-    file = folder_of(name, seed, args) / 'result.json'
-    if not file.exists():
-        return None
-    result = json.loads(file.read_text())
-    if result['recipe'] != ROWS[name].recipe(args):
-        raise UserError(f'{file.parent} is of another recipe: choose another --work-dir, or remove that folder')
-    return result
+def require_same_recipe(folder: Path, recipe: str) -> None:
+    """Raises UserError if a training's folder has anything of another recipe, finished or not."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    file = folder / RECIPE
+    if not file.exists() or file.read_text() != recipe:
+        raise UserError(f'{folder} is of another recipe: choose another --work-dir, or remove that folder')
 
 
 def measured(folder: Path, epochs: int) -> dict | None:
@@ -145,13 +141,15 @@ def train(name: str, seed: int, args: argparse.Namespace) -> dict:
     """Run a training to its end, unless that was done before; returns what was measured.
 
     Raises:
-        UserError: If it fails.
+        UserError: If it fails, or its folder is of another recipe.
     """
-    result = read_result(name, seed, args)
-    if result is not None:
-        return result
     row, folder = ROWS[name], folder_of(name, seed, args)
+    recipe = row.recipe(args)
+    require_same_recipe(folder, recipe)
+    if (folder / 'result.json').exists():
+        return json.loads((folder / 'result.json').read_text())
     folder.mkdir(parents=True, exist_ok=True)
+    write_whole(str(folder / RECIPE), recipe)
     log = folder / 'output.txt'
     print(f'{row.title}, seed {seed} ...', end=' ', flush=True)
     machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
@@ -170,7 +168,7 @@ def train(name: str, seed: int, args: argparse.Namespace) -> dict:
     if status or found is None:
         print('failed', flush=True)
         raise UserError(f'{row.title}, seed {seed}: the training failed; see {log}')
-    result = dict(row=name, seed=seed, recipe=row.recipe(args), machine=machine, **found)
+    result = dict(row=name, seed=seed, recipe=recipe, machine=machine, **found)
     write_json(str(folder / 'result.json'), result)
     print(f'MPJPE {found["MPJPE"]:.1f} mm, {found["seconds"] / 60:.1f} minutes', flush=True)
     return result
@@ -215,21 +213,24 @@ def compare(args: argparse.Namespace) -> None:
     """Do all trainings, seed by seed.
 
     Raises:
-        UserError: If a training fails.
+        UserError: If a training fails, or a folder is of another recipe.
     """
     for option in ('table', 'json'):
         if getattr(args, option):
             require_writable_file(getattr(args, option), f'--{option}')
+    trainings = [(name, seed) for seed in range(args.seeds) for name in args.rows]
+    recipes = {name: ROWS[name].recipe(args) for name in args.rows}
+    for name, seed in trainings:  # before hours of the others
+        require_same_recipe(folder_of(name, seed, args), recipes[name])
     of_constants = constants(args.val_count)
     print(table([], of_constants), flush=True)
     results = []
-    for seed in range(args.seeds):
-        for name in args.rows:
-            results.append(train(name, seed, args))
-            if args.table:
-                write_whole(args.table, page(results, of_constants, args))
-            if args.json:
-                write_json(args.json, dict(constants=of_constants, results=results))
+    for name, seed in trainings:
+        results.append(train(name, seed, args))
+        if args.table:
+            write_whole(args.table, page(results, of_constants, args))
+        if args.json:
+            write_json(args.json, dict(constants=of_constants, results=results))
     print(table(results, of_constants))
 
 

@@ -119,7 +119,7 @@ class BodyLabels(BaseTransform):
 
     def follow(self, results: dict) -> np.ndarray:
         """The rotations (24, 3, 3) of the body that is seen in the crop."""
-        rotations = torch.from_numpy(results['body_rotations'])
+        rotations = torch.as_tensor(results['body_rotations'], dtype=torch.float32)
         if results.get('flip'):
             if results['flip_direction'] != 'horizontal':
                 raise UserError(f'BodyLabels follows horizontal flips alone, not {results["flip_direction"]} ones')

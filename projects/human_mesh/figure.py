@@ -25,7 +25,7 @@ from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
 from scopevit.utils.errors import user_errors  # noqa: E402
 from scopevit.utils.image import write_image  # noqa: E402
 
-TILE = 192  # pixels, the side of a picture
+TILE = 192  # pixels, the side of a tile
 COLUMNS = 8
 
 
@@ -44,9 +44,9 @@ def portraits(body: Body) -> list[np.ndarray]:
         return body(mean_pose()[None], shape[None])[0][0].numpy()
 
     with torch.no_grad():
-        usual = vertices(torch.zeros(SHAPES))
+        mean = vertices(torch.zeros(SHAPES))
         shapes = [vertices(3 * torch.eye(SHAPES)[i]) for i in (0, 1, 3, 5, 6, 8)]
-    return [portrait(body, each) for each in (usual, from_the_side(usual), *shapes)]
+    return [portrait(body, each) for each in (mean, from_the_side(mean), *shapes)]
 
 
 def sample(body: Body, index: int) -> np.ndarray:

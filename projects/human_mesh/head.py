@@ -56,8 +56,8 @@ LOSSES = {
     'vertices': 'the same of the vertices',
     'rotations': 'squared difference of the rotation matrices',
     'shape': 'squared difference of the shape parameters',
-    'usual_pose': 'squared difference of the rotation matrices below the pelvis from the mean pose; of all images',
-    'usual_shape': 'squared shape parameters; of all images',
+    'pose_prior': 'squared difference of the rotation matrices below the pelvis from the mean pose; of all images',
+    'shape_prior': 'squared shape parameters; of all images',
 }  # fmt: skip
 """The losses that a head can have. All but the first and the last two are of images whose body is known."""
 
@@ -100,7 +100,7 @@ class BodyHead(BaseHead):
         self.steps = steps
         start = torch.cat([matrix_to_6d(mean_pose()).flatten(), torch.zeros(SHAPES), torch.tensor(CAMERA)])
         self.register_buffer('start', start)
-        self.register_buffer('usual', mean_pose()[1:], persistent=False)
+        self.register_buffer('prior', mean_pose()[1:], persistent=False)
         self.layers = nn.Sequential(
             nn.Linear(in_channels + len(start), channels),
             nn.ReLU(),
@@ -118,7 +118,9 @@ class BodyHead(BaseHead):
         numbers = self.start.expand(len(features), -1)
         for _ in range(self.steps):
             numbers = numbers + self.layers(torch.cat([features, numbers], dim=1))
-        return self.pose(numbers.float())
+        # Half precision, as an autocast has it, would move joints by millimetres.
+        with torch.autocast(numbers.device.type, enabled=False):
+            return self.pose(numbers.float())
 
     def pose(self, numbers: Tensor) -> Estimate:
         """The bodies of numbers (B, P)."""
@@ -138,12 +140,14 @@ class BodyHead(BaseHead):
         if 'keypoints' in self.weights:
             distance = (found.keypoints - label('keypoint_labels')).abs().sum(dim=-1)
             losses['keypoints'] = weighted_mean(distance, label('keypoint_weights'))
-        if 'usual_pose' in self.weights:
-            losses['usual_pose'] = (found.rotations[:, 1:] - self.usual).square().mean()
-        if 'usual_shape' in self.weights:
-            losses['usual_shape'] = found.shape.square().mean()
+        if 'pose_prior' in self.weights:
+            losses['pose_prior'] = (found.rotations[:, 1:] - self.prior).square().mean()
+        if 'shape_prior' in self.weights:
+            losses['shape_prior'] = found.shape.square().mean()
         if self.weights.keys() & {'joints', 'vertices', 'rotations', 'shape'}:
-            losses.update(self.body_losses(found, label('body_rotations'), label('body_shape'), label('has_body')))
+            labels = label('body_rotations'), label('body_shape'), label('has_body')
+            with torch.autocast(found.shape.device.type, enabled=False):
+                losses.update(self.body_losses(found, *labels))
         return {f'loss_{name}': weight * losses[name] for name, weight in self.weights.items()}
 
     def body_losses(self, found: Estimate, rotations: Tensor, shape: Tensor, known: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""How far a body is from the true one, in millimetres."""
+"""How far a body is from the ground truth, in millimetres."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from scopevit.utils.errors import UserError
 from .bodies import CapsuleBody
 
 
-def mean_distance(points: Tensor, truth: Tensor) -> Tensor:
+def mean_distance(points: Tensor, gt_points: Tensor) -> Tensor:
     """Mean distance of corresponding points (B, N, 3): (B,), in their unit."""
-    return (points - truth).norm(dim=-1).mean(dim=-1)
+    return (points - gt_points).norm(dim=-1).mean(dim=-1)
 
 
 def from_root(points: Tensor, joints: Tensor) -> Tensor:
@@ -22,17 +22,17 @@ def from_root(points: Tensor, joints: Tensor) -> Tensor:
     return points - joints[:, :1]
 
 
-def aligned(points: Tensor, truth: Tensor) -> Tensor:
-    """Points (B, N, 3) shifted, turned and scaled so that they lie as near to those of truth as they can.
+def aligned(points: Tensor, gt_points: Tensor) -> Tensor:
+    """Points (B, N, 3) shifted, turned and scaled so that they lie as near to the ground truth as they can.
 
     The similarity of least squares, never a mirroring: Umeyama, "Least-squares estimation of transformation parameters
     between two point patterns", 1991.
     """
-    points, truth = points.double(), truth.double()
-    centre, goal = points.mean(dim=1, keepdim=True), truth.mean(dim=1, keepdim=True)
+    points, gt_points = points.double(), gt_points.double()
+    centre, goal = points.mean(dim=1, keepdim=True), gt_points.mean(dim=1, keepdim=True)
     spread = points - centre
     # (B, 3, N) x (B, N, 3): how the axes of the one go with those of the other
-    u, singular, v = torch.linalg.svd((truth - goal).transpose(1, 2) @ spread)
+    u, singular, v = torch.linalg.svd((gt_points - goal).transpose(1, 2) @ spread)
     signs = torch.ones_like(singular)
     signs[:, 2] = torch.sign(torch.linalg.det(u @ v))
     turn = u @ (signs[..., None] * v)
@@ -40,17 +40,17 @@ def aligned(points: Tensor, truth: Tensor) -> Tensor:
     return scale[:, None, None] * spread @ turn.transpose(1, 2) + goal
 
 
-def errors(vertices: Tensor, joints: Tensor, true_vertices: Tensor, true_joints: Tensor) -> dict[str, Tensor]:
+def errors(vertices: Tensor, joints: Tensor, gt_vertices: Tensor, gt_joints: Tensor) -> dict[str, Tensor]:
     """Each body's errors (B,) in millimetres, from vertices (B, V, 3) and joints (B, 24, 3) in metres.
 
     MPJPE is the mean distance of the joints and PVE that of the vertices, with the pelvises in one place; PA-MPJPE is
     that of the joints after the best similarity.
     """
     found = dict(
-        MPJPE=mean_distance(from_root(joints, joints), from_root(true_joints, true_joints)),
-        PVE=mean_distance(from_root(vertices, joints), from_root(true_vertices, true_joints)),
+        MPJPE=mean_distance(from_root(joints, joints), from_root(gt_joints, gt_joints)),
+        PVE=mean_distance(from_root(vertices, joints), from_root(gt_vertices, gt_joints)),
     )
-    found['PA-MPJPE'] = mean_distance(aligned(joints, true_joints), true_joints.double())
+    found['PA-MPJPE'] = mean_distance(aligned(joints, gt_joints), gt_joints.double())
     return {name: 1000 * value for name, value in found.items()}
 
 
@@ -78,8 +78,8 @@ class BodyError(BaseMetric):
             raise UserError('BodyError needs data with poses and shapes; keypoints alone tell nothing of them')
         rotations, shape = (stacked('gt_instance_labels', f'body_{name}') for name in ('rotations', 'shape'))
         with torch.no_grad():
-            truth = self.body(rotations, shape)
-        found = errors(stacked('pred_instances', 'vertices'), stacked('pred_instances', 'joints'), *truth)
+            ground_truth = self.body(rotations, shape)
+        found = errors(stacked('pred_instances', 'vertices'), stacked('pred_instances', 'joints'), *ground_truth)
         self.results += [dict(zip(found, values)) for values in zip(*(value.tolist() for value in found.values()))]
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:

@@ -87,9 +87,9 @@ def box_of(image: np.ndarray, given: list[float] | None, path: str) -> np.ndarra
     return np.array([x, y, x + wide, y + high])
 
 
-def error_of(found: dict, truth: tuple[np.ndarray, np.ndarray]) -> str:
-    """The errors against vertices and joints, in words."""
-    those = (torch.from_numpy(each)[None] for each in (found['vertices'], found['joints'], *truth))
+def error_of(found: dict, ground_truth: tuple[np.ndarray, np.ndarray]) -> str:
+    """The errors against the vertices and joints of the ground truth, in words."""
+    those = (torch.from_numpy(each)[None] for each in (found['vertices'], found['joints'], *ground_truth))
     return ', '.join(f'{name} {value.item():.0f} mm' for name, value in errors(*those).items())
 
 
@@ -136,8 +136,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_args()
     with user_errors():
+        args = parse_args()
         silence_toolboxes()
         if not args.images and not args.bodies:
             raise UserError('name images, or take --bodies N')

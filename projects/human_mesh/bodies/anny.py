@@ -116,6 +116,7 @@ def anny_tables(model: Any, people: int = 256, seed: int = 0) -> Tables:
     components = (vectors[:, largest].T @ (together - mean).double()) / (people - 1) ** 0.5
     components = components.unflatten(1, (-1, 3)).numpy()
     mean = mean.unflatten(0, (-1, 3)).numpy()
+    components *= signs_of(components[:, mean[:, 0] >= 0])[:, None, None]
     count = vertices.shape[1]
     eyes = heads.mean(dim=0)[[labels.index(f'eye.{side}') for side in 'LR']].numpy()
     return Tables(
@@ -127,6 +128,17 @@ def anny_tables(model: Any, people: int = 256, seed: int = 0) -> Tables:
         joint_shapes=components[:, count:],
         landmarks=find_landmarks(mean[:count], weights[:, INDEX['head']].numpy(), eyes),
     )
+
+
+def signs_of(components: np.ndarray) -> np.ndarray:
+    """Signs (S,) that make the entry of largest magnitude of each component positive; eigenvectors have either sign.
+
+    Args:
+        components: (S, N, 3) of one half of the body; along x the other half has the same magnitudes with other signs.
+    """
+    flat = components.reshape(len(components), -1)
+    largest = flat[np.arange(len(flat)), abs(flat).argmax(axis=1)]
+    return np.where(largest < 0, -1, 1)
 
 
 def find_landmarks(vertices: np.ndarray, of_head: np.ndarray, eyes: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bodies as pictures: shaded triangles from back to front."""
+"""Bodies as images: shaded triangles from back to front."""
 
 from collections.abc import Sequence
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from .rotations import matrix_from_6d, matrix_from_axis_angle, matrix_to_6d
 from .skeleton import INDEX, JOINTS, SHAPES
 
-# Degrees of rotation about x, y and z of left joints and those in the middle, out of the T pose: least, usual, most.
+# Degrees of rotation about x, y and z of left joints and those in the middle, out of the T pose: least, mode, most.
 # Each is drawn from a triangle with these corners. A body's x is its left, y up, z its front.
 RANGES = {
     'spine1': ((-8, 4, 30), (-15, 0, 15), (-10, 0, 10)),

@@ -66,7 +66,8 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0, end=6, convert_to_iter_based=True),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1))
-# Batch norms of the processes, which see different images, are averaged before validation and saving.
-custom_hooks = [dict(type='SyncBuffersHook')]
+# Saved after each epoch, not after ten as mmpose does: a training that is broken off can go on.
+# Batch norms of the processes, which see different images, are averaged before validation and saving by the
+# SyncBuffersHook of mmpose's default runtime.
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=1, max_keep_ckpts=1))
 auto_scale_lr = dict(base_batch_size=64)

@@ -5,7 +5,7 @@ _base_ = './hmr_scopevit-xtiny_2xb32-6e_coco-keypoints-64x64.py'
 model = dict(
     head=dict(
         losses=dict(
-            _delete_=True, keypoints=5.0, joints=10.0, vertices=5.0, rotations=10.0, shape=0.02, usual_shape=0.02
+            _delete_=True, keypoints=5.0, joints=10.0, vertices=5.0, rotations=10.0, shape=0.02, shape_prior=0.02
         )
     )
 )

@@ -139,7 +139,7 @@ def test_the_pelvis_turns_the_whole_body(body):
 
 
 @pytest.mark.parametrize('which', ['pose', 'shape', 'camera'])
-def test_gradients_are_those_of_finite_differences(body, which):
+def test_gradients_are_those_of_finite_differences(which):
     double = CapsuleBody().double()
     rotations, shape = (each.double() for each in drawn(1))
     inputs = dict(pose=matrix_to_6d(rotations), shape=shape, camera=torch.tensor([[0.8, 0.1, -0.2]]).double())
@@ -153,28 +153,62 @@ def test_gradients_are_those_of_finite_differences(body, which):
     assert torch.autograd.gradcheck(seen, (inputs[which],), fast_mode=True)
 
 
-def test_shape_parameters_are_what_they_are_called(body):
-    def measured(index):
-        shape = torch.zeros(1, 10)
-        shape[0, index] = 1
-        vertices, joints = (each[0] for each in body(NO_TURN[None], shape))
-        distance = lambda a, b: (joints[INDEX[a]] - joints[INDEX[b]]).norm().item()  # noqa: E731
-        height = (vertices[:, 1].max() - vertices[:, 1].min()).item()
-        return height, distance('left_hip', 'left_ankle'), distance('left_shoulder', 'left_wrist')
+LENGTHS = dict(
+    leg=('left_hip', 'left_ankle'),
+    arm=('left_shoulder', 'left_wrist'),
+    trunk=('pelvis', 'neck'),
+    shoulders=('left_shoulder', 'right_shoulder'),
+    hips=('left_hip', 'right_hip'),
+)
+GIRTHS = dict(
+    waist=('spine1', 'spine2'),
+    chest=('spine3', 'neck'),
+    thigh=('left_hip', 'left_knee'),
+    calf=('left_knee', 'left_ankle'),
+    upper_arm=('left_shoulder', 'left_elbow'),
+    forearm=('left_elbow', 'left_wrist'),
+)
 
-    height, leg, arm = (torch.tensor(measured(index)) for index in (0, 3, 4))
-    _, joints = body(NO_TURN[None], torch.zeros(1, 10))
-    usual = torch.tensor(
-        [
-            np.ptp(body.vertices[:, 1].numpy()),
-            (joints[0, INDEX['left_hip']] - joints[0, INDEX['left_ankle']]).norm(),
-            (joints[0, INDEX['left_shoulder']] - joints[0, INDEX['left_wrist']]).norm(),
-        ]
-    )
-    torch.testing.assert_close(height, 1.045 * usual, rtol=2e-3, atol=0)
-    assert leg[1] > 1.045 * usual[1]
-    assert arm[2] > 1.045 * usual[2]
-    torch.testing.assert_close(arm[:2], usual[:2], rtol=1e-3, atol=0)
+
+def measured(body, shape):
+    """Lengths of a person in the T pose, and how far the skin is from the bones on average."""
+    vertices, joints = (each[0] for each in body(NO_TURN[None], shape[None]))
+    part = body.weights.argmax(dim=1)
+    extent = np.ptp(vertices[part == INDEX['head']].numpy(), axis=0)
+    found = dict(height=np.ptp(vertices[:, 1].numpy()), head=np.prod(extent) ** (1 / 3))
+    for name, (start, end) in LENGTHS.items():
+        found[name] = (joints[INDEX[start]] - joints[INDEX[end]]).norm().item()
+    for name, (start, end) in GIRTHS.items():
+        bone = torch.nn.functional.normalize(joints[INDEX[end]] - joints[INDEX[start]], dim=0)
+        skin = vertices[part == INDEX[start]] - joints[INDEX[start]]
+        found[name] = (skin - (skin @ bone)[:, None] * bone).norm(dim=1).mean().item()
+    return found
+
+
+@pytest.mark.parametrize(
+    ('index', 'grown'),
+    [
+        (0, {'head', *LENGTHS, *GIRTHS}),
+        (1, set(GIRTHS)),
+        (2, set(GIRTHS) - {'waist'}),
+        (3, {'leg'}),
+        (4, {'arm'}),
+        (5, {'trunk'}),
+        (6, {'shoulders'}),
+        (7, {'hips', 'thigh'}),
+        (8, {'waist'}),
+        (9, {'head'}),
+    ],
+    ids=['height', 'weight', 'muscles', 'legs', 'arms', 'trunk', 'shoulders', 'hips', 'belly', 'head'],
+)
+def test_a_shape_parameter_is_what_it_is_called(body, index, grown):
+    before, after = measured(body, torch.zeros(10)), measured(body, torch.eye(10)[index])
+    changes = {name: after[name] / before[name] - 1 for name in before}
+    height = changes.pop('height')
+    assert {name for name, change in changes.items() if change > 0.025} == grown  # some of it reaches what is beside it
+    assert min(changes.values()) > -0.005
+    assert (height > 0.003) == (index in (0, 3, 5, 9))  # legs, trunk and head are part of it
+    assert index > 0 or height == pytest.approx(0.045, abs=2e-3)
 
 
 def test_cocos_keypoints_are_joints_and_places_on_the_head(body):
@@ -283,6 +317,17 @@ def test_annys_people_are_sums_of_its_components():
     tall = np.ptp(tables.vertices[:, 1])
     change = abs(np.ptp((tables.vertices + tables.vertex_shapes[0])[:, 1]) / tall - 1)
     assert 0.005 < change < 0.04  # height is drawn from 0.35 to 0.65: 0.017 of the size, gender adds little
+
+
+def test_annys_components_do_not_depend_on_the_sign_of_eigenvectors(monkeypatch):
+    before = anny_tables(StandIn(), people=16)
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, 'eigh', lambda matrix: (eigh(matrix)[0], -eigh(matrix)[1]))
+    after = anny_tables(StandIn(), people=16)
+    for name, table in vars(before).items():
+        np.testing.assert_array_equal(getattr(after, name), table)
+    # The largest change of the left half is a gain: the first component makes taller.
+    assert np.ptp((before.vertices + before.vertex_shapes[0])[:, 1]) > np.ptp(before.vertices[:, 1])
 
 
 def test_another_rig_of_annys_and_none_at_all_are_refused(monkeypatch):

@@ -1,6 +1,7 @@
 """The comparison: its rows, what it keeps, and what it writes."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,35 @@ def test_results_of_another_recipe_are_refused(trainings):
         compare.train('all', 0, parse('--count', 77))
 
 
+def test_a_training_that_was_broken_off_goes_on_by_its_own_recipe_alone(trainings, tmp_path, monkeypatch):
+    asked, process, parse = trainings
+    process.fails = 'all'
+    with pytest.raises(UserError, match='the training failed'):
+        compare.train('all', 0, parse('--count', 77))
+    process.fails = ''
+    monkeypatch.setattr(compare, 'constants', None)  # it is refused before anything is computed
+    for words in ((), ('--count', 77, '--processes', 1)):
+        with pytest.raises(UserError, match='seed_0 is of another recipe: choose another --work-dir'):
+            compare.compare(parse('--rows', 'keypoints', 'all', *words))
+    assert len(asked) == 1
+    compare.train('all', 0, parse('--count', 77))
+    assert len(asked) == 2
+    # A folder that does not say what it is of.
+    (tmp_path / 'runs' / 'all' / 'seed_1').mkdir()
+    (tmp_path / 'runs' / 'all' / 'seed_1' / 'last_checkpoint').write_text('epoch_1.pth')
+    with pytest.raises(UserError, match='seed_1 is of another recipe'):
+        compare.train('all', 1, parse('--count', 77))
+
+
 def test_one_seed_has_no_spread():
     assert spread([3.0]) == '3.0'
     assert spread([3.0, 4.0]) == '3.5 (3.0..4.0)'
     assert table([], CONSTANTS).count('\n') == 3
-    assert 'No' not in page([], CONSTANTS, parse_args([]))
+
+
+def test_the_page_says_how_it_was_made(monkeypatch):
+    words = ['--seeds', '2', '--count', '1500', '--table', 'out of here.md']
+    monkeypatch.setattr(sys, 'argv', ['compare.py', *words])
+    text = page([], CONSTANTS, parse_args(words))
+    assert '1,500 training images, 6 epochs, 2 processes; 1,000 held-out bodies' in text
+    assert "`python projects/human_mesh/compare.py --seeds 2 --count 1500 --table 'out of here.md'`" in text

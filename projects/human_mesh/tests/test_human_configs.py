@@ -14,6 +14,7 @@ from helpers import ROOT, fails_cleanly, tool_here
 from projects.human_mesh.compare import measured
 from projects.scenes.generator import write_coco
 from scopevit.apis.model import build_model
+from scopevit.utils.config import load_config
 
 PROJECT = ROOT / 'projects' / 'human_mesh'
 CONFIGS = sorted((PROJECT / 'configs').glob('*.py'))
@@ -61,10 +62,30 @@ def test_a_config_has_finite_losses_and_gradients_everywhere(path, coco):
 def test_keypoints_alone_change_labels_and_losses_and_nothing_else():
     full = Config.fromfile(BODIES)
     weak = Config.fromfile(BODIES.with_name(BODIES.name.replace('bodies-', 'bodies-keypoints-')))
-    assert set(weak.model.head.losses) == {'keypoints', 'usual_pose', 'usual_shape'}
+    assert set(weak.model.head.losses) == {'keypoints', 'pose_prior', 'shape_prior'}
     weak.model.head.losses = full.model.head.losses
     assert weak.train_dataloader.dataset.pop('labels') == 'keypoints'
     assert weak.to_dict() == full.to_dict()
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_training_that_is_broken_off_has_saved_something(path):
+    cfg = Config.fromfile(path)
+    assert cfg.default_hooks.checkpoint.interval < cfg.train_cfg.max_epochs
+    assert [hook.type for hook in cfg.custom_hooks] == ['SyncBuffersHook']
+
+
+@pytest.mark.parametrize(
+    ('config', 'part'), [('coco-keypoints', 'dataset'), ('bodies-coco', 'dataset.datasets.1')], ids=['coco', 'both']
+)
+def test_files_elsewhere_are_named_as_the_readme_says(config, part):
+    options = {f'{name}_dataloader.dataset.data_root': 'else/' for name in ('val', 'test')}
+    options[f'train_dataloader.{part}.data_root'] = 'else/'
+    cfg = load_config(str(BODIES).replace('bodies-', f'{config}-'), options)
+    loaders = [cfg[f'{name}_dataloader'].dataset for name in ('train', 'val', 'test')]
+    sets = [each for dataset in loaders for each in dataset.get('datasets', [dataset])]
+    roots = [each.data_root for each in sets if each.type == 'CocoDataset']
+    assert roots == ['else/'] * 3
 
 
 @pytest.mark.slow
@@ -145,6 +166,7 @@ def test_the_figure_is_drawn(tmp_path):
 def test_what_cannot_be_predicted_is_refused(tmp_path):
     words = [BODIES, tmp_path / 'none.pth']
     fails_cleanly(tool_here(PREDICT, *words), 'name images, or take --bodies N')
+    fails_cleanly(tool_here(PREDICT, *words, 'a.png', '--cfg-options', 'a=[1,2'), 'a=[1,2')
     fails_cleanly(tool_here(PREDICT, *words, 'a.png', 'b.png', '--box', 0, 0, 5, 5), '--box is for one image')
     fails_cleanly(tool_here(PREDICT, *words, 'a.png', '--out', tmp_path / 'mesh.txt'), 'must end in .png or .jpg')
     fails_cleanly(tool_here(PREDICT, *words, 'a.png', '--out', tmp_path / 'mesh.png'), 'none.pth')

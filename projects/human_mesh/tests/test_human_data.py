@@ -149,6 +149,19 @@ def test_wrong_settings_and_vertical_flips_are_refused():
         dataset([dict(type='RandomFlip', prob=1.0, direction='vertical'), *PACK])[0]
 
 
+def test_labels_in_double_precision_are_taken_as_well():
+    data = dataset([dict(type='RandomFlip', prob=1.0), *PACK])
+    item = data.get_data_info(0)
+    double = {name: item[name].astype(np.float64) for name in ('body_rotations', 'body_shape')}
+    with in_scope('mmpose'):
+        first, second = (
+            data.pipeline({**item, **changed})['data_samples'].gt_instance_labels for changed in ({}, double)
+        )
+    for name in double:
+        assert second[name].dtype == torch.float32
+        torch.testing.assert_close(second[name], first[name])
+
+
 def test_an_image_without_labels_passes():
     """As in a prediction, where a box is all that is known."""
     with in_scope('mmpose'):

@@ -65,8 +65,8 @@ def test_each_loss_is_that_of_a_plain_formula():
         vertices=(from_root(found.vertices, found.joints) - from_root(vertices, joints)).abs().mean(),
         rotations=(found.rotations - stacked(samples, 'body_rotations')).pow(2).mean(),
         shape=(found.shape - stacked(samples, 'body_shape')).pow(2).mean(),
-        usual_pose=(found.rotations - mean_pose())[:, 1:].pow(2).mean(),
-        usual_shape=found.shape.pow(2).mean(),
+        pose_prior=(found.rotations - mean_pose())[:, 1:].pow(2).mean(),
+        shape_prior=found.shape.pow(2).mean(),
     )
     assert set(losses) == {f'loss_{name}' for name in plain}
     for name, value in plain.items():
@@ -74,6 +74,19 @@ def test_each_loss_is_that_of_a_plain_formula():
     doubled = BodyHead(16, losses=dict(joints=2.0))
     doubled.load_state_dict(head.state_dict())
     torch.testing.assert_close(doubled.loss(features(), samples), dict(loss_joints=2 * plain['joints']))
+
+
+def test_bodies_are_posed_and_scored_in_float32_under_autocast():
+    torch.manual_seed(0)
+    head = BodyHead(16, losses=ALL)
+    samples, vertices, joints = batch(head)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found, losses = head(features()), head.loss(features(), samples)
+    for value, exact in zip((found.vertices, found.joints), head.body(found.rotations, found.shape)):
+        torch.testing.assert_close(value, exact)  # bfloat16 differs by millimetres
+    for name, points, gt_points in (('vertices', found.vertices, vertices), ('joints', found.joints, joints)):
+        exact = (from_root(points, found.joints) - from_root(gt_points, joints)).abs().mean()
+        torch.testing.assert_close(losses[f'loss_{name}'], exact)
 
 
 def test_images_whose_body_is_not_known_count_by_their_keypoints_alone():

@@ -29,10 +29,10 @@ def similar(points, scale=1.0):
     return scale * points @ turn.T + torch.tensor([0.3, -2.0, 5.0])
 
 
-def plain_pa_mpjpe(points, truth):
+def plain_pa_mpjpe(points, gt_points):
     """Of one body, in NumPy: the best rotation by an SVD of the covariance, the scale by the ratio of traces."""
-    points, truth = points.numpy().astype(float), truth.numpy().astype(float)
-    a, b = points - points.mean(0), truth - truth.mean(0)
+    points, gt_points = points.numpy().astype(float), gt_points.numpy().astype(float)
+    a, b = points - points.mean(0), gt_points - gt_points.mean(0)
     u, _, vt = np.linalg.svd(a.T @ b)
     flip = np.diag([1, 1, np.linalg.det(u @ vt)])
     turn = u @ flip @ vt  # rows are turned from the right
@@ -53,7 +53,7 @@ def test_errors_are_those_of_plain_formulas(bodies):
         assert found['PA-MPJPE'][b].item() == pytest.approx(plain_pa_mpjpe(wrong_joints[b], joints[b]), rel=1e-5)
 
 
-def test_the_true_body_has_no_error_and_one_joint_counts_a_24th(bodies):
+def test_the_ground_truth_has_no_error_and_one_joint_counts_a_24th(bodies):
     _, _, vertices, joints = bodies
     for value in errors(vertices, joints, vertices, joints).values():
         assert value.abs().max() < 1e-3
