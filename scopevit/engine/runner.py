@@ -18,13 +18,13 @@ from torch import Generator, nn
 from torch.utils.data import DataLoader
 
 from ..utils.checkpoint import CheckpointError
-from ..utils.errors import UserError, one_line, raise_own
+from ..utils.errors import UserError, one_line, other_is_gone, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
 from .logs import survive_unwritable_curves, survive_unwritable_logs
 from .placed_sampler import Items, PlacedBatchSampler, PlacedItems
-from .preemption import StopHook, start_worker
+from .preemption import StopHook, Stopped, start_worker
 from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume
 from .saving import CheckpointHook, GoOnHook
 
@@ -292,9 +292,15 @@ class QuietRunner(Runner):
 
     def train(self) -> nn.Module:
         """MMEngine's; afterwards signals mean what they did before."""
+        stops = [hook for hook in self.hooks if isinstance(hook, StopHook)]
         try:
             return super().train()
+        except RuntimeError as error:
+            for stop in stops:
+                stop.stop_listening()
+                if stop.signal is not None and other_is_gone(error):  # the launcher ends what one process has left
+                    raise Stopped(128 + stop.signal) from None
+            raise
         finally:
-            for hook in self.hooks:
-                if isinstance(hook, StopHook):
-                    hook.stop_listening()
+            for stop in stops:
+                stop.stop_listening()

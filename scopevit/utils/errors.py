@@ -95,7 +95,7 @@ def _leave_it_to_the_first(error: Exception) -> None:
     """End this process in silence if another one of the launch has failed before."""
     if LAUNCH not in os.environ:
         return
-    if _OTHER_IS_GONE.search(str(error)):
+    if other_is_gone(error):
         time.sleep(3)  # in which the launcher ends this process, unless the other one ran on another machine
     try:
         os.close(os.open(os.path.join(os.environ[LAUNCH], 'failed'), os.O_CREAT | os.O_EXCL))
@@ -104,6 +104,11 @@ def _leave_it_to_the_first(error: Exception) -> None:
         sys.exit(1)
     except OSError:  # rather twice than never
         pass
+
+
+def other_is_gone(error: BaseException) -> bool:
+    """Whether an error says that another process of the launch, which this one was talking to, has ended."""
+    return _OTHER_IS_GONE.search(str(error)) is not None
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

@@ -164,7 +164,9 @@ def test_validation_in_two_processes_is_that_of_the_checkpoint(toy_options, fash
     assert json.loads((tmp_path / 'test' / 'metrics.json').read_text())['accuracy/top1'] == pytest.approx(validated)
 
 
-def test_killed_rank_ends_the_launcher(toy_options, tmp_path):
+@pytest.mark.parametrize('asleep', [False, True])
+def test_killed_rank_ends_the_launcher(toy_options, tmp_path, asleep):
+    """Also if the other process learns of it when the launcher has told it to end already."""
     words = ('bash', ROOT / 'tools' / 'dist_train.sh', TOY, 2, '--work-dir', tmp_path)
     log = tmp_path / 'log.txt'
     launcher = start(log, *words, *toy_options, 'train_cfg.max_epochs=100000')
@@ -176,7 +178,12 @@ def test_killed_rank_ends_the_launcher(toy_options, tmp_path):
             if 'train.py' in ' '.join(process.cmdline()) and 'RANK' in process.environ():
                 ranks[process.environ()['RANK']] = process
         assert set(ranks) == {'0', '1'}
+        if asleep:
+            ranks['0'].suspend()
         ranks['1'].kill()
+        if asleep:
+            time.sleep(2)
+            ranks['0'].resume()
         assert launcher.wait(timeout=60) == 128 + signal.SIGKILL
         assert log.read_text().count('error: ') == log.read_text().count('process 1 was ended by SIGKILL') == 1
         assert 'Traceback' not in log.read_text()
