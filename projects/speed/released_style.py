@@ -118,9 +118,9 @@ def gsda(attn: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
 def position_bias(rel_pos: nn.Module, x: Tensor) -> Tensor:
     """(h, g*g, g*g), of which the released code keeps nothing."""
     g = rel_pos.grid_size
-    offsets = positions.log_offsets.__wrapped__(g, x.device, x.dtype)
+    offsets = positions.log_offsets.__wrapped__(x, g, x.dtype)
     table = rel_pos.fc2(rel_pos.drop(rel_pos.act(rel_pos.fc1(offsets))))
-    return table[positions.position_index(x, g, g, g, x.device)].permute(2, 0, 1)
+    return table[positions.position_index(x, g, g, g)].permute(2, 0, 1)
 
 
 def xtiny(out_indices: Sequence[int] = (3,)) -> nn.Module:

@@ -132,7 +132,7 @@ def gsda_attention(attn: GlobalScaleDilatedAttention, x: Tensor, queries: Tensor
     q = q[torch.arange(len(queries), device=x.device), slot]
     logits = torch.einsum('qhd,qthd->qht', q, k) * d**-0.5
     # ((2g-1)**2, h) -> (T, T, h) -> (Q, h, T)
-    logits = logits + attn.rel_pos(x)[position_index(x, rows, cols, g, x.device)][slot].transpose(1, 2)
+    logits = logits + attn.rel_pos(x)[position_index(x, rows, cols, g)][slot].transpose(1, 2)
     is_padded = padded_keys(H, W, g, x.device)[own, 0, 0]
     weights = logits.masked_fill(is_padded[:, None], float('-inf')).softmax(dim=-1).transpose(0, 1)
     places = torch.meshgrid(torch.arange(H, device=x.device), torch.arange(W, device=x.device), indexing='ij')

@@ -2,6 +2,9 @@
 
 Shape legend: B batch, C channels, H W height and width of a stage's map. Blocks work on tokens
 (B, H, W, C); convolutions see them as maps (B, C, H, W), a channels-last view of the same memory.
+
+``linear(layer, x)``, ``convolution``, ``relu`` and ``layer_norm`` are ``layer(x)``, computed faster where
+there is a way.
 """
 
 import torch

@@ -4,6 +4,8 @@ Shape legend: B batch, C channels, H W height and width of the map, h heads, d =
 dimension, g largest grid side. A group is a grid of tokens spread evenly over the whole
 map: ``rows x cols`` of them, ``sh`` (``sw``) tokens apart, so there are G = sh*sw groups of
 T = rows*cols tokens.
+
+``linear(layer, x)`` is ``layer(x)``, computed faster where there is a way.
 """
 
 from contextlib import nullcontext
@@ -45,7 +47,7 @@ class RelativePositionBias(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Bias of each offset, ((2g-1)**2, h), for tokens ``x``."""
         dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
-        coordinates = log_offsets(x, self.grid_size, x.device, dtype)
+        coordinates = log_offsets(x, self.grid_size, dtype)
         # In float32 on GPUs under autocast, too: for so few numbers each cast is a launch more.
         is_cast = torch.is_autocast_enabled('cuda') and x.device.type == 'cuda'
         with torch.autocast('cuda', enabled=False) if is_cast else nullcontext():
@@ -74,8 +76,8 @@ class GlobalScaleDilatedAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        table = self.rel_pos(x.detach())  # it depends on the device and type alone
-        if takes_map(x, self.num_heads, self.grid_size):
+        table = self.rel_pos(x.detach())  # it depends on the map's device and type alone
+        if takes_map(x, self.num_heads, self.grid_size):  # the same without groups: on GPUs and in exported graphs
             x = dilated_attention(linear(self.qkv, x), table, self.num_heads, self.grid_size)
         else:
             qkv = linear(self.qkv, group(x, self.grid_size))
@@ -102,7 +104,7 @@ def attend_in_groups(qkv: Tensor, table: Tensor, heads: int, grid: int, H: int, 
     B, G, T, C = qkv.shape
     h, d = heads, C // 3 // heads
     # ((2g-1)**2, h) -> (T, T, h) -> (1, h, T, T)
-    bias = table[position_index(qkv, rows, cols, grid, qkv.device)].to(qkv.dtype).permute(2, 0, 1)[None]
+    bias = table[position_index(qkv, rows, cols, grid)].to(qkv.dtype).permute(2, 0, 1)[None]
     # Groups that share one bias are batch entries; groups with a bias of their own are
     # heads, so that the batch still shares it.
     entries, heads = B * G, h

@@ -3,6 +3,8 @@
 Shape legend: B batch, C channels, H W height and width of the map, h heads, d = C/h head
 dimension, N = H*W queries, M keys. Maps (B, C, H, W) are channels-last views of tokens
 (B, H, W, C), so changing between them moves no data.
+
+``linear(layer, x)`` is ``layer(x)``, computed faster where there is a way.
 """
 
 from collections.abc import Sequence
@@ -75,6 +77,7 @@ class MultiScaleSelfAttention(nn.Module):
 
     def embed_scopes(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W'), each channel seen by the kernel of its head's scope."""
+        # The first heads' channels through 7x7, the next ones' through 5x5, the last ones' through 3x3.
         x = depthwise(tuple(self.scopes.values()), x)
         return x if self.max_keys is None else limit_keys(x, self.max_keys)
 

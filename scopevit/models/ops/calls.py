@@ -57,22 +57,22 @@ def is_plain_layer(layer: nn.Module, *kinds: type[Layer]) -> TypeGuard[Layer]:
 
 
 def constant(compute: Callable[..., Constant]) -> Callable[..., Constant]:
-    """Keep what a function of sizes, devices and types returns.
+    """Keep what a function returns whose first argument is a tensor of which the device alone matters.
 
-    A parameter must have no part in it. The first argument is the tensor that it is wanted for: where that is
-    traced or transformed, tensors belong to the trace, and nothing is kept.
+    The others are sizes and types; a parameter must have no part in it. Where that tensor is traced or
+    transformed, all tensors belong to the trace, and nothing is kept.
     """
 
     @functools.cache
-    def kept(*arguments: object) -> Constant:
+    def kept(device: torch.device, *arguments: object) -> Constant:
         with torch.inference_mode(False):  # it may be part of a training later
-            return compute(*arguments)
+            return compute(torch.empty(0, device=device), *arguments)
 
     @functools.wraps(compute)
     def run(x: Tensor, *arguments: object) -> Constant:
         is_kept = not torch.compiler.is_compiling() and is_plain_call(x)
         if is_kept and x.is_cuda and torch.cuda.is_current_stream_capturing():
             is_kept = False  # it has no values before the graph runs
-        return (kept if is_kept else compute)(*arguments)
+        return kept(x.device, *arguments) if is_kept else compute(x, *arguments)
 
     return run

@@ -64,7 +64,7 @@ def _for_any_size(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:
     key = torch.arange(T, device=device)
     padded = (key // g * sh + first_row[:, None] >= H) | (key % g * sw + first_col[:, None] >= W)
     # (T, T, h) -> (h*T, T) -> (G*h*T, T)
-    bias = table[position_index(qkv, g, g, g, device)].to(qkv.dtype).permute(2, 0, 1).reshape(h * T, T)
+    bias = table[position_index(qkv, g, g, g)].to(qkv.dtype).permute(2, 0, 1).reshape(h * T, T)
     bias = bias.index_select(0, slot % (h * T)).masked_fill(padded, float('-inf'))
     logits = ((q * d**-0.5) @ k.transpose(1, 2)).reshape(B, -1, T) + bias
     x = (logits.softmax(dim=-1).reshape(-1, T, T) @ v).reshape(B, -1, d)

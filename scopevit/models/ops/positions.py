@@ -19,17 +19,17 @@ def layout(H: int, W: int, grid: int) -> tuple[int, int, int, int]:
 
 
 @constant
-def log_offsets(grid: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(dy, dx) of all offsets on a grid, each as sign(t) * ln(1 + |t|), row by row: ((2g-1)**2, 2)."""
-    t = torch.arange(1 - grid, grid, device=device).to(dtype)
+def log_offsets(x: Tensor, grid: int, dtype: torch.dtype) -> Tensor:
+    """(dy, dx) of all offsets on a grid, each as sign(t) * ln(1 + |t|), row by row, where ``x`` is: ((2g-1)**2, 2)."""
+    t = torch.arange(1 - grid, grid, device=x.device).to(dtype)
     t = t.sign() * t.abs().log1p()
     return torch.stack(torch.meshgrid(t, t, indexing='ij'), dim=-1).flatten(0, 1)
 
 
 @constant
-def position_index(rows: int, cols: int, grid: int, device: torch.device) -> Tensor:
-    """Which of the offsets is that of query i from key j in a group, tokens in row-major order: (T, T)."""
-    row, col = torch.arange(rows, device=device), torch.arange(cols, device=device)
+def position_index(x: Tensor, rows: int, cols: int, grid: int) -> Tensor:
+    """Which of the offsets is that of query i from key j in a group, row by row, where ``x`` is: (T, T)."""
+    row, col = torch.arange(rows, device=x.device), torch.arange(cols, device=x.device)
     dy, dx = row[:, None] - row + grid - 1, col[:, None] - col + grid - 1
     # (rows, 1, rows, 1) + (cols, 1, cols) -> (rows, cols, rows, cols)
     index = dy[:, None, :, None] * (2 * grid - 1) + dx[:, None]
