@@ -90,7 +90,15 @@ def command(words: list[str]) -> list[str]:
 def run() -> int:
     """Start the processes and wait for them; returns the exit status."""
     words = command(sys.argv[1:])
+    try:
+        return launch(words)
+    except KeyboardInterrupt:  # before anything is started, while torch is imported
+        print('interrupted', file=sys.stderr)
+        return 130
 
+
+def launch(words: list[str]) -> int:
+    """Call torchrun with these words; returns the exit status."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser, main

@@ -107,7 +107,8 @@ def _read_detection(entry: dict, path: str) -> tuple[str | int, list[float]]:
         key = entry['file_name'] if 'file_name' in entry else int(entry['image_id'])
         x, y, width, height = map(float, entry['bbox'])
         box = [x, y, x + width, y + height, float(entry['score'])]
-        if entry['category_id'] is None or not all(map(math.isfinite, box)) or min(width, height) <= 0:
+        is_sound = isinstance(key, (str, int)) and all(map(math.isfinite, box)) and min(width, height) > 0
+        if entry['category_id'] is None or not is_sound:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(

@@ -37,7 +37,7 @@ class StopHook(Hook):
     """Save and end after the iteration in which a process is sent one of ``SIGNALS``.
 
     A second one ends it at once, if it comes later: schedulers and launchers often send several within a moment.
-    What is ignored already, as SIGHUP under nohup, stays so.
+    While it saves, only a second SIGINT (Ctrl-C) does. What is ignored already, as SIGHUP under nohup, stays so.
     """
 
     priority = 'LOWEST'  # after checkpoints that are due anyway
@@ -45,6 +45,7 @@ class StopHook(Hook):
     def __init__(self) -> None:
         self.signal: int | None = None
         self.since = 0.0
+        self.is_saving = False
         self.group: Any = None
         self.parent = os.getppid()
         self._before: dict[int, Any] = {}
@@ -72,14 +73,14 @@ class StopHook(Hook):
         self._before = {}
 
     def _note(self, number: int, frame: object) -> None:
-        if self.signal is not None:
-            if time.monotonic() > self.since + A_MOMENT:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            return
-        self.signal, self.since = number, time.monotonic()
         if os.getppid() != self.parent and hasattr(signal, 'alarm'):
+            self.parent = os.getppid()
             signal.alarm(PATIENCE)  # ends the process, should others be gone for which it waits
+        if self.signal is None:
+            self.signal, self.since = number, time.monotonic()
+        elif time.monotonic() > self.since + A_MOMENT and (not self.is_saving or number == signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, *args: object, **options: object) -> None:
         """Stop here if any process has been told to, unless gradients are being accumulated."""
@@ -89,25 +90,25 @@ class StopHook(Hook):
             isinstance(runner.train_dataloader.batch_sampler, PlacedBatchSampler)
             and batch_idx + 1 < len(runner.train_dataloader)
         )
-        if (runner.iter + 1) % accumulated == 0 and can_go_on and self._is_told():
+        if (runner.iter + 1) % accumulated == 0 and can_go_on and self._is_told(runner):
             self._stop(runner, runner.epoch, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Stop between epochs."""
-        if not isinstance(runner.train_loop, IterBasedTrainLoop) and self._is_told():
+        if not isinstance(runner.train_loop, IterBasedTrainLoop) and self._is_told(runner):
             self._stop(runner, runner.epoch + 1, runner.iter)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, *args: object, **options: object) -> None:
         """Stop in a validation, at a batch that all processes have."""
         loader = runner.val_dataloader
         common = len(loader.dataset) // get_world_size() // (loader.batch_size or 1)
-        if batch_idx < common and self._is_told():
+        if batch_idx < common and self._is_told(runner):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook._swap_ema_parameters()  # the model has the averaged weights meanwhile
             self._stop(runner, runner.epoch, runner.iter)
 
-    def _is_told(self) -> bool:
+    def _is_told(self, runner: Runner) -> bool:
         """Whether any process has been sent a signal; of another one's it learns here."""
         if self.group is None:
             return self.signal is not None
@@ -117,11 +118,22 @@ class StopHook(Hook):
         except RuntimeError:
             if self.signal is None:
                 raise
-            raise Stopped(128 + self.signal) from None  # another process has ended already
-        self.signal = int(told) or None
+            raise self.unsaved(runner) from None
+        if told and self.signal is None:
+            self.signal, self.since = int(told), time.monotonic()
         return self.signal is not None
 
+    def unsaved(self, runner: Runner) -> Stopped:
+        """What ends a training that was told to stop when another of its processes had ended already."""
+        name, number = runner.message_hub.runtime_info.get('last_ckpt'), self.signal or 0
+        last = f'; --resume goes on from {name}' if name else ''
+        runner.logger.warning(
+            f'{signal.Signals(number).name}: another process has ended already, so nothing is saved{last}'
+        )
+        return Stopped(128 + number)
+
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
+        self.is_saving = True
         saving, number = _saving(runner), self.signal or 0
         says = 'the training ends; without a CheckpointHook nothing is saved'
         if saving is not None:

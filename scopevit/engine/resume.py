@@ -52,8 +52,8 @@ def find_checkpoint(work_dir: str) -> Found:
     """The last whole checkpoint of a run.
 
     It is the one that ``last_checkpoint`` names, wherever the folder has been moved or copied since, or a later one
-    of the same kind, if the run was killed before it could name it. If that file is missing or empty or the
-    checkpoint is not whole, it is the newest other one.
+    of the same kind or that a signal caused, if the run was killed before it could name it. If that file is missing
+    or empty or the checkpoint is not whole, it is the newest other one.
     """
     found = Found()
     for path in _candidates(work_dir):
@@ -84,10 +84,12 @@ def _candidates(work_dir: str) -> Iterator[str]:
 
 
 def _is_later(path: str, named: str) -> bool:
-    """Whether a checkpoint has a higher number than one of the same kind, and was not there before it."""
+    """Whether a checkpoint was saved after another one: numbers of one kind tell, else when it was."""
     number, of_named = (_NUMBERED.fullmatch(os.path.basename(name)) for name in (path, named))
-    if '://' in named or number is None or of_named is None or number[1] != of_named[1]:
+    if '://' in named or number is None or of_named is None:
         return False
+    if number[1] != of_named[1]:
+        return number[1].startswith('interrupted') and os.path.getmtime(path) > os.path.getmtime(named)
     return int(number[2]) > int(of_named[2]) and os.path.getmtime(path) >= os.path.getmtime(named)
 
 

@@ -24,7 +24,7 @@ from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
 from .logs import survive_unwritable_curves, survive_unwritable_logs
 from .placed_sampler import Items, PlacedBatchSampler, PlacedItems
-from .preemption import StopHook, Stopped, start_worker
+from .preemption import StopHook, start_worker
 from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume
 from .saving import CheckpointHook, GoOnHook
 
@@ -298,8 +298,8 @@ class QuietRunner(Runner):
         except RuntimeError as error:
             for stop in stops:
                 stop.stop_listening()
-                if stop.signal is not None and other_is_gone(error):  # the launcher ends what one process has left
-                    raise Stopped(128 + stop.signal) from None
+                if stop.signal is not None and other_is_gone(error):  # and the launcher ends those that are left
+                    raise stop.unsaved(self) from None
             raise
         finally:
             for stop in stops:

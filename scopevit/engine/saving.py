@@ -4,7 +4,7 @@ import bisect
 import copy
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         GoOnHook.of(runner).gather(runner)
         due = _validates_after(runner, meta['epoch'], meta['iter'])
-        _Agreeing(runner).save_checkpoint(
+        _Agreeing(runner, self._note_last).save_checkpoint(
             self.out_dir,
             filename,
             self.file_client_args,
@@ -151,12 +151,11 @@ class CheckpointHook(MMEngineCheckpointHook):
             **self.args,
         )
         self.saved_at, self.unsaved = (meta['epoch'], meta['iter']), None
-        if is_main_process():
-            self._note_last(os.path.join(runner.work_dir, 'last_checkpoint'))
         if before.startswith(INTERRUPTED) and before != filename:
             self._remove(self.file_backend.join_path(self.out_dir, before))
 
-    def _note_last(self, path: str) -> None:
+    def _note_last(self, runner: Runner) -> None:
+        path = os.path.join(runner.work_dir, 'last_checkpoint')
         try:
             write_whole(path, self.last_ckpt)
         except UserError:  # without this file the newest checkpoint is taken
@@ -193,16 +192,24 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 class _Agreeing:
-    """A runner that raises in all processes if the one that saves cannot."""
+    """A runner that raises in all processes if the one that saves cannot.
 
-    def __init__(self, runner: Any) -> None:
+    Args:
+        runner: The runner.
+        note: What the process that saves does before the others hear of it, who may end then.
+    """
+
+    def __init__(self, runner: Any, note: Callable[[Any], None] | None = None) -> None:
         self.runner = runner
+        self.note = note
 
     def save_checkpoint(self, *args: Any, **options: Any) -> None:
         failure: list[str | None] = [None]
         bug: Exception | None = None
         try:
             self.runner.save_checkpoint(*args, **options)
+            if self.note is not None and is_main_process():
+                self.note(self.runner)
         except UserError as error:
             failure = [str(error)]
         except Exception as error:  # the others wait to hear of it

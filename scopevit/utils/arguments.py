@@ -37,6 +37,13 @@ LOGGERS = dict(
 """MMEngine's backend and the package that it needs, by the names of ``--log-to``."""
 
 
+def seed(text: str) -> int:
+    """Type of a seed, one that Python, NumPy and PyTorch take."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2**32 - 1, but is '{text}'")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """Type of an option that is a number of at least 1."""
     value = int(text)
@@ -104,7 +111,7 @@ SHARED: dict[str, dict[str, Any]] = {
     '--batch-size': dict(type=positive, default=8, metavar='N', help='images in a batch (default: %(default)s)'),
     '--count': dict(type=positive, metavar='N', help='how many images (default: %(default)s)'),
     '--rounds': dict(type=positive, metavar='N', help='how often each is measured (default: %(default)s)'),
-    '--seed': dict(type=int, default=0, metavar='N', help='random seed (default: %(default)s)'),
+    '--seed': dict(type=seed, default=0, metavar='N', help='random seed (default: %(default)s)'),
     '--device': dict(help='for example cpu or cuda:1 (default: the GPU if there is one)'),
     '--score-thr': dict(
         type=fraction, default=SCORE_THR, metavar='SCORE', help='lowest score of boxes (default: %(default)s)'

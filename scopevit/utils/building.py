@@ -13,7 +13,7 @@ from mmengine.registry import Registry
 from torch import nn
 
 from .config import type_name
-from .errors import UserError, chain, did_you_mean, one_line, raise_own
+from .errors import UserError, chain, did_you_mean, interruptions_kept, one_line, raise_own
 from .shipped import PACKAGE
 
 # What the Runner builds by methods of its own, by their names.
@@ -51,7 +51,8 @@ def building(cfg: Config, what: str = '') -> Iterator[None]:
             raised by code of the user's own: that passes as it is.
     """
     try:
-        yield
+        with interruptions_kept():
+            yield
     except UserError:
         raise
     except Exception as error:

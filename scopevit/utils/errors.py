@@ -40,7 +40,8 @@ def user_errors() -> Iterator[None]:
     """
     with unread_output():
         try:
-            yield
+            with interruptions_kept():
+                yield
         except UserError as error:
             _leave_it_to_the_first(error)
             if isinstance(error, ExplainedError) or is_own_bug(error.__cause__):
@@ -54,6 +55,17 @@ def user_errors() -> Iterator[None]:
         except Exception as error:
             _leave_it_to_the_first(error)
             raise
+
+
+@contextmanager
+def interruptions_kept() -> Iterator[None]:
+    """Let Ctrl-C pass while MMEngine formats a config, which takes seconds: it takes all for a mistake in the text."""
+    try:
+        yield
+    except SyntaxError as error:
+        if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
+            raise error.__context__ from None
+        raise
 
 
 @contextmanager

@@ -120,6 +120,11 @@ def test_a_later_checkpoint_that_is_not_named_yet_is_the_newest(tmp_path):
     assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_3.pth')
     os.utime(tmp_path / 'epoch_3.pth', (1, 1))
     assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_2.pth')
+    interrupted = tmp_path / 'interrupted_iter_12.pth'  # which a signal caused, between the epochs
+    interrupted.write_bytes((tmp_path / 'epoch_2.pth').read_bytes())
+    assert find_checkpoint(tmp_path).path == str(interrupted)
+    os.utime(interrupted, (1, 1))
+    assert find_checkpoint(tmp_path).path == str(tmp_path / 'epoch_2.pth')
 
 
 def test_a_copied_folder_goes_on_with_its_own_checkpoint(tmp_path):

@@ -406,7 +406,13 @@ class TestPose:
     def test_bad_boxes(self):
         fails_cleanly(self.run('--boxes', self.folder / 'no.json'), 'no.json cannot be read')
         good = dict(image_id=139, category_id=1, bbox=[1, 2, 3, 4], score=1)
-        for wrong in (dict(bbox=[1, 2, 3]), dict(bbox=[1, 2, 0, 4]), dict(score=None), dict(image_id='x')):
+        for wrong in (
+            dict(bbox=[1, 2, 3]),
+            dict(bbox=[1, 2, 0, 4]),
+            dict(score=None),
+            dict(image_id='x'),
+            dict(file_name=['a']),
+        ):
             fails_cleanly(self.run(*self.boxes([{**good, **wrong}])), 'is not a detection as COCO has them')
         fails_cleanly(self.run(*self.boxes([dict(bbox=[1, 2, 3, 4])])), 'is not a detection as COCO has them')
         fails_cleanly(self.run(*self.boxes(dict(annotations=[good]))), "is not a list of detections in COCO's")

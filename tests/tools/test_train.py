@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -164,6 +166,12 @@ def test_validation_in_two_processes_is_that_of_the_checkpoint(toy_options, fash
     assert json.loads((tmp_path / 'test' / 'metrics.json').read_text())['accuracy/top1'] == pytest.approx(validated)
 
 
+def is_sent(pid, number):
+    """Whether a signal waits for a process that is suspended."""
+    status = dict(line.split(':', 1) for line in Path(f'/proc/{pid}/status').read_text().splitlines())
+    return bool(int(status['ShdPnd'], 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize('asleep', [False, True])
 def test_killed_rank_ends_the_launcher(toy_options, tmp_path, asleep):
     """Also if the other process learns of it when the launcher has told it to end already."""
@@ -175,14 +183,15 @@ def test_killed_rank_ends_the_launcher(toy_options, tmp_path, asleep):
         assert launcher.poll() is None, log.read_text()
         ranks = {}
         for process in psutil.Process(launcher.pid).children(recursive=True):
-            if 'train.py' in ' '.join(process.cmdline()) and 'RANK' in process.environ():
-                ranks[process.environ()['RANK']] = process
+            with suppress(psutil.NoSuchProcess):  # others may end meanwhile
+                if 'train.py' in ' '.join(process.cmdline()) and 'RANK' in process.environ():
+                    ranks[process.environ()['RANK']] = process
         assert set(ranks) == {'0', '1'}
         if asleep:
             ranks['0'].suspend()
         ranks['1'].kill()
         if asleep:
-            time.sleep(2)
+            wait_for(lambda: is_sent(ranks['0'].pid, signal.SIGTERM))
             ranks['0'].resume()
         assert launcher.wait(timeout=60) == 128 + signal.SIGKILL
         assert log.read_text().count('error: ') == log.read_text().count('process 1 was ended by SIGKILL') == 1
@@ -194,17 +203,30 @@ def test_killed_rank_ends_the_launcher(toy_options, tmp_path, asleep):
     read_checkpoint(tmp_path / 'epoch_1.pth')  # what was saved is whole
 
 
+# Runs a script that is killed as soon as it has saved its second epoch.
+KILLED_AT_EPOCH_2 = """
+import os, runpy, signal, sys
+from scopevit.engine.saving import CheckpointHook
+
+note = CheckpointHook._note_last
+
+def note_and_die(hook, runner):
+    note(hook, runner)
+    if hook.last_ckpt.endswith('epoch_2.pth'):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+CheckpointHook._note_last = note_and_die
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
 def test_interrupted_run_resumes_to_the_same_weights(toy_run, toy_options, tmp_path):
     options = ['--work-dir', tmp_path, *toy_options]
-    last = tmp_path / 'last_checkpoint'
-    run = start(tmp_path / 'log.txt', sys.executable, ROOT / 'tools' / 'train.py', TOY, *options)
-    wait_for(lambda: (last.exists() and last.read_text().endswith('epoch_2.pth')) or run.poll() is not None)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    assert not (tmp_path / 'epoch_4.pth').exists()
-    for later in tmp_path.glob('epoch_[34].pth*'):  # the kill may come a little late
-        later.unlink()
-    last.write_text(str(tmp_path / 'epoch_2.pth'))
+    run = start(
+        tmp_path / 'log.txt', sys.executable, '-c', KILLED_AT_EPOCH_2, ROOT / 'tools' / 'train.py', TOY, *options
+    )
+    assert run.wait(timeout=300) == -signal.SIGKILL, (tmp_path / 'log.txt').read_text()
     result = tool_here('train.py', TOY, '--resume', *options, check=True)
     assert 'goes on from epoch 2' in result.stdout
     assert largest_difference(weights(tmp_path / 'epoch_4.pth'), weights(toy_run / 'epoch_4.pth')) == 0

@@ -22,3 +22,13 @@ def test_a_size_is_height_and_width_or_one_number():
     assert parser.parse_args(['--size', '64', '96']).size == (64, 96)
     assert parser.parse_args(['--size', '64']).size == (64, 64)
     assert parser.parse_args(['--sizes', '8', '--sizes', '16', '24']).sizes == [(8, 8), (16, 24)]
+
+
+@pytest.mark.parametrize('seed', ['-1', '4294967296', '1.5', 'x'])
+def test_a_seed_is_one_that_all_generators_take(seed, capsys):
+    parser = tool_parser('A tool.')
+    add_arguments(parser, '--seed')
+    assert parser.parse_args(['--seed', '4294967295']).seed == 2**32 - 1
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--seed', seed])
+    assert f"must be a whole number from 0 to 2**32 - 1, but is '{seed}'" in capsys.readouterr().err

@@ -8,7 +8,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from mmengine.config import Config
 
+from scopevit.utils.building import building
 from scopevit.utils.errors import LAUNCH, ExplainedError, UserError, own_error, raise_own, user_errors
 
 
@@ -67,6 +69,22 @@ def test_message_of_a_loaders_process_is_told_without_its_traceback():
     )
     with pytest.raises(SystemExit, match='^error: image is broken$'), user_errors():
         raise UserError(handed_over)
+
+
+def test_ctrl_c_while_mmengine_formats_a_config(monkeypatch, capsys):
+    """MMEngine says that the config's syntax is wrong then."""
+
+    def interrupted(*words, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmengine.config.config.FormatCode', interrupted)
+    cfg = Config(dict(a=1))
+    with pytest.raises(SystemExit) as end, user_errors(), building(cfg):
+        print(cfg.pretty_text)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == 'interrupted\n'
+    with pytest.raises(SyntaxError), user_errors():
+        compile('(', 'file.py', 'exec')
 
 
 def ended(error):
