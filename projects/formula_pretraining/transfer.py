@@ -1,36 +1,39 @@
 """What pretrained weights are worth: the same short trainings from several starts, on small data sets.
 
-    PYTHONPATH=. python projects/formula_pretraining/transfer.py --sources none formulas=CHECKPOINT --table transfer.md
+    python projects/formula_pretraining/transfer.py --sources none formulas=CHECKPOINT --table transfer.md
 
 A source is a name with a checkpoint of ScopeViT-xtiny, or a name alone, which starts at random. Every source, data set,
 mode and seed is one training, with the same config. It may be stopped at any time: what is finished is not trained
 again, what was begun goes on.
 """
 
-import functools
-import hashlib
-import json
+import argparse
+import contextlib
 import os
-import platform
-import signal
+import shlex
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
-from mmengine.config import Config
-
-from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.cores import usable_cores
-from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import require_writable_file, require_writable_folder, whole_file, write_json
-
 PROJECT = Path(__file__).resolve().parent
-ROOT = PROJECT.parents[1]
+sys.path.insert(0, str(PROJECT.parents[1]))  # for what projects share
+
+from projects.trainings import (  # noqa: E402
+    ROOT,
+    Training,
+    comparing,
+    finished,
+    machines_of,
+    read_log,
+    spread,
+    write_results,
+)
+from scopevit.utils.arguments import add_arguments, positive, tool_parser  # noqa: E402
+from scopevit.utils.errors import UserError, user_errors  # noqa: E402
+from scopevit.utils.files import require_writable_folder  # noqa: E402
+
 MODES = {'fine-tuned': (), 'frozen': ('model.backbone.frozen_stages=4',)}
 """How the backbone is used, with the config's options for it."""
 
@@ -81,48 +84,17 @@ SETS = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training: where it starts, on what, how and with which seed."""
-
-    source: str
-    checkpoint: str | None
-    data: str
-    mode: str
-    seed: int
-
-    def folder(self, work_dir: Path) -> Path:
-        """Where its logs and results are."""
-        return work_dir / self.data / self.mode / self.source / f'seed_{self.seed}'
-
-    @property
-    def config(self) -> Path:
-        return PROJECT / 'configs' / f'{SETS[self.data].config}.py'
-
-    def command(self, folder: Path, options: Sequence[str] = ()) -> list[str]:
-        """The training, which goes on where it stopped."""
-        seeded = SETS[self.data].seeded
-        chosen = [*MODES[self.mode], *([f'{seeded}={self.seed}'] if seeded else []), *options]
-        return [
-            *(sys.executable, str(ROOT / 'tools' / 'train.py'), str(self.config)),
-            *('--work-dir', str(folder), '--seed', str(self.seed), '--resume'),
-            *(['--pretrained', self.checkpoint] if self.checkpoint else []),
-            *(['--cfg-options', *chosen] if chosen else []),
-        ]
-
-    def identity(self, options: Sequence[str] = ()) -> dict:
-        """What its result depends on."""
-        weights = _digest(Path(self.checkpoint).read_bytes()) if self.checkpoint else ''
-        return dict(weights=weights, recipe=_digest(f'{_recipe(self.config)} {MODES[self.mode]} {options}'.encode()))
-
-
-@functools.cache
-def _recipe(config: Path) -> str:
-    return json.dumps(Config.fromfile(config, import_custom_modules=False).to_dict(), sort_keys=True, default=str)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+def training(source: str, checkpoint: str | None, data: str, mode: str, seed: int, work_dir: Path) -> Training:
+    """One training: where it starts, on what, how, and with which seed."""
+    task = SETS[data]
+    return Training(
+        name=f'{data}, {mode}, {source}, seed {seed}',
+        folder=work_dir / data / mode / source / f'seed_{seed}',
+        config=PROJECT / 'configs' / f'{task.config}.py',
+        facts=dict(source=source, data=data, mode=mode, seed=seed),
+        options=(*MODES[mode], *([f'{task.seeded}={seed}'] if task.seeded else [])),
+        pretrained=checkpoint,
+    )
 
 
 def parse_source(text: str) -> tuple[str, str | None]:
@@ -151,109 +123,17 @@ def check_sets(names: Sequence[str]) -> None:
         raise UserError(f'{told}; or choose other --sets')
 
 
-def read_state(folder: Path, identity: dict) -> dict | None:
-    """The result of a cell, if it is finished.
-
-    Raises:
-        UserError: If the folder holds a training from other weights or with another recipe.
-    """
-    path = folder / 'cell.json'
-    if not path.exists():
-        return None
-    state = json.loads(path.read_text())
-    other = [key for key, value in identity.items() if state['identity'].get(key) != value]
-    if other:
-        raise UserError(f'{folder} is of other {" and ".join(other)}: choose another --work-dir, or remove that folder')
-    return state['result']
+def measure(ended: Training) -> dict | None:
+    """The last metric in percent, and the seconds that iterations took."""
+    task, log = SETS[ended.facts['data']], read_log(ended.folder)
+    # mmdet leaves its metric out if no box was found at all.
+    absent = 0 if task.metric.startswith('coco/') else None
+    value = log.validations[-1].get(task.metric, absent) if log.validations else None
+    return None if value is None or not log.steps else dict(value=value * task.scale, seconds=log.seconds)
 
 
-def log_lines(folder: Path) -> Iterator[dict]:
-    """What the training logged, in the order of its starts."""
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
-            if line.endswith('}'):  # else a kill has cut it
-                yield json.loads(line)
-
-
-def collect(cell: Cell, folder: Path) -> dict:
-    """The result of a training that has ended: its last metric in percent, and the seconds that iterations took.
-
-    Raises:
-        UserError: If the log has none.
-    """
-    task = SETS[cell.data]
-    times: dict[int, float] = {}
-    value = None
-    for line in log_lines(folder):
-        if 'loss' in line:
-            times[line['iter']] = line['time']
-        else:  # of a validation, in which mmdet leaves its metric out if no box was found at all
-            value = line.get(task.metric, 0 if task.metric.startswith('coco/') else None)
-    if value is None or not times:
-        raise UserError(f'the log in {folder} has no {task.metric}: remove that folder and start again')
-    return dict(value=value * task.scale, seconds=statistics.mean(times.values()) * max(times))
-
-
-def run(cells: Sequence[Cell], work_dir: Path, jobs: int = 1, options: Sequence[str] = ()) -> None:
-    """Train all cells that are not finished, some at a time.
-
-    Args:
-        options: For every config, as for --cfg-options.
-
-    Raises:
-        UserError: If a training fails; it names its output.
-    """
-    waiting = [cell for cell in cells if read_state(cell.folder(work_dir), cell.identity(options)) is None]
-    print(f'{len(cells) - len(waiting)} of {len(cells)} trainings are finished', flush=True)
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    environment.setdefault('OMP_NUM_THREADS', str(max(1, usable_cores() // jobs)))
-    running: dict[subprocess.Popen, Cell] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                cell = waiting.pop(0)
-                running[_start(cell, cell.folder(work_dir), environment, options)] = cell
-            time.sleep(0.2)
-            for process in [process for process in running if process.poll() is not None]:
-                cell = running.pop(process)
-                _finish(cell, cell.folder(work_dir), process.returncode, options)
-    finally:
-        for process in running:
-            process.terminate()  # it saves where it is
-        for process in running:
-            process.wait()
-
-
-def _start(cell: Cell, folder: Path, environment: dict, options: Sequence[str]) -> subprocess.Popen:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(str(folder / 'cell.json'), dict(identity=cell.identity(options), result=None))
-    with open(folder / 'output.txt', 'a') as output:
-        return subprocess.Popen(
-            cell.command(folder, options), cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-
-
-def _finish(cell: Cell, folder: Path, status: int, options: Sequence[str]) -> None:
-    if status:
-        last = (folder / 'output.txt').read_text(errors='replace').strip().splitlines()[-1:]
-        raise UserError(f'a training failed ({" ".join(last)}); all it said is in {folder / "output.txt"}')
-    result = collect(cell, folder)
-    write_json(str(folder / 'cell.json'), dict(identity=cell.identity(options), result=result))
-    for path in folder.glob('*.pth'):  # a hundred trainings would fill a disk
-        path.unlink()
-    title = SETS[cell.data].title
-    told = f'{title} {result["value"]:.1f} %, {result["seconds"] / 60:.1f} minutes'
-    print(f'{cell.data}, {cell.mode}, {cell.source}, seed {cell.seed}: {told}', flush=True)
-
-
-def results(cells: Sequence[Cell], work_dir: Path, options: Sequence[str] = ()) -> list[dict]:
-    """Those of the cells that are finished."""
-    found = []
-    for cell in cells:
-        result = read_state(cell.folder(work_dir), cell.identity(options))
-        if result is not None:
-            found.append(dict(source=cell.source, data=cell.data, mode=cell.mode, seed=cell.seed, **result))
-    return found
+def says(result: dict) -> str:
+    return f'{SETS[result["data"]].title} {result["value"]:.1f} %, {result["seconds"] / 60:.1f} minutes'
 
 
 def table(found: Sequence[dict], sources: Sequence[str], seeds: Sequence[int]) -> str:
@@ -277,24 +157,17 @@ def table(found: Sequence[dict], sources: Sequence[str], seeds: Sequence[int]) -
     return '\n'.join(lines)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean, least and most of values; a single one alone."""
-    if len(values) < 2:
-        return f'{values[0]:.1f}' if values else ''
-    return f'{statistics.mean(values):.1f} ({min(values):.1f}..{max(values):.1f})'
-
-
 def report(found: Sequence[dict], sources: Sequence[str], seeds: Sequence[int]) -> str:
     """The table with what it stands on."""
     named = ', '.join(map(str, seeds))
     of_seeds = f'Mean of seeds {named} (least..most)' if len(seeds) > 1 else f'Seed {named}'
     return (
         f'{table(found, sources, seeds)}\n\n{of_seeds}, after the last epoch; minutes of one training. '
-        f'{date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}).\n'
+        f'`python projects/formula_pretraining/transfer.py {shlex.join(sys.argv[1:])}`\n\n{machines_of(found)}\n'
     )
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     sources_help = 'starts: NAME=CHECKPOINT, or NAME alone for a random one (default: none)'
     parser.add_argument('--sources', nargs='+', default=['none'], metavar='SOURCE', help=sources_help)
@@ -313,35 +186,46 @@ def main() -> None:
     add_arguments(parser, '--json', help='write all results (default: results.json in the work dir)')
     add_arguments(parser, '--table')
     parser.add_argument('--finished', action='store_true', help='train nothing, show what is finished')
-    args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by which the trainings are stopped, too
+    return parser.parse_args()
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train all that is not finished, and write what is.
+
+    Raises:
+        UserError: If something is missing, or a folder is of another recipe; at the end, if trainings failed.
+    """
+    sources = dict(map(parse_source, args.sources))
+    if len(sources) < len(args.sources):
+        raise UserError('--sources has a name twice; each start needs a name of its own')
+    require_writable_folder(args.work_dir)
+    work_dir = Path(args.work_dir).resolve()
+    args.json = args.json or str(work_dir / 'results.json')
+    trainings = [
+        training(source, checkpoint, data, mode, seed, work_dir)
+        for data in args.sets
+        for mode in args.modes
+        for seed in args.seeds
+        for source, checkpoint in sources.items()
+    ]
+
+    def write(found: list[dict]) -> None:
+        write_results(args, report(found, list(sources), args.seeds), found)
+
+    if not args.finished:
+        check_sets(args.sets)
+    with contextlib.nullcontext() if args.finished else comparing(args, measure, says) as trainer:
+        if trainer is not None:
+            print(f'{len(finished(trainings))} of {len(trainings)} trainings are finished', flush=True)
+            trainer.run(trainings, after=write)
+        found = finished(trainings)
+        write(found)
+        print(report(found, list(sources), args.seeds))
+
+
+def main() -> None:
     with user_errors():
-        sources = dict(map(parse_source, args.sources))
-        if len(sources) < len(args.sources):
-            raise UserError('--sources has a name twice; each start needs a name of its own')
-        require_writable_folder(args.work_dir)
-        work_dir = Path(args.work_dir).resolve()
-        json_file = args.json or str(work_dir / 'results.json')
-        require_writable_file(json_file, '--json')
-        if args.table:
-            require_writable_file(args.table, '--table')
-        cells = [
-            Cell(source, checkpoint, data, mode, seed)
-            for data in args.sets
-            for mode in args.modes
-            for seed in args.seeds
-            for source, checkpoint in sources.items()
-        ]
-        if not args.finished:
-            check_sets(args.sets)
-            run(cells, work_dir, args.jobs)
-        found = results(cells, work_dir)
-        write_json(json_file, found)
-        text = report(found, list(sources), args.seeds)
-        print(text)
-        if args.table:
-            with whole_file(args.table) as temporary:
-                Path(temporary).write_text(text)
+        compare(parse_args())
 
 
 if __name__ == '__main__':

@@ -18,8 +18,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 from projects.imagenet_table.models import P2T  # noqa: E402
 from projects.imagenet_table.rows import ROWS, Row  # noqa: E402
 from projects.imagenet_table.small import CHANNELS, crossvit_sides, swin_windows  # noqa: E402
+from projects.trainings import machines_of  # noqa: E402
 from scopevit.analysis import count  # noqa: E402
-from scopevit.analysis.machine import machine_in_words  # noqa: E402
 from scopevit.analysis.reporting import markdown  # noqa: E402
 from scopevit.analysis.spec import load_network
 
@@ -132,19 +132,6 @@ def limits(size: int) -> str:
     return '\n'.join(f'- {line}' for line in lines)
 
 
-def _machines(trainings: list[dict]) -> str:
-    """A sentence for each machine, with the days and commits of the trainings on it."""
-    keys, sentences = ('device', 'cpu', 'cores', 'threads', 'torch'), []
-    machines = [training['machine'] for training in trainings]
-    for own in dict.fromkeys(tuple(machine[key] for key in keys) for machine in machines):
-        same = [machine for machine in machines if tuple(machine[key] for key in keys) == own]
-        days, commits = (sorted({machine[key] for machine in same if machine.get(key)}) for key in ('date', 'commit'))
-        words = dict(same[0], date=' to '.join(dict.fromkeys((days[0], days[-1]))), commit=', '.join(commits))
-        del words['load']
-        sentences.append(machine_in_words(words))
-    return '\n'.join(sentences)
-
-
 def write_page(
     out: Path, lines: list[dict], of_row: dict[str, list[dict]], facts: dict, missing: list[str], trials: list[dict]
 ) -> None:
@@ -191,7 +178,7 @@ over seeds.
 Images/s are those of training steps in {'mixed precision' if facts['amp'] else 'float32'}, waiting for data included
 (its part is in the last column); s/epoch is that speed over the training images, without validation and start-up.
 Rows were trained one after another, so their speeds may differ by what else the machine did.
-{_machines(chosen)}
+{machines_of(chosen)}
 
 ## What this shows, and what not
 

@@ -11,14 +11,14 @@ Recipe and models are those of the configs; a training is one process, with the 
 """
 
 import argparse
-import json
+import functools
+import itertools
 import os
 import shlex
-import signal
 import statistics
-import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -27,25 +27,23 @@ from mmengine.config import Config
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import the project's methods
 
 from projects.imagenet_table.small import count_images  # noqa: E402
-from projects.imagenet_table.train_all import locked, read_log, remove_checkpoints  # noqa: E402
 from projects.mixing.methods.stages import show_backbone  # noqa: E402
-from projects.mixing.settings import METHODS, MODELS, ROOT, config_of  # noqa: E402
-from scopevit.analysis.machine import describe_machine, machine_in_words  # noqa: E402
+from projects.mixing.settings import METHODS, MODELS, config_of  # noqa: E402
+from projects.trainings import Training, comparing, device, machines_of, read_log, write_results  # noqa: E402
 from scopevit.apis.model import build_model  # noqa: E402
 from scopevit.utils.arguments import add_arguments, positive, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
-from scopevit.utils.files import require_writable_file, write_json, write_whole  # noqa: E402
 
 START_UP = 15.0  # seconds of a training before its first step and after its last
-SETTINGS = ('data', 'epochs', 'batch_size', 'count')
+
+
+def pair_config(model: str, method: str, args: argparse.Namespace) -> Path:
+    """Where the config of a pair's trainings is."""
+    return Path(args.work_dir).resolve() / model / f'{method}.py'
 
 
 def write_config(model: str, method: str, args: argparse.Namespace) -> Path:
-    """The config of a pair's trainings, in the work dir.
-
-    Raises:
-        UserError: If the pair was begun with another recipe.
-    """
+    """Write the config of a pair's trainings."""
     cfg = config_of(model, method)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = os.path.abspath(args.data)
@@ -56,63 +54,46 @@ def write_config(model: str, method: str, args: argparse.Namespace) -> Path:
     # Converted to iterations, of which there must be one.
     warm_up.end = cosine.begin = max(warm_up.end * part, args.batch_size / args.count)
     cosine.end = cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = args.epochs
-    path = Path(args.work_dir) / model / f'{method}.py'
+    path = pair_config(model, method, args)
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun = path.with_suffix('').exists() and path.exists()
-    if begun and Config.fromfile(path).to_dict() != cfg.to_dict():
-        raise UserError(
-            f'the recipe has changed since {path} was written; put that one back, or give another --work-dir'
-        )
     cfg.dump(path)
     return path
 
 
-def folder_of(model: str, method: str, seed: int, args: argparse.Namespace) -> Path:
-    return Path(args.work_dir) / model / method / f'seed{seed}'
+def trainings_of(seed: int, args: argparse.Namespace) -> list[Training]:
+    """Those of all pairs with this seed; their configs have been written."""
+    return [
+        Training(
+            name=f'{model}, {method}, seed {seed}',
+            folder=pair_config(model, method, args).with_suffix('') / f'seed{seed}',
+            config=pair_config(model, method, args),
+            facts=dict(model=model, method=method, seed=seed),
+            words=('--auto-scale-lr',),
+        )
+        for model in args.models
+        for method in args.methods
+    ]
 
 
-def finished(model: str, method: str, seed: int, args: argparse.Namespace) -> dict | None:
-    """What a training measured, if it was run to its end."""
-    file = folder_of(model, method, seed, args) / 'result.json'
-    return json.loads(file.read_text()) if file.exists() else None
+def missing(args: argparse.Namespace) -> list[Training]:
+    """Those that are not finished."""
+    trainings = [training for seed in range(args.seeds) for training in trainings_of(seed, args)]
+    return [training for training in trainings if training.result() is None]
 
 
-def train(model: str, method: str, seed: int, args: argparse.Namespace) -> dict:
-    """Run one training to the end, unless that was done before; returns what was measured.
-
-    Raises:
-        UserError: If it fails.
-    """
-    config = write_config(model, method, args)
-    result = finished(model, method, seed, args)
-    if result is not None:
-        return result
-    work_dir, log = folder_of(model, method, seed, args), folder_of(model, method, seed, args).with_suffix('.log')
-    print(f'{model}, {method}, seed {seed} ...', end=' ', flush=True)
-    machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
-    work_dir.mkdir(parents=True, exist_ok=True)
-    words = [config, '--work-dir', work_dir, '--seed', seed, '--resume', '--auto-scale-lr']
-    with log.open('a') as file:
-        command = [sys.executable, str(ROOT / 'tools' / 'train.py'), *map(str, words)]
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-        # close_fds=False: it inherits the folder's lock, and nothing else.
-        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, close_fds=False)
-    measured = read_log(work_dir)
-    if done.returncode or args.epochs not in measured.held_out:
-        print('failed', flush=True)
-        raise UserError(f'the training failed; see {log}')
-    result = dict(model=model, method=method, seed=seed, accuracy=measured.held_out[args.epochs])
-    result.update(ms_per_step=round(1000 * statistics.median(measured.times), 2), machine=machine)
-    write_json(str(work_dir / 'result.json'), result)
-    remove_checkpoints(work_dir)
-    print(f'{result["accuracy"]:.1f} %', flush=True)
-    return result
+def measure(ended: Training, epochs: int) -> dict | None:
+    """The accuracy after the last epoch, and the median time of a step."""
+    log = read_log(ended.folder)
+    accuracies = {line['step']: line['accuracy/top1'] for line in log.validations if 'accuracy/top1' in line}
+    if epochs not in accuracies:
+        return None
+    step = statistics.median(step['time'] for step in log.steps.values())
+    return dict(accuracy=round(accuracies[epochs], 3), ms_per_step=round(1000 * step, 2))
 
 
 def ms_per_step(cfg: Config, batch: int, rounds: int = 3) -> float:
     """Median milliseconds of a forward and backward pass with mixing, on the CPU or the GPU."""
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model = build_model(cfg).to(device).train()
+    model = build_model(cfg).to(device()).train()
     show_backbone(model)
     data = random_batch(batch)
     times = []
@@ -120,7 +101,7 @@ def ms_per_step(cfg: Config, batch: int, rounds: int = 3) -> float:
         begin = time.perf_counter()
         inputs = model.data_preprocessor(data, True)
         sum(model(**inputs, mode='loss').values()).backward()
-        if device == 'cuda':
+        if device() == 'cuda':
             torch.cuda.synchronize()
         times.append(1000 * (time.perf_counter() - begin))
     return statistics.median(times[1:])
@@ -136,34 +117,14 @@ def random_batch(count: int) -> dict:
 
 def estimate(args: argparse.Namespace) -> None:
     """Time a few steps of each pair that has trainings left, and say how long these will take."""
-    total, trainings = 0.0, 0
-    for model in args.models:
-        for method in args.methods:
-            config = write_config(model, method, args)
-            left = sum(finished(model, method, seed, args) is None for seed in range(args.seeds))
-            if not left:
-                continue
-            step = ms_per_step(Config.fromfile(config), args.batch_size)
-            seconds = args.epochs * -(-args.count // args.batch_size) * step / 1000 + START_UP
-            print(f'{model}, {method}: {step:.0f} ms a step, about {seconds / 60:.1f} min a training', flush=True)
-            total, trainings = total + left * seconds, trainings + left
-    print(f'{trainings} trainings, about {total / 3600:.1f} h in all', flush=True)
-
-
-def claim(args: argparse.Namespace) -> None:
-    """Write a folder's settings down, unless only an estimate is wanted; a folder with others is refused.
-
-    Raises:
-        UserError: If it was begun with others.
-    """
-    settings = {name: getattr(args, name) for name in SETTINGS}
-    settings['data'] = os.path.abspath(args.data)
-    file = Path(args.work_dir) / 'settings.json'
-    begun = json.loads(file.read_text()) if file.exists() else settings
-    if begun != settings:
-        raise UserError(f'{args.work_dir} was begun with {begun}; give the same, or another --work-dir')
-    if not args.estimate:
-        write_json(str(file), settings)
+    total, left = 0.0, Counter(training.config for training in missing(args))
+    for config, count in left.items():
+        step = ms_per_step(Config.fromfile(config), args.batch_size)
+        seconds = args.epochs * -(-args.count // args.batch_size) * step / 1000 + START_UP
+        pair = f'{config.parent.name}, {config.stem}'
+        print(f'{pair}: {step:.0f} ms a step, about {seconds / 60:.1f} min a training', flush=True)
+        total += count * seconds
+    print(f'{left.total()} trainings, about {total / 3600:.1f} h in all', flush=True)
 
 
 def table(results: list[dict], args: argparse.Namespace) -> str:
@@ -190,20 +151,9 @@ def table(results: list[dict], args: argparse.Namespace) -> str:
     return '\n\n'.join(sections) + '\n'
 
 
-def in_words(machine: dict) -> str:
-    return machine_in_words({key: value for key, value in machine.items() if key != 'load'})
-
-
 def page(results: list[dict], args: argparse.Namespace) -> str:
     """The tables with what they rest on."""
-    machines = dict.fromkeys(in_words(result['machine']) for result in results)
-    missing = [
-        f'{model} {method} seed {seed}'
-        for model in args.models
-        for method in args.methods
-        for seed in range(args.seeds)
-        if finished(model, method, seed, args) is None
-    ]
+    absent = ', '.join(training.name.replace(',', '') for training in missing(args))
     return (
         f'# Mixing methods on small images\n\n'
         f'{args.count:,} grey training images of 32x32 (Fashion-MNIST), {args.epochs} epochs in batches of '
@@ -211,9 +161,8 @@ def page(results: list[dict], args: argparse.Namespace) -> str:
         'over seeds. Nothing was chosen by these images; no setting of a method was searched.\n\n'
         f'    python projects/mixing/compare.py {shlex.join(sys.argv[1:])}\n\n'
         f'{table(results, args)}\n'
-        f'{"Missing: " + ", ".join(missing) if missing else "No training is missing"}.\n\n'
-        + '\n\n'.join(machines)
-        + '\n'
+        f'{f"Missing: {absent}" if absent else "No training is missing"}.\n\n'
+        f'{machines_of(results)}\n'
     )
 
 
@@ -226,29 +175,18 @@ def compare(args: argparse.Namespace) -> None:
     most = count_images(args.data, 'train')
     if not args.batch_size <= args.count <= most:
         raise UserError(f'--count must be from --batch-size, {args.batch_size}, to {most}, but is {args.count}')
-    for option in ('table', 'json'):
-        if getattr(args, option):
-            require_writable_file(getattr(args, option), f'--{option}')
-    with locked(args.work_dir):
-        claim(args)
+    says = '{accuracy:.1f} %'.format_map
+    with comparing(args, functools.partial(measure, epochs=args.epochs), says) as trainer:
+        for model, method in itertools.product(args.models, args.methods):
+            write_config(model, method, args)
         estimate(args)
         if args.estimate:
             return
-        results, failures = [], []
+        results = []
         for seed in range(args.seeds):
-            for model in args.models:
-                for method in args.methods:
-                    try:
-                        results.append(train(model, method, seed, args))
-                    except UserError as error:  # the others go on
-                        failures.append(f'{model}, {method}, seed {seed}: {error}')
+            results += trainer.run(trainings_of(seed, args))
             print(table(results, args), flush=True)
-            if args.table:
-                write_whole(args.table, page(results, args))
-            if args.json:
-                write_json(args.json, results)
-    if failures:
-        raise UserError('; '.join(failures))
+            write_results(args, page(results, args), results)
 
 
 def parse_args(words: list[str] | None = None) -> argparse.Namespace:
@@ -279,7 +217,6 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and with this process the training that it runs
     with user_errors():
         compare(parse_args())
 

@@ -17,9 +17,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import the project's methods
 
-from projects.mixing.compare import in_words, random_batch  # noqa: E402
+from projects.mixing.compare import random_batch  # noqa: E402
 from projects.mixing.methods.stages import show_backbone  # noqa: E402
 from projects.mixing.settings import METHODS, config_of  # noqa: E402
+from projects.trainings import machines_of  # noqa: E402
 from scopevit.analysis.machine import describe_machine  # noqa: E402
 from scopevit.apis.model import build_model  # noqa: E402
 from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
@@ -82,7 +83,7 @@ def main() -> None:
         for method in METHODS:
             cells = [f'{found[method, kind]:.1f}' if (method, kind) in found else '' for kind in ('small', 'large')]
             print(f'| {method} | {" | ".join(cells)} | {found[method, "step"]:.0f} |')
-        print(f'\n{in_words(machine)}')
+        print(f'\n{machines_of([dict(machine=machine)])}')
 
 
 if __name__ == '__main__':

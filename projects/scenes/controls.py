@@ -5,15 +5,17 @@
 
 The controls train with the same configs, data and schedules: a ScopeViT-xtiny whose backbone
 stays as it was drawn at random, so that only neck and head learn, and a ResNet-18, pretrained on
-the scenes' classification set as ours is. A run that is finished is not repeated. Classification
-has another one, softmax regression on colour histograms. The exit status is 1 if the random backbone
-comes within 0.15 of ours in any dense metric, or the histograms give away more than 60 % of the classes.
+the scenes' classification set as ours is. A run that is finished is not repeated, one that was broken
+off goes on. Classification has another one, softmax regression on colour histograms. The exit status
+is 1 if the random backbone comes within 0.15 of ours in any dense metric, or the histograms give away
+more than 60 % of the classes.
 """
 
+import contextlib
 import json
 import os
 import platform
-import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -24,11 +26,13 @@ import yaml
 from mmengine.config import Config
 from torch import Tensor
 
-from scopevit.utils.arguments import add_arguments, tool_parser
-from scopevit.utils.errors import UserError, user_errors
-
 PROJECT = Path(__file__).resolve().parent
-ROOT = PROJECT.parents[1]
+sys.path.insert(0, str(PROJECT.parents[1]))  # for what projects share
+
+from projects.trainings import ROOT, Trainer, Training, comparing, finished  # noqa: E402
+from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
+from scopevit.utils.errors import UserError, user_errors  # noqa: E402
+
 METRICS = {
     'accuracy/top1': ('top-1 accuracy', 0.01),
     'coco/bbox_mAP_50': ('box AP50', 1),
@@ -70,40 +74,43 @@ def resnet18(config: str, folder: Path) -> Path:
     return path
 
 
-def train_and_test(config: Path, work_dir: Path, *words: str) -> dict:
-    """The metrics of a run, from an earlier one if it is finished."""
-    metrics = work_dir / 'metrics.json'
-    if not metrics.exists():
-        options = ['--work-dir', str(work_dir)]
-        for command in (
-            ['dist_train.sh', str(config), '2', *options, '--seed', '0', *words],
-            ['dist_test.sh', str(config), 'LAST', '2', *options],
-        ):
-            if 'LAST' in command:
-                command[2] = (work_dir / 'last_checkpoint').read_text()
-            subprocess.run(['bash', str(ROOT / 'tools' / command[0]), *command[1:]], cwd=ROOT, check=True)
-    return json.loads(metrics.read_text())
+def training(kind: str, config: str, folder: Path, pretrained: str | None = None) -> Training:
+    """A control in place of one of the scenes' configs."""
+    is_frozen = kind == 'frozen'
+    return Training(
+        name=f'{kind}, {Path(config).stem}',
+        folder=folder / kind / Path(config).stem,
+        config=ROOT / config if is_frozen else resnet18(config, folder),
+        facts=dict(seed=0),
+        options=(RANDOM_BACKBONE,) * is_frozen,
+        pretrained=pretrained,
+        processes=2,
+        is_tested=True,
+        keeps_checkpoints=True,
+    )
 
 
-def control(kind: str, folder: Path, finished: bool) -> dict:
-    """All metrics of one kind of control, by config; of those that are ``finished`` alone, or of all."""
-    results = {}
-    pretrained = ''
-    for config in configs():
-        name = Path(config).stem
-        if kind == 'frozen' and config == configs()[0]:
-            continue
-        work_dir = folder / kind / name
-        if finished and not (work_dir / 'metrics.json').exists():
-            continue
-        work_dir.mkdir(parents=True, exist_ok=True)
-        if kind == 'frozen':
-            results[name] = train_and_test(ROOT / config, work_dir, '--cfg-options', RANDOM_BACKBONE)
-            continue
-        words = ['--pretrained', pretrained] if pretrained else []
-        results[name] = train_and_test(resnet18(config, folder), work_dir, *words)
-        if not pretrained and not finished:
-            pretrained = (work_dir / 'last_checkpoint').read_text()
+def measure(ended: Training) -> dict:
+    return dict(metrics=json.loads((ended.folder / 'test' / 'metrics.json').read_text()))
+
+
+def says(result: dict) -> str:
+    metrics = result['metrics']
+    return ', '.join(f'{name} {metrics[key] * scale:.3f}' for key, (name, scale) in METRICS.items() if key in metrics)
+
+
+def control(kind: str, folder: Path, trainer: Trainer | None) -> dict:
+    """All metrics of one kind of control, by config; without a trainer of those that are finished."""
+    pretraining, *others = configs()
+    results, pretrained = {}, None
+    for config in others if kind == 'frozen' else configs():
+        own = training(kind, config, folder, pretrained)
+        for result in trainer.run([own]) if trainer else finished([own]):
+            results[Path(config).stem] = result['metrics']
+        if config == pretraining:
+            if not results:
+                break  # the others start with it
+            pretrained = (own.folder / 'last_checkpoint').read_text()
     return results
 
 
@@ -199,12 +206,13 @@ def main() -> None:
             ours[name] = json.loads(metrics.read_text())
         folder = args.work_dir.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        found = {kind: control(kind, folder, args.finished) for kind in ('frozen', 'resnet18')}
-        found['ours'] = ours
-        images = ROOT / 'data' / 'scenes' / 'imagenet'
-        found['colour'] = accuracy_by_colour(histograms_of(images / 'train'), histograms_of(images / 'val'))
-        write_table(found, args.table)
-        print(Path(args.table).read_text())
+        with contextlib.nullcontext() if args.finished else comparing(args, measure, says) as trainer:
+            found = {kind: control(kind, folder, trainer) for kind in ('frozen', 'resnet18')}
+            found['ours'] = ours
+            images = ROOT / 'data' / 'scenes' / 'imagenet'
+            found['colour'] = accuracy_by_colour(histograms_of(images / 'train'), histograms_of(images / 'val'))
+            write_table(found, args.table)
+            print(Path(args.table).read_text())
         close = too_close(found)
         if close:
             raise UserError(f'a random backbone comes within {MARGIN} of the trained one in {", ".join(close)}')

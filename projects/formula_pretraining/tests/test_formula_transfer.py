@@ -1,5 +1,6 @@
-"""Transfer: its cells, that they go on and are not repeated, and its table."""
+"""Transfer: its trainings, what they measure, and its table."""
 
+import argparse
 import json
 import sys
 from dataclasses import replace
@@ -12,8 +13,11 @@ from mmengine.config import Config
 from helpers import tool_here
 from projects.formula_pretraining import transfer
 from projects.formula_pretraining.few_fashion_mnist import FewFashionMNIST
+from projects.trainings import comparing, read_log
 from scopevit.models import ScopeViT
 from scopevit.utils.errors import UserError
+
+MACHINE = dict(device='CPU', cpu='X', threads=1, cores=2, torch='2', date='2026-11-27', capability='none', load=1.0)
 
 
 @pytest.fixture(scope='module')
@@ -72,26 +76,25 @@ def test_missing_data_are_named_with_what_makes_them(monkeypatch):
         transfer.check_sets(['crowns'])
 
 
-def test_the_last_validation_counts_and_iterations_that_were_repeated_count_once(tmp_path):
-    starts = [
-        [dict(loss=1, iter=2, time=1.0), dict(loss=1, iter=4, time=2.0)],
-        [dict(loss=1, iter=4, time=3.0), {'coco/bbox_mAP_50': 0.25, 'time': 9.0, 'step': 2}],
-    ]
-    for i, lines in enumerate(starts):
-        path = tmp_path / f'2026010{i}' / 'vis_data' / 'scalars.json'
-        path.parent.mkdir(parents=True)
-        path.write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
-    cell = transfer.Cell('none', None, 'crowns', 'frozen', 0)
-    assert transfer.collect(cell, tmp_path) == dict(value=25, seconds=8)
-    path.write_text(json.dumps(dict(time=9.0, step=2)))  # no box was found
-    assert transfer.collect(cell, tmp_path)['value'] == 0
-    with pytest.raises(UserError, match='has no mIoU: remove that folder'):
-        transfer.collect(replace(cell, data='nuclei'), tmp_path)
+def test_the_last_validation_counts(tmp_path):
+    path = tmp_path / '1' / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    ended = transfer.training('none', None, 'crowns', 'frozen', 0, tmp_path)
+    ended = replace(ended, folder=tmp_path)
+    assert transfer.measure(ended) is None
+    lines = [dict(loss=1, iter=2, time=1.0), dict(loss=1, iter=4, time=3.0)]
+    lines += [{'coco/bbox_mAP_50': 0.5, 'step': 1}, {'coco/bbox_mAP_50': 0.25, 'step': 2}]
+    path.write_text('\n'.join(map(json.dumps, lines)))
+    assert transfer.measure(ended) == dict(value=25, seconds=8)
+    path.write_text('\n'.join(map(json.dumps, [*lines, dict(time=9.0, step=2)])))  # no box was found
+    assert transfer.measure(ended)['value'] == 0
+    assert transfer.measure(replace(ended, facts=dict(data='nuclei'))) is None
 
 
 def test_table_has_mean_least_and_most():
+    common = dict(data='fashion-mnist-100', mode='frozen', seconds=90, machine=MACHINE)
     found = [
-        dict(source=source, data='fashion-mnist-100', mode='frozen', seed=seed, value=value + seed, seconds=90)
+        dict(source=source, **common, seed=seed, value=value + seed)
         for source, value in (('none', 50), ('formulas', 60.25))
         for seed in range(3)
     ]
@@ -102,12 +105,10 @@ def test_table_has_mean_least_and_most():
 
 
 def test_the_command_shows_what_is_finished(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(transfer, 'run', None)  # nothing is trained
-    monkeypatch.setattr(transfer.signal, 'signal', lambda *_: None)  # which would stay in this process
+    work_dir = tmp_path.resolve()
     for seed, value in enumerate((40, 42)):
-        cell = transfer.Cell('none', None, 'fashion-mnist-600', 'frozen', seed)
-        state = dict(identity=cell.identity(), result=dict(value=value, seconds=60))
-        transfer.write_json(str(cell.folder(tmp_path) / 'cell.json'), state)
+        own = transfer.training('none', None, 'fashion-mnist-600', 'frozen', seed, work_dir)
+        own.note(dict(**own.facts, value=value, seconds=60, machine=MACHINE))
     command = ['transfer.py', '--finished', '--work-dir', str(tmp_path), '--table', str(tmp_path / 'table.md')]
     monkeypatch.setattr(sys, 'argv', command)
     transfer.main()
@@ -122,39 +123,28 @@ def test_the_command_shows_what_is_finished(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_cell_is_trained_goes_on_and_is_not_repeated(tmp_path, fashion_mnist, monkeypatch, capsys):
+def test_a_training_goes_on_and_is_measured(tmp_path, fashion_mnist, capsys):
     torch.manual_seed(0)
     weights = {f'backbone.{name}': value for name, value in ScopeViT('xtiny').state_dict().items()}
     checkpoint = tmp_path / 'weights.pth'
     torch.save(dict(state_dict=weights), checkpoint)
-    cell = transfer.Cell('formulas', str(checkpoint), 'fashion-mnist-100', 'frozen', 1)
     options = [f'{split}_dataloader.dataset.data_root={fashion_mnist}' for split in ('train', 'val', 'test')]
     options += ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'val_dataloader.dataset.indices=20']
     options += ['default_hooks.checkpoint.interval=1', 'log_processor.window_size=1', 'default_hooks.logger.interval=1']
-    folder = cell.folder(tmp_path)
-
-    words = cell.command(folder, options)[2:]
+    own = transfer.training('formulas', str(checkpoint), 'fashion-mnist-100', 'frozen', 1, tmp_path)
+    own = replace(own, options=(*own.options, *options))
 
     # Stopped after the first of two epochs: a checkpoint is there, a result is not
-    transfer.write_json(str(folder / 'cell.json'), dict(identity=cell.identity(options), result=None))
-    tool_here('train.py', *words, 'train_cfg.max_epochs=1', check=True)
-    assert (folder / 'epoch_1.pth').exists()
+    own.note(None)
+    tool_here('train.py', *own.command('train')[2:], 'train_cfg.max_epochs=1', check=True)
+    assert (own.folder / 'epoch_1.pth').exists()
 
-    transfer.run([cell], tmp_path, options=options)
-    (found,) = transfer.results([cell], tmp_path, options)
+    with comparing(argparse.Namespace(work_dir=tmp_path), transfer.measure, transfer.says) as trainer:
+        (found,) = trainer.run([own])
     assert 0 <= found['value'] <= 100
     assert found['seconds'] > 0
-    assert '0 of 1 trainings are finished' in (printed := capsys.readouterr().out)
-    assert 'fashion-mnist-100, frozen, formulas, seed 1: top-1' in printed
-    assert {line['epoch'] for line in transfer.log_lines(folder) if 'loss' in line} == {1, 2}
-    assert 'Resumed at iteration 2' in (folder / 'output.txt').read_text()
-    assert not list(folder.glob('*.pth'))
-
-    monkeypatch.setattr(transfer, '_start', None)  # nothing is trained again
-    transfer.run([cell], tmp_path, options=options)
-    assert transfer.results([cell], tmp_path, options) == [found]
-    with pytest.raises(UserError, match=r'is of other recipe: choose another --work-dir'):
-        transfer.run([cell], tmp_path)
-    checkpoint.write_bytes(b'other')
-    with pytest.raises(UserError, match=r'is of other weights: choose another --work-dir'):
-        transfer.run([cell], tmp_path, options=options)
+    assert 'fashion-mnist-100, frozen, formulas, seed 1 ... top-1' in capsys.readouterr().out
+    assert {step['epoch'] for step in read_log(own.folder).steps.values()} == {1, 2}
+    assert 'Resumed at iteration 2' in (own.folder / 'output.txt').read_text()
+    assert not list(own.folder.glob('*.pth'))
+    assert own.result() == found

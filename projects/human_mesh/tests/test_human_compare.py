@@ -2,13 +2,13 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 from projects.human_mesh import compare
-from projects.human_mesh.compare import ROWS, constants, page, parse_args, spread, table
+from projects.human_mesh.compare import PROJECT, ROWS, constants, measured, page, parse_args, table, training
+from projects.trainings import Trainer
 from scopevit.apis.model import build_model
 from scopevit.utils.errors import UserError
 
@@ -16,48 +16,15 @@ CONSTANTS = {'mean pose and shape': {'MPJPE': 300.0, 'PA-MPJPE': 140.0, 'PVE': 2
 MACHINE = dict(device='CPU', cpu='X', threads=1, cores=2, torch='2', date='2026-11-27', capability='none', load=1.0)
 
 
-@pytest.fixture
-def trainings(monkeypatch, tmp_path):
-    """The commands that were asked for; in place of a training a log is written, unless its row is named to fail."""
-    asked = []
-
-    class Process:
-        fails = ''
-
-        def __init__(self, command, **options):
-            self.folder = Path(command[command.index('--work-dir') + 1])
-            asked.append(command)
-
-        def wait(self):
-            if Process.fails and Process.fails in self.folder.parts:
-                return 1
-            scalars = self.folder / '1' / 'vis_data' / 'scalars.json'
-            scalars.parent.mkdir(parents=True, exist_ok=True)
-            lines = [dict(loss=1.0, iter=10, time=0.5), dict(loss=1.0, iter=20, time=0.7)]
-            seed = int(self.folder.name[-1])
-            lines += [{'body/MPJPE': 900.0, 'body/PA-MPJPE': 90.0, 'body/PVE': 950.0, 'step': 1}]
-            lines += [{'body/MPJPE': 100.0 + seed, 'body/PA-MPJPE': 60.0, 'body/PVE': 110.0, 'step': 2}]
-            scalars.write_text(''.join(json.dumps(line) + '\n' for line in lines))
-            return 0
-
-        def terminate(self):
-            pass
-
-    monkeypatch.setattr(compare.subprocess, 'Popen', Process)
-    monkeypatch.setattr(compare, 'constants', lambda count: CONSTANTS)
-    monkeypatch.setattr(compare, 'describe_machine', lambda device: MACHINE)
-
-    def parse(*words):
-        return parse_args([str(word) for word in ('--work-dir', tmp_path / 'runs', '--epochs', 2, *words)])
-
-    return asked, Process, parse
+def parse(*words):
+    return parse_args([str(word) for word in ('--epochs', 2, *words)])
 
 
 def test_rows_differ_in_what_they_are_named_for():
-    configs = {name: Config.fromfile(row.config) for name, row in ROWS.items()}
+    configs = {name: Config.fromfile(PROJECT / 'configs' / config) for name, (_, config, _) in ROWS.items()}
     assert configs['frozen'].to_dict() == configs['all'].to_dict()
     cfg = configs['frozen'].copy()
-    cfg.merge_from_dict(dict(option.split('=') for option in ROWS['frozen'].options))
+    cfg.merge_from_dict(dict(option.split('=') for option in ROWS['frozen'][2]))
     cfg.model.backbone.frozen_stages = int(cfg.model.backbone.frozen_stages)
     model = build_model(cfg).train()
     assert not [name for name, p in model.backbone.named_parameters() if p.requires_grad]
@@ -73,38 +40,45 @@ def test_constants_are_the_errors_of_bodies_that_do_not_look_at_the_image():
     assert constants(40, train_count=100) == found
 
 
-def test_finished_trainings_are_kept_and_others_tried_again(trainings, tmp_path):
-    asked, process, parse = trainings
-    out = tmp_path / 'table.md', tmp_path / 'results.json'
-    args = parse('--rows', 'frozen', 'all', '--seeds', 2, '--table', out[0], '--json', out[1])
-    process.fails = 'all'
-    with pytest.raises(UserError, match='all labels, seed 0: the training failed; see .*output.txt'):
-        compare.compare(args)
-    assert len(asked) == 2
-    process.fails = ''
-    compare.compare(args)
-    assert len(asked) == 5  # the finished one was not repeated
-    compare.compare(args)
-    assert len(asked) == 5
-    results = json.loads(out[1].read_text())
-    assert results['constants'] == CONSTANTS
-    assert [(r['row'], r['seed'], r['MPJPE']) for r in results['results']] == [
-        ('frozen', 0, 100.0),
-        ('all', 0, 100.0),
-        ('frozen', 1, 101.0),
-        ('all', 1, 101.0),
+def test_metrics_after_the_last_epoch_and_the_time_of_all_iterations(tmp_path):
+    scalars = tmp_path / '1' / 'vis_data' / 'scalars.json'
+    scalars.parent.mkdir(parents=True)
+    lines = [dict(loss=1.0, iter=10, time=0.5), dict(loss=1.0, iter=20, time=0.7)]
+    lines += [
+        {'body/MPJPE': 900.0 / epoch, 'body/PA-MPJPE': 60.0, 'body/PVE': 110.0, 'step': epoch} for epoch in (1, 2)
     ]
-    text = out[0].read_text()
+    scalars.write_text('\n'.join(map(json.dumps, lines)))
+    assert measured(tmp_path, 2) == {'MPJPE': 450.0, 'PA-MPJPE': 60.0, 'PVE': 110.0, 'seconds': pytest.approx(12)}
+    assert measured(tmp_path, 3) is None
+
+
+def test_results_are_written_as_they_come(monkeypatch, tmp_path):
+    def run(trainer, trainings, after):
+        errors = {'MPJPE': 100.0, 'PA-MPJPE': 60.0, 'PVE': 110.0, 'seconds': 12.0}
+        results = [dict(**own.facts, **errors, machine=MACHINE) for own in trainings]
+        results[-1]['MPJPE'] += 1
+        after(results[:1])
+        assert '| all labels | 100.0 | 60.0 | 110.0 | 1 | 0.2 |' in table_file.read_text()
+        return results
+
+    table_file, json_file = tmp_path / 'table.md', tmp_path / 'results.json'
+    monkeypatch.setattr(Trainer, 'run', run)
+    monkeypatch.setattr(compare, 'constants', lambda count: CONSTANTS)
+    words = ('--rows', 'all', '--seeds', 2, '--work-dir', tmp_path / 'runs', '--table', table_file, '--json', json_file)
+    compare.compare(parse(*words))
+    results = json.loads(json_file.read_text())
+    assert results['constants'] == CONSTANTS
+    assert [(r['row'], r['seed'], r['MPJPE']) for r in results['results']] == [('all', 0, 100.0), ('all', 1, 101.0)]
+    text = table_file.read_text()
     assert '| mean pose and shape | 300.0 | 140.0 | 280.0 |  |  |' in text
     assert '| all labels | 100.5 (100.0..101.0) | 60.0 (60.0..60.0) | 110.0 (110.0..110.0) | 2 | 0.2 |' in text
     assert '2026-11-27, CPU' in text
     assert 'load' not in text
 
 
-def test_a_training_goes_on_where_it_stopped_and_has_its_rows_options(trainings):
-    asked, _, parse = trainings
-    compare.train('frozen', 1, parse('--count', 500, '--processes', 1))
-    (command,) = asked
+def test_a_training_goes_on_where_it_stopped_and_has_its_rows_options():
+    own = training('frozen', 1, parse('--count', 500, '--processes', 1))
+    command = own.command('train')
     assert command[1].endswith('dist_train.sh')
     assert '--resume' in command
     assert command[command.index('--seed') + 1] == '1'
@@ -112,36 +86,16 @@ def test_a_training_goes_on_where_it_stopped_and_has_its_rows_options(trainings)
         assert option in command
 
 
-def test_results_of_another_recipe_are_refused(trainings):
-    _, _, parse = trainings
-    compare.train('all', 0, parse())
-    with pytest.raises(UserError, match='is of another recipe: choose another --work-dir'):
-        compare.train('all', 0, parse('--count', 77))
+def test_another_recipe_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    words = ('--rows', 'keypoints', 'all', '--work-dir', tmp_path / 'runs')
+    training('all', 0, parse(*words, '--count', 77)).note(None)
+    monkeypatch.setattr(compare, 'constants', None)
+    for others in ((), ('--count', 77, '--processes', 1)):
+        with pytest.raises(UserError, match='all/seed_0 is of another recipe'):
+            compare.compare(parse(*words, *others))
 
 
-def test_a_training_that_was_broken_off_goes_on_by_its_own_recipe_alone(trainings, tmp_path, monkeypatch):
-    asked, process, parse = trainings
-    process.fails = 'all'
-    with pytest.raises(UserError, match='the training failed'):
-        compare.train('all', 0, parse('--count', 77))
-    process.fails = ''
-    monkeypatch.setattr(compare, 'constants', None)  # it is refused before anything is computed
-    for words in ((), ('--count', 77, '--processes', 1)):
-        with pytest.raises(UserError, match='seed_0 is of another recipe: choose another --work-dir'):
-            compare.compare(parse('--rows', 'keypoints', 'all', *words))
-    assert len(asked) == 1
-    compare.train('all', 0, parse('--count', 77))
-    assert len(asked) == 2
-    # A folder that does not say what it is of.
-    (tmp_path / 'runs' / 'all' / 'seed_1').mkdir()
-    (tmp_path / 'runs' / 'all' / 'seed_1' / 'last_checkpoint').write_text('epoch_1.pth')
-    with pytest.raises(UserError, match='seed_1 is of another recipe'):
-        compare.train('all', 1, parse('--count', 77))
-
-
-def test_one_seed_has_no_spread():
-    assert spread([3.0]) == '3.0'
-    assert spread([3.0, 4.0]) == '3.5 (3.0..4.0)'
+def test_the_table_begins_with_the_baselines():
     assert table([], CONSTANTS).count('\n') == 3
 
 

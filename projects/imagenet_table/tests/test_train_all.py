@@ -3,9 +3,6 @@
 import json
 import math
 import struct
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,16 +17,8 @@ from projects.imagenet_table import train_all
 from projects.imagenet_table.page import evit_tokens, limits, p2t_grids
 from projects.imagenet_table.rows import ROOT, ROWS
 from projects.imagenet_table.small import small_config, swin_windows
-from projects.imagenet_table.train_all import (
-    claim,
-    folder_of,
-    locked,
-    parse_args,
-    read_log,
-    report,
-    rewind,
-    write_config,
-)
+from projects.imagenet_table.train_all import measure, parse_args, report, training, write_config
+from projects.trainings import locked, read_log
 from scopevit.analysis import count
 from scopevit.apis.model import Network, build_model
 from scopevit.utils.errors import UserError
@@ -130,13 +119,16 @@ def test_training_held_out_and_test_images_are_others(parse):
 
 
 def test_folders_are_not_mixed(parse):
-    claim(parse())
-    claim(parse('--seeds', 5, '--rows', 'P2T-T', '--workers', 2))
-    claim(parse('--count', 8, '--work-dir', parse().work_dir + '2'), write=False)
-    assert not Path(parse().work_dir + '2').exists()
-    for words in (['--amp'], ['--lr', 0.1], ['--count', 8], ['--epochs', 4]):
-        with pytest.raises(UserError, match=f'other settings.*{words[0][2:]}'):
-            claim(parse(*words))
+    def begun(*words):
+        args = parse(*words)
+        write_config(BY_NAME['P2T-T'], args)
+        return training(BY_NAME['P2T-T'], 5e-4, 0, args)
+
+    begun().note(None)
+    assert begun('--seeds', 5, '--workers', 2).result() is None
+    for words in (['--amp'], ['--count', 8], ['--epochs', 4]):
+        with pytest.raises(UserError, match='lr0.0005-seed0 is of another recipe'):
+            begun(*words).result()
 
 
 def test_refuses_what_cannot_be_trained(tmp_path, data):
@@ -160,19 +152,6 @@ def test_refuses_what_cannot_be_trained(tmp_path, data):
     assert not (tmp_path / 'runs').exists()
 
 
-def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
-    with locked(str(tmp_path)):
-        with pytest.raises(UserError, match='still runs'), locked(str(tmp_path)):
-            pass
-        # Who trains there holds the lock, even if it outlives the process that started it.
-        left = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, close_fds=False)
-    with pytest.raises(UserError, match='still runs'), locked(str(tmp_path)):
-        pass
-    left.communicate(b'\n')
-    with locked(str(tmp_path)):
-        pass
-
-
 def test_a_second_process_does_not_even_time_the_rows(parse, monkeypatch):
     monkeypatch.setattr(train_all, 'estimate', lambda *_: pytest.fail('timed'))
     args = parse('--rows', 'P2T-T')
@@ -184,52 +163,27 @@ def test_estimate_goes_on_after_a_row_that_fails(parse, monkeypatch, capsys):
     failing = SimpleNamespace(label='P2T-T', error='RuntimeError: out of luck')
     timed = SimpleNamespace(label='ScopeViT-T', error=None, images_per_second=10.0)
     monkeypatch.setattr(train_all, 'compare', lambda entries, settings: SimpleNamespace(results=[failing, timed]))
-    monkeypatch.setattr(train_all, 'train', lambda *args: pytest.fail('trained'))
+    monkeypatch.setattr(train_all.Trainer, 'run', lambda *args: pytest.fail('trained'))
     args = parse('--rows', 'P2T-T', 'ScopeViT-T', '--estimate')
     train_all.train_all(args)
     printed = capsys.readouterr().out
     assert 'P2T-T: RuntimeError: out of luck' in printed
     assert 'ScopeViT-T: 10 images/s' in printed
-    claim(parse('--count', 8))  # nothing was settled
 
 
-# What trainings wrote
-
-
-def write_scalars(work_dir, start, *entries, end='\n'):
-    file = work_dir / start / 'vis_data' / 'scalars.json'
+def test_what_a_training_logged(parse, tmp_path):
+    file = tmp_path / '1' / 'vis_data' / 'scalars.json'
     file.parent.mkdir(parents=True)
-    file.write_text('\n'.join(map(json.dumps, entries)) + end)
-
-
-def training(iteration, loss):
-    return dict(loss=loss, epoch=1, iter=iteration, time=0.5, data_time=0.1)
-
-
-def validation(epoch, accuracy):
-    return {'accuracy/top1': accuracy, 'step': epoch}
-
-
-def test_log_of_a_broken_training(tmp_path):
-    write_scalars(tmp_path, '1', training(1, 2.0), validation(1, 30.0), training(2, math.nan), end='\n{"accuracy/to')
-    write_scalars(tmp_path, '2', training(3, 1.0), validation(3, 50.0))
-    log = read_log(tmp_path)
-    assert log.held_out == {1: 30.0, 3: 50.0}
-    assert log.losses == {1: 2.0, 2: None, 3: 1.0}
-    assert (log.times, log.data_times) == ([0.5] * 3, [0.1] * 3)
-
-
-def test_goes_back_to_the_last_validated_epoch(tmp_path):
-    write_scalars(tmp_path, '1', validation(1, 30.0))
-    for epoch in (1, 2):
-        (tmp_path / f'epoch_{epoch}.pth').touch()
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
-    rewind(tmp_path)
-    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
-    assert [path.name for path in tmp_path.glob('*.pth')] == ['epoch_1.pth']
-    (tmp_path / 'epoch_1.pth').unlink()
-    rewind(tmp_path)
-    assert not tmp_path.exists()
+    (tmp_path / 'test').mkdir()
+    (tmp_path / 'test' / 'metrics.json').write_text('{"accuracy/top1": 71.0}')
+    lines = [dict(loss=2.0, iter=1, time=0.5, data_time=0.1), {'accuracy/top1': 30.0, 'step': 1}]
+    lines += [dict(loss=math.nan, iter=2, time=0.5, data_time=0.1), {'accuracy/top1': 50.0, 'step': 2}]
+    file.write_text('\n'.join(map(json.dumps, lines)))
+    ended = SimpleNamespace(folder=tmp_path)
+    found = measure(ended, parse('--epochs', 2, '--batch-size', 4))
+    assert (found['accuracy'], found['held_out'], found['losses']) == (71.0, [30.0, 50.0], [[1, 2.0], [2, None]])
+    assert (found['images_per_second'], found['seconds_per_epoch'], found['part_waiting_for_data']) == (8, 1.5, 0.2)
+    assert measure(ended, parse('--epochs', 3)) is None
 
 
 # The whole, with trainings that are not run
@@ -242,36 +196,46 @@ def result_of(row, lr, seed, accuracy=70.0):
     return dict(row=row.name, lr=lr, seed=seed, **numbers, **speed, machine=machine)
 
 
-def test_rate_of_a_row_is_the_one_best_on_held_out_images(parse, monkeypatch):
-    asked, reported = [], []
+@pytest.fixture
+def run(monkeypatch):
+    """What to do in place of trainings, by their names; those of no accuracy fail."""
+    accuracies, asked = {}, []
 
-    def train(row, lr, seed, args):
-        asked.append((row.name, lr, seed))
-        return result_of(row, lr, seed, accuracy=100 * lr if row.name == 'P2T-T' else -lr)
+    def run_all(trainer, trainings):
+        asked.extend(own.name for own in trainings)
+        trainer.failures += [f'{own.name}: out of memory' for own in trainings if own.facts['row'] not in accuracies]
+        return [
+            result_of(BY_NAME[row], lr, seed, accuracies[row](lr))
+            for row, lr, seed in (own.facts.values() for own in trainings)
+            if row in accuracies
+        ]
 
-    monkeypatch.setattr(train_all, 'train', train)
+    monkeypatch.setattr(train_all.Trainer, 'run', run_all)
     monkeypatch.setattr(train_all, 'estimate', lambda rows, args: None)
+    return accuracies, asked
+
+
+def test_rate_of_a_row_is_the_one_best_on_held_out_images(parse, monkeypatch, run):
+    accuracies, asked = run
+    accuracies.update({'P2T-T': lambda lr: 100 * lr, 'DeiT-S': lambda lr: -lr})
+    reported = []
     monkeypatch.setattr(train_all, 'report', lambda rows, results, *_: reported.append([r['lr'] for r in results]))
     train_all.train_all(parse('--rows', 'P2T-T', 'DeiT-S', '--lr', 0.1, 0.2, '--seeds', 2))
     assert len(asked) == 6
-    assert asked[4:] == [('DeiT-S', 0.1, 1), ('P2T-T', 0.2, 1)]
+    assert asked[4:] == ['DeiT-S, learning rate 0.1, seed 1', 'P2T-T, learning rate 0.2, seed 1']
     assert reported == [[0.1, 0.2], [0.1, 0.2, 0.1, 0.2]]
 
 
-def test_failures_are_told_and_nothing_is_reported_of_nothing(parse, monkeypatch):
-    def train(row, lr, seed, args):
-        raise UserError('out of memory')
-
-    monkeypatch.setattr(train_all, 'train', train)
-    monkeypatch.setattr(train_all, 'estimate', lambda rows, args: None)
-    with pytest.raises(UserError, match='DeiT-S, seed 0: out of memory; P2T-T, seed 0: out of memory'):
-        train_all.train_all(parse('--rows', 'P2T-T', 'DeiT-S'))
+def test_failures_are_told_and_nothing_is_reported_of_nothing(parse, run):
+    with pytest.raises(UserError, match='DeiT-S, .*, seed 0: out of memory; P2T-T, .*, seed 0: out of memory'):
+        train_all.train_all(parse('--rows', 'P2T-T', 'DeiT-S', '--lr', 0.1))
 
 
 def test_page_says_what_is_missing(parse, tmp_path, monkeypatch):
     rows = [BY_NAME[name] for name in ('P2T-T', 'ScopeViT-T')]
     args = parse('--seeds', 2, '--table', tmp_path / 'page.v1.md')
-    (tmp_path / 'runs').mkdir()
+    for row in rows:
+        write_config(row, args)
     monkeypatch.setattr('sys.argv', ['train_all.py', '--table', 'a b.md'])
     results = [result_of(rows[0], 5e-4, 0, 71.0), result_of(rows[0], 5e-4, 1, 73.0), result_of(rows[1], 2e-3, 0, 75.0)]
     report(rows, results, [*results, result_of(rows[0], 2e-3, 0, 60.0)], args)
@@ -303,15 +267,13 @@ def test_page_says_where_a_size_is_too_small():
     assert '4 of them in its last map, which is interpolated for them.' in limits(96)
 
 
-def test_page_tells_days_and_commits_of_all_trainings(parse, tmp_path):
-    row = BY_NAME['P2T-T']
+def test_page_says_how_sure_an_accuracy_is(parse, tmp_path):
+    row, args = BY_NAME['P2T-T'], parse('--table', tmp_path / 'page.md')
+    write_config(row, args)
     results = [result_of(row, 5e-4, seed) for seed in (0, 1)]
-    results[0]['machine'].update(commit='aaa')
-    results[1]['machine'].update(commit='bbb', date='2026-11-25')
-    (tmp_path / 'runs').mkdir()
-    report([row], results, results, parse('--table', tmp_path / 'page.md'))
+    report([row], results, results, args)
     page = (tmp_path / 'page.md').read_text()
-    assert '2026-11-23 to 2026-11-25, CPU: 2 threads on 2 cores of X (none); torch 2, commit aaa, bbb.' in page
+    assert '2026-11-23, CPU: 2 threads on 2 cores of X (none); torch 2.' in page
     assert 'an accuracy of 70 % a standard error of 16.2 points' in page  # of 8 images
 
 
@@ -320,19 +282,19 @@ def test_a_training_goes_on_after_an_interruption(data, tmp_path):
     words = ['--data', data, '--work-dir', tmp_path / 'runs', '--rows', 'P2T-T']
     words += ['--size', 32, '--count', 12, '--batch-size', 4, '--epochs', 2, '--seeds', 1, '--lr', 0.001]
     row, args = BY_NAME['P2T-T'], parse_args(list(map(str, words)))
-    claim(args)
-    config, work_dir = write_config(row, args), folder_of(row, 0.001, 0, args)
+    config, own = write_config(row, args), training(row, 0.001, 0, args)
+    own.note(None)
+    work_dir = own.folder
     assert Config.fromfile(config).train_cfg.max_epochs == 2
-    options = ['--cfg-options', 'train_cfg.max_epochs=1']
-    tool('train.py', config, '--work-dir', work_dir, '--seed', 0, *options, env=dict(PYTHONPATH=str(ROOT)))
-    assert list(read_log(work_dir).held_out) == [1]
+    options = [*own.command('train')[2:], 'train_cfg.max_epochs=1']
+    tool('train.py', *options, env=dict(PYTHONPATH=str(ROOT)))
+    assert [line['step'] for line in read_log(work_dir).validations] == [1]
 
     result = tool_here(TRAIN_ALL, *words)
     assert result.returncode == 0, result.stderr
     assert '1 trainings, about' in result.stdout
-    log = work_dir.with_name(f'{work_dir.name}.log').read_text()
-    assert 'goes on from epoch 1' in log
-    measured = json.loads((work_dir / 'result.json').read_text())
+    assert 'goes on from epoch 1' in (work_dir / 'output.txt').read_text()
+    measured = own.result()
     assert len(measured['held_out']) == 2
     assert [step for step, _ in measured['losses'] if step % 3 == 0] == [3, 6]  # the last of each epoch
     assert measured['images_per_second'] > 0

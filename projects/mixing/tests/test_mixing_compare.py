@@ -2,7 +2,8 @@
 
 import json
 import struct
-from pathlib import Path
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ import torch
 from mmengine.config import Config
 
 from helpers import ROOT, fails_cleanly, tool_here
-from projects.imagenet_table.train_all import locked
 from projects.mixing import compare
-from projects.mixing.compare import claim, ms_per_step, page, parse_args, random_batch, table, write_config
+from projects.mixing.compare import missing, ms_per_step, page, parse_args, random_batch, table, write_config
 from projects.mixing.methods.stages import show_backbone
 from projects.mixing.settings import METHODS, MODELS, PROJECT, config_of
+from projects.trainings import Trainer, Training, locked
 from scopevit.apis.model import build_model
 from scopevit.utils.errors import UserError
 
@@ -90,13 +91,15 @@ def test_recipe_of_a_training_follows_the_options(parse):
 
 
 def test_a_pair_goes_on_with_the_recipe_that_it_was_begun_with(parse):
-    args = parse()
+    args = parse('--models', 'p2t-tiny', '--methods', 'fmix', '--seeds', 1)
     config = write_config('p2t-tiny', 'fmix', args)
-    compare.folder_of('p2t-tiny', 'fmix', 0, args).mkdir(parents=True)
-    assert write_config('p2t-tiny', 'fmix', args) == config
+    (own,) = missing(args)
+    own.note(dict(accuracy=80.0))
+    write_config('p2t-tiny', 'fmix', args)
+    assert missing(args) == []
     config.write_text(config.read_text().replace("'FMix'", "'CutMix'"))
-    with pytest.raises(UserError, match='recipe has changed since .*fmix.py'):
-        write_config('p2t-tiny', 'fmix', args)
+    with pytest.raises(UserError, match='p2t-tiny/fmix/seed0 is of another recipe'):
+        missing(args)
 
 
 def result_of(model, method, seed, accuracy):
@@ -114,59 +117,48 @@ def test_table_says_means_and_spans(parse, monkeypatch):
     assert '| none | 81.00 | 80.0 to 82.0 |  | 2 | 100 |' in lines
     assert '| fmix | 83.50 | 83.0 to 84.0 | +2.50 | 2 | 100 |' in lines
     assert '| cutmix | 90.00 | 90.0 to 90.0 |  | 1 | 100 |' in lines  # of another seed count than none
-    monkeypatch.setattr(compare, 'finished', lambda *names: None if names[1:3] == ('cutmix', 1) else {})
+    absent = SimpleNamespace(name='p2t-tiny, cutmix, seed 1')
+    monkeypatch.setattr(compare, 'missing', lambda args: [absent])
     text = page(results, args)
     assert 'Missing: p2t-tiny cutmix seed 1.' in text
     assert '16 grey training images' in text
 
 
-def test_finished_trainings_are_kept_and_failures_told(parse, monkeypatch, tmp_path):
-    asked = []
-
-    def run(command, **options):
-        asked.append(Path(command[command.index('--work-dir') + 1]))
-        if 'fmix' in asked[-1].parts:
-            return type('Done', (), dict(returncode=1))
-        scalars = asked[-1] / '1' / 'vis_data' / 'scalars.json'
-        scalars.parent.mkdir(parents=True)
-        lines = [dict(loss=1.0, epoch=1, iter=1, time=0.5, data_time=0.1), {'accuracy/top1': 70.0, 'step': 9}]
-        scalars.write_text(''.join(json.dumps(line) + '\n' for line in lines))
-        return type('Done', (), dict(returncode=0))
-
-    monkeypatch.setattr(compare.subprocess, 'run', run)
+def test_accuracy_after_the_last_epoch_is_written(parse, monkeypatch, tmp_path):
+    lines = [dict(loss=1.0, iter=1, time=0.5), {'accuracy/top1': 60.0, 'step': 1}, {'accuracy/top1': 70.0, 'step': 9}]
+    script = f"""import pathlib, sys
+'fmix' in sys.argv[1] and sys.exit(1)
+file = pathlib.Path(sys.argv[1], '1', 'vis_data', 'scalars.json')
+file.parent.mkdir(parents=True)
+file.write_text({chr(10).join(map(json.dumps, lines))!r})"""
+    monkeypatch.setattr(Training, 'command', lambda self, step: [sys.executable, '-c', script, str(self.folder)])
     monkeypatch.setattr(compare, 'estimate', lambda args: None)
-    monkeypatch.setattr(compare, 'describe_machine', lambda device: result_of('', '', 0, 0)['machine'])
     out = tmp_path / 'table.md', tmp_path / 'results.json'
     args = parse('--models', 'p2t-tiny', '--methods', 'none', 'fmix', '--seeds', 2, '--table', out[0], '--json', out[1])
-    for count in (4, 6):  # those of fmix are tried again
-        with pytest.raises(UserError, match='p2t-tiny, fmix, seed 0: the training failed; see .*seed0.log'):
-            compare.compare(args)
-        assert len(asked) == count
+    with pytest.raises(UserError, match='p2t-tiny, fmix, seed 0: the training failed; see .*fmix/seed0/output.txt'):
+        compare.compare(args)
     results = json.loads(out[1].read_text())
     assert [(r['method'], r['seed'], r['accuracy'], r['ms_per_step']) for r in results] == [
         ('none', 0, 70.0, 500.0),
         ('none', 1, 70.0, 500.0),
     ]
-    assert '| none | 70.00 |' in out[0].read_text()
+    page = out[0].read_text()
+    assert '| none | 70.00 |' in page
+    assert 'Missing: p2t-tiny fmix seed 0, p2t-tiny fmix seed 1.' in page
 
 
 def test_refuses_what_cannot_be_compared(parse, tmp_path, data):
     fails_cleanly(tool_here(COMPARE, '--data', tmp_path), 'fashion_mnist.py unpack')
     fails_cleanly(tool_here(COMPARE, '--data', data, '--count', 17, '--batch-size', 8), 'from --batch-size, 8, to 16')
     args = parse()
-    with locked(args.work_dir):
-        claim(args)
-        with pytest.raises(UserError, match='begun with'):
-            claim(parse('--epochs', 3))
-        with pytest.raises(UserError, match='still runs'):
-            compare.compare(args)
+    with locked(args.work_dir), pytest.raises(UserError, match='still runs'):
+        compare.compare(args)
 
 
 def test_estimate_trains_nothing(parse, monkeypatch, capsys):
-    monkeypatch.setattr(compare, 'train', lambda *args: pytest.fail('trained'))
+    monkeypatch.setattr(Trainer, 'run', lambda *args: pytest.fail('trained'))
     compare.compare(parse('--models', 'scopevit-xtiny', '--methods', 'none', 'manifoldmix', '--estimate'))
     assert '6 trainings, about' in capsys.readouterr().out
-    claim(parse('--epochs', 3))  # nothing was settled
     assert ms_per_step(config_of('scopevit-xtiny', 'none'), 2, rounds=1) > 0
 
 

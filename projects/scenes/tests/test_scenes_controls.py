@@ -59,16 +59,45 @@ def test_metrics_that_a_random_backbone_reaches_are_named(controls):
     assert close == ['a: keypoint AP', 'b: mIoU']
 
 
+def test_trainings_of_both_controls(controls, tmp_path):
+    pretraining, detection, *_ = controls.configs()
+    frozen = controls.training('frozen', detection, tmp_path)
+    assert controls.RANDOM_BACKBONE in frozen.command('train')
+    assert frozen.command('train')[:4] == ['bash', 'tools/dist_train.sh', str(ROOT / detection), '2']
+    resnet = controls.training('resnet18', detection, tmp_path, 'pretraining.pth').command('train')
+    assert Path(resnet[2]).name == f'resnet18_{Path(detection).name}'
+    assert resnet[resnet.index('--pretrained') + 1] == 'pretraining.pth'
+    (frozen.folder / 'test').mkdir(parents=True)
+    (frozen.folder / 'test' / 'metrics.json').write_text('{"coco/bbox_mAP_50": 0.25, "coco/bbox_mAP": 0.1}')
+    assert controls.says(controls.measure(frozen)) == 'box AP50 0.250'
+
+
+def test_the_others_wait_for_what_they_start_with(controls, tmp_path):
+    asked = []
+
+    class Trainer:
+        def run(self, trainings):
+            asked.extend(own.name for own in trainings)
+            return []
+
+    assert controls.control('resnet18', tmp_path, Trainer()) == {}
+    assert asked == [f'resnet18, {Path(controls.configs()[0]).stem}']
+
+
 def test_table_of_what_is_finished(controls, tmp_path, monkeypatch):
     def write(folder, metrics):
         folder.mkdir(parents=True)
         (folder / 'metrics.json').write_text(json.dumps(metrics))
 
+    def finish(name, metrics):
+        (config,) = [config for config in controls.configs() if Path(config).stem == name]
+        controls.training('frozen', config, (tmp_path / 'controls').resolve()).note(dict(metrics=metrics))
+
     metrics = {key: 1 / scale for key, (_, scale) in controls.METRICS.items()}
     names = [Path(config).stem for config in controls.configs()]
     for name in names:
         write(tmp_path / 'run' / ('pretraining' if name == names[0] else name), metrics)
-    write(tmp_path / 'controls' / 'frozen' / names[1], {'coco/bbox_mAP_50': 0.25})
+    finish(names[1], {'coco/bbox_mAP_50': 0.25})
     table = tmp_path / 'table.md'
     monkeypatch.setattr(controls, 'histograms_of', lambda folder: folder)
     monkeypatch.setattr(controls, 'accuracy_by_colour', lambda train, val: 0.42)
@@ -79,7 +108,7 @@ def test_table_of_what_is_finished(controls, tmp_path, monkeypatch):
     assert f'| {names[1]} | box AP50 | 1.000 | 0.250 |  |' in text
     assert 'Empty cells were not trained yet.' in text
     assert 'colour histograms: top-1 accuracy 0.420' in text
-    write(tmp_path / 'controls' / 'frozen' / names[2], {'coco/segm_mAP_50': 0.9})
+    finish(names[2], {'coco/segm_mAP_50': 0.9})
     with pytest.raises(SystemExit):
         controls.main()
 
