@@ -5,32 +5,19 @@ scope: MMEngine imports ``scopevit.registry`` when it meets the prefix, and each
 imports its ``locations`` when it is first asked.
 """
 
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine import registry
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope='scopevit', locations=['scopevit.models'])
-DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope='scopevit', locations=['scopevit.datasets.imagenet_variants']
-)
-DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='scopevit', locations=['scopevit.engine'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='scopevit', locations=['scopevit.engine'])
-METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='scopevit', locations=['scopevit.engine'])
-OPTIM_WRAPPERS = Registry(
-    'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='scopevit', locations=['scopevit.engine']
-)
-OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optimizer wrapper constructor',
-    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
-    scope='scopevit',
-    locations=['scopevit.engine'],
-)
-TRANSFORMS = Registry(
-    'transform', parent=MMENGINE_TRANSFORMS, scope='scopevit', locations=['scopevit.datasets.transforms']
-)
+
+def _child(parent: Registry, location: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='scopevit', locations=[f'scopevit.{location}'])
+
+
+MODELS = _child(registry.MODELS, 'models')
+DATASETS = _child(registry.DATASETS, 'datasets.imagenet_variants')
+TRANSFORMS = _child(registry.TRANSFORMS, 'datasets.transforms')
+DATA_SAMPLERS = _child(registry.DATA_SAMPLERS, 'engine')
+HOOKS = _child(registry.HOOKS, 'engine')
+METRICS = _child(registry.METRICS, 'engine')
+OPTIM_WRAPPERS = _child(registry.OPTIM_WRAPPERS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(registry.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')

@@ -6,8 +6,8 @@
 # TASK is classification (the default: real images of clothing, minutes), detection (RetinaNet),
 # instance (Mask R-CNN), segmentation (UperNet and Semantic FPN), pose, or all of the last four.
 # Those train on synthetic scenes as one does on ImageNet and then on COCO or ADE20K: the backbone
-# is pretrained as a classifier, published, and fine-tuned in each task. --pretrained takes an
-# earlier run's published backbone instead.
+# is pretrained as a classifier, published, and fine-tuned in each task. For these --pretrained takes
+# an earlier run's published backbone instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/env.sh
@@ -40,6 +40,9 @@ case $task in
     all) configs=("$retinanet" "$mask_rcnn" "$upernet" "$semantic_fpn" "$pose") ;;
     *) refuse "--task must be classification, detection, instance, segmentation, pose or all, but is $task" ;;
 esac
+if [ -n "$pretrained" ] && [ "$task" = classification ]; then
+    refuse '--pretrained is for the tasks that fine-tune a backbone: add --task detection, for example'
+fi
 if [ -n "$pretrained" ] && [ ! -f "$pretrained" ]; then
     refuse "--pretrained $pretrained does not exist"
 fi

@@ -76,6 +76,7 @@ def test(args: argparse.Namespace) -> tuple[Any, Any, str, str] | None:
     from scopevit.engine.evaluation import dump_predictions
     from scopevit.engine.gpu_settings import compile_backbone
     from scopevit.engine.launch import build_runner, end_loaders, prepare
+    from scopevit.engine.resume import start_of
     from scopevit.utils.checkpoint import require_fit, to_plain
     from scopevit.utils.config import load_config
 
@@ -83,6 +84,7 @@ def test(args: argparse.Namespace) -> tuple[Any, Any, str, str] | None:
     if args.tta is not None:
         augment_test(cfg, args.tta or [1.0])
     prepare(cfg, args, split='test')
+    given = start_of(cfg)
     cfg.load_from = args.checkpoint
     cfg.resume = False
     predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
@@ -93,7 +95,7 @@ def test(args: argparse.Namespace) -> tuple[Any, Any, str, str] | None:
         require_writable_file(path, option)
     dump_predictions(cfg, predictions)
 
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, given=given)
     require_fit(runner.model, args.checkpoint)
     require_sound_data(runner, args.config, splits=('test',))
     if args.compile:

@@ -73,7 +73,7 @@ def train(args: argparse.Namespace) -> None:
     from scopevit.engine.gpu_settings import compile_backbone
     from scopevit.engine.launch import build_runner, end_loaders, prepare
     from scopevit.engine.options import draw_in_each_validation, merge_arguments
-    from scopevit.engine.resume import require_fitting_start, settle_resume
+    from scopevit.engine.resume import require_fitting_start, settle_resume, start_of
     from scopevit.engine.work_dir import claim_work_dir, let_go
     from scopevit.swap import load_and_swap
     from scopevit.utils.config import load_config
@@ -82,11 +82,12 @@ def train(args: argparse.Namespace) -> None:
         cfg = load_config(args.config, args.cfg_options)
     else:
         cfg = load_and_swap(args.config, args.swap_backbone, args.cfg_options)
+    given = start_of(cfg)
     merge_arguments(cfg, args)
     prepare(cfg, args)
     checkpoint = settle_resume(cfg, automatic=args.resume == 'auto')
     claim_work_dir(cfg)
-    runner = build_runner(cfg, checkpoint)
+    runner = build_runner(cfg, checkpoint, given)
     require_fitting_start(cfg, runner, checkpoint)
     del checkpoint  # the runner lets go of it once it is loaded
     refuse_errors(check_channels(runner.model))

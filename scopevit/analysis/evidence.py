@@ -5,7 +5,6 @@ Grad-CAM (doi:10.1109/ICCV.2017.74) weights a map's channels by their gradients'
 Shape legend: B batch, C channels, K classes or joints, H W height and width of a map.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ..apis.inferencer import Classifier, Detector, PoseEstimator, Predictor, Se
 from ..apis.model import tensor_call
 from ..apis.view import View
 from ..utils.arguments import CAM_METHODS
-from ..utils.errors import UserError
+from ..utils.errors import UserError, did_you_mean
 from .attention_maps import calls_of, scopevit_of
 
 
@@ -66,8 +65,7 @@ def number_of(name: str, names: Sequence[str], count: int, kind: str) -> int:
         return short.index(name)
     if name.isdigit() and int(name) < count:
         return int(name)
-    close = difflib.get_close_matches(name, short, n=3, cutoff=0.4)
-    hint = f'; did you mean {" or ".join(close)}?' if close else f'; they are numbered from 0 to {count - 1}'
+    hint = did_you_mean(name, short, most=3, cutoff=0.4) or f'; they are numbered from 0 to {count - 1}'
     raise UserError(f'the model has no {kind} {name}{hint}')
 
 

@@ -2,16 +2,14 @@
 
 from matplotlib.figure import Figure
 
-from ..utils.files import whole_file
+from ..utils.files import save_figure
 from .reporting import Report, Result
 
 
 def plot(report: Report, path: str) -> None:
     """Bars of images per second; where a model has several sizes, curves over the area."""
     labels = {result.label for result in report.measured}
-    figure = _curves(report) if len(labels) < len(report.measured) else _bars(report)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(_curves(report) if len(labels) < len(report.measured) else _bars(report), path)
 
 
 def _curves(report: Report) -> Figure:

@@ -1,6 +1,5 @@
 """Models from configs, from timm and from Python files, all as plain networks that take a batch of images."""
 
-import difflib
 import importlib.util
 import inspect
 import os
@@ -13,7 +12,7 @@ from torch import nn
 
 from ..apis.model import Network, Size, build_model, image_size, runnable, switch_to_deploy
 from ..utils.config import load_config, parse_pairs
-from ..utils.errors import UserError, one_line
+from ..utils.errors import UserError, did_you_mean, one_line
 from .measuring import Entry
 
 
@@ -113,8 +112,7 @@ def _from_timm(name: str, options: dict[str, object]) -> tuple[nn.Module, Size]:
     except ImportError as error:
         raise UserError(f'timm:{name} cannot be built: {error}') from error
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-        raise UserError(f'timm has no model {name}' + (f'; did you mean {" or ".join(close)}?' if close else ''))
+        raise UserError(f'timm has no model {name}{did_you_mean(name, timm.list_models(), most=3, cutoff=0.4)}')
     try:
         model = timm.create_model(name, pretrained=False, **options)
     except Exception as error:  # whatever a constructor raises

@@ -19,6 +19,7 @@ from ..utils.arguments import SCORE_THR
 from ..utils.errors import UserError
 from ..utils.files import require_writable_file
 from ..utils.image import text_width, write_image, write_text
+from .samples import class_names, load_sample
 
 SMALL = 360  # images whose longer side is below this are enlarged, so that names can be read
 WITHIN, BETWEEN = 4, 24  # pixels between the panels of an item, and between items
@@ -234,35 +235,40 @@ def save_grid(items: list[list[Panel]], cols: int, path: str, width: int = 1800)
     write_image(path, grid[..., ::-1])
 
 
-def _load_image(info: dict) -> np.ndarray:
-    """The image of a data set's entry, as grey or RGB."""
-    image = info['img'] if 'img' in info else mmcv.imread(info['img_path'], channel_order='rgb')
-    return image.squeeze()
-
-
 def draw_classes(dataset: Any, results: list[dict], chosen: list[int], cols: int) -> Figure:
     """Images with the classes that a classifier predicts for them, mistakes in red.
 
     Args:
-        results: The predictions for the whole data set.
+        results: The predictions for the whole data set: labels, one or several for an image, and as far as they are
+            known scores and the ground truth.
         chosen: Which images to draw.
         cols: How many stand in a row.
     """
-    classes, rows = dataset.metainfo['classes'], math.ceil(len(chosen) / cols)
+    rows = math.ceil(len(chosen) / cols)
+    predicted, truth = (_labels(results, key) for key in ('pred_label', 'gt_label'))
+    names = class_names(dataset, 1 + max((k for labels in (*predicted, *truth) for k in labels or ()), default=0))
     figure = Figure(figsize=(1.7 * cols, 2.05 * rows), layout='constrained')
     grid = figure.subplots(rows, cols, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
     for axes, i in zip(grid.flat, chosen):
-        label, target = int(results[i]['pred_label']), int(results[i]['gt_label'])
-        score = float(results[i]['pred_score'].max())
-        axes.imshow(_load_image(dataset.get_data_info(i)), cmap='gray')
-        names = [classes[k].split(',')[0] for k in (label, target)]
-        title = f'{names[0]} {score:.0%}' + ('' if label == target else f'\nnot {names[1]}')
-        axes.set_title(title, fontsize=8, color='darkgreen' if label == target else 'red')
-    right = sum(int(r['pred_label']) == int(r['gt_label']) for r in results)
-    figure.suptitle(f'{right} of {len(results)} test images right ({right / len(results):.1%}); {len(chosen)} of them:')
+        scores = results[i].get('pred_score')
+        found = [names[k] if scores is None else f'{names[k]} {float(scores[k]):.0%}' for k in predicted[i] or ()]
+        title, target = '\n'.join(found) or 'nothing', truth[i]
+        if target is not None and predicted[i] != target:
+            title += f'\nnot {", ".join(names[k] for k in target) or "nothing"}'
+        color = 'black' if target is None else 'darkgreen' if predicted[i] == target else 'red'
+        axes.imshow(load_sample(dataset, i), cmap='gray')
+        axes.set_title(title, fontsize=8, color=color)
+    known = [labels == target for labels, target in zip(predicted, truth) if target is not None]
+    right = f'{sum(known)} of {len(known)} test images right ({np.mean(known):.1%}); ' if known else ''
+    figure.suptitle(f'{right}{len(chosen)} of {"them" if known else f"{len(results)} test images"}:')
     return figure
+
+
+def _labels(results: list[dict], key: str) -> list[list[int] | None]:
+    """The labels of each image; None where there is no such entry."""
+    return [sorted(torch.as_tensor(result[key]).flatten().tolist()) if key in result else None for result in results]
 
 
 def _fit_all(item: list[Panel], side: int) -> list[Panel]:

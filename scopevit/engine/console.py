@@ -17,6 +17,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook, LoggerHook
+from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -52,6 +53,12 @@ def silence_useless_warnings() -> None:
 def is_first_process() -> bool:
     """Whether this process is the first of those that train together, also before they have joined."""
     return os.environ.get('RANK', '0') == '0'
+
+
+def log_first(message: str, level: int = logging.INFO) -> None:
+    """Log in the first process alone, also before they have joined."""
+    if is_first_process():
+        print_log(message, logger='current', level=level)
 
 
 class UntilTheFirstIteration(logging.Filter):
@@ -141,13 +148,12 @@ def _data(loader: object) -> str:
 
 
 def _weights(runner: Runner) -> str:
-    cfg = runner.cfg
-    if cfg.get('resume') and cfg.get('load_from'):
-        return f'go on from {cfg.load_from}'
+    if runner._resume and runner._load_from:
+        return f'go on from {runner._load_from}'
     pretrained = [hook.checkpoint for hook in runner.hooks if isinstance(hook, PretrainedBackboneHook)]
     if pretrained:
         return f'backbone of {pretrained[-1]}'
-    return f'of {cfg.load_from}' if cfg.get('load_from') else 'initialised as the config says'
+    return f'of {runner._load_from}' if runner._load_from else 'initialised as the config says'
 
 
 def _batch(runner: Runner) -> str:

@@ -11,7 +11,7 @@ from typing import Literal, get_args, get_type_hints
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_world_size
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import MMLogger
 from torch import nn
 
 from ..apis.model import backbone_of
@@ -21,7 +21,7 @@ from ..utils.config import type_name
 from ..utils.cores import usable_cores
 from ..utils.errors import UserError
 from ..utils.wrappers import unwrap
-from .console import is_first_process
+from .console import log_first
 
 # Toolboxes whose models compute in bfloat16. mmdet would round the boxes of RoIs to it, by up to 4 pixels at 1,333, and
 # its operators, if they are mmcv's compiled ones, know no bfloat16, as NumPy, which gets mmpose's heatmaps.
@@ -98,7 +98,9 @@ def settle_gpu(cfg: Config, split: str = 'train', given: Container[str] = ()) ->
     cfg.gpu = ConfigDict(asdict(settings))
     lacking = lacking_for_triton()
     if lacking and SWITCH != '0':
-        _log(f"ScopeViT's kernels for GPUs stay off, since Triton lacks {lacking} (apt-get install gcc python3-dev)")
+        log_first(
+            f"ScopeViT's kernels for GPUs stay off, since Triton lacks {lacking} (apt-get install gcc python3-dev)"
+        )
     _set_tf32(settings.tf32)
     if split == 'train':
         _set_amp_dtype(cfg, settings.amp_dtype)
@@ -117,9 +119,9 @@ def _set_tf32(wanted: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = wanted
     torch.backends.cudnn.allow_tf32 = wanted
     if wanted and not before:
-        _log('float32 matrices are multiplied in TF32 (gpu.tf32=False: in full precision)')
+        log_first('float32 matrices are multiplied in TF32 (gpu.tf32=False: in full precision)')
     elif not wanted:
-        _log('float32 matrices and convolutions in full precision')
+        log_first('float32 matrices and convolutions in full precision')
 
 
 def _set_amp_dtype(cfg: Config, wanted: str) -> None:
@@ -133,7 +135,7 @@ def _set_amp_dtype(cfg: Config, wanted: str) -> None:
     if wanted == 'bfloat16':  # it has float32's range; not to scale saves waiting for the gradients' check at each step
         wrapper['loss_scale'] = dict(enabled=False)
     scaling = ', without loss scaling' if wanted == 'bfloat16' else ''
-    _log(f'Mixed precision runs in {wanted}{scaling} ({why})')
+    log_first(f'Mixed precision runs in {wanted}{scaling} ({why})')
 
 
 def _amp_dtype_for(cfg: Config) -> tuple[str, str]:
@@ -174,7 +176,7 @@ def _fuse_optimizer(cfg: Config) -> None:
         return
     if not {'fused', 'foreach', 'differentiable'} & set(optimizer):
         optimizer['fused'] = True
-        _log(f'{kind} updates all parameters in one kernel (gpu.fused_optimizer=False: in several)')
+        log_first(f'{kind} updates all parameters in one kernel (gpu.fused_optimizer=False: in several)')
 
 
 def _set_cudnn_benchmark(cfg: Config, wanted: bool | str, one_size: bool) -> None:
@@ -186,9 +188,9 @@ def _set_cudnn_benchmark(cfg: Config, wanted: bool | str, one_size: bool) -> Non
     env['cudnn_benchmark'] = wanted
     if wanted and not before:
         keep = 'gpu.cudnn_benchmark=False keeps that'
-        _log(f'cuDNN tries its algorithms for each shape, in place of env_cfg.cudnn_benchmark=False ({keep})')
+        log_first(f'cuDNN tries its algorithms for each shape, in place of env_cfg.cudnn_benchmark=False ({keep})')
     elif before and not wanted:
-        _log('cuDNN does not try its algorithms, in place of env_cfg.cudnn_benchmark=True')
+        log_first('cuDNN does not try its algorithms, in place of env_cfg.cudnn_benchmark=True')
 
 
 def _set_cudnn_attention(wanted: bool | str, one_size: bool) -> None:
@@ -196,9 +198,11 @@ def _set_cudnn_attention(wanted: bool | str, one_size: bool) -> None:
     wanted = before and one_size if wanted == 'auto' else bool(wanted)
     torch.backends.cuda.enable_cudnn_sdp(wanted)
     if before and not wanted:
-        _log('Attention leaves cuDNN out, which would plan for each size of images (gpu.cudnn_attention=True uses it)')
+        log_first(
+            'Attention leaves cuDNN out, which would plan for each size of images (gpu.cudnn_attention=True uses it)'
+        )
     elif wanted and not before:
-        _log('Attention may use cuDNN')
+        log_first('Attention may use cuDNN')
 
 
 def _set_workers(cfg: Config, given: Container[str]) -> None:
@@ -213,7 +217,7 @@ def _set_workers(cfg: Config, given: Container[str]) -> None:
             loader['num_workers'] = number
     if before:
         kept = ' and '.join(map(str, sorted(before)))
-        _log(f'Data loaders have {number} workers, for {cores} cores a process (gpu.workers=config: {kept})')
+        log_first(f'Data loaders have {number} workers, for {cores} cores a process (gpu.workers=config: {kept})')
 
 
 def has_one_size(cfg: Config, split: str = 'train') -> bool:
@@ -302,8 +306,3 @@ def _varying_sizes(cfg: Config, splits: tuple[str, ...], batch_varies: bool) -> 
     if len(used) == 2 or (batch_varies and used == {True}):
         return None
     return used != {True}
-
-
-def _log(message: str) -> None:
-    if is_first_process():  # MMEngine joins the processes only later
-        print_log(message, logger='current')

@@ -99,11 +99,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def build_runner(cfg: Config, checkpoint: dict | None = None) -> Runner:
+def build_runner(cfg: Config, checkpoint: dict | None = None, given: dict | None = None) -> Runner:
     """Build the Runner of a config, MMEngine's own or one that it names in ``runner_type``.
 
     Args:
         checkpoint: The one to go on from, if it has been read.
+        given: What the saved config says of its start, see :meth:`QuietRunner.from_cfg`.
 
     Raises:
         UserError: If a setting is wrong; it names its key.
@@ -116,7 +117,7 @@ def build_runner(cfg: Config, checkpoint: dict | None = None) -> Runner:
             others = ' and '.join(name for name in names if name not in missing)
             raise UserError(f'{" and ".join(missing)} missing, which the config needs beside its {others}')
     with building(cfg):
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg, checkpoint)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else QuietRunner.from_cfg(cfg, checkpoint, given)
     if torch.cuda.is_available() and torch.are_deterministic_algorithms_enabled():
         # Segmentation's loss and pooling have no such form on GPUs, and could not be trained at all.
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -2,12 +2,14 @@
 
 import argparse
 import importlib.util
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 
 from ..utils.arguments import LOGGERS
@@ -84,6 +86,7 @@ def accumulate(cfg: Config, parts: int) -> None:
         _lengthen(saving, _OF_CHECKPOINTS, parts)
     for hook in _averaging(cfg):
         hook.setdefault('interval', 1)
+        _write_gamma(cfg, hook)
         _lengthen(hook, _OF_AVERAGES, parts)
 
 
@@ -144,7 +147,14 @@ def draw_in_each_validation(runner: Runner) -> None:
 
 
 def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the command line's wishes into the config, which is saved beside the results."""
+    """Write the command line's wishes into the config, which is saved beside the results.
+
+    Raises:
+        UserError: If the config does not train, or not in such a way.
+    """
+    missing = [key for key in ('train_dataloader', 'train_cfg', 'optim_wrapper') if not isinstance(cfg.get(key), dict)]
+    if missing:
+        raise UserError(f'config {args.config} does not train: it has no {" and no ".join(missing)}')
     if args.amp or args.amp_dtype is not None:
         use_amp(cfg, args.amp_dtype)
     if args.ema:
@@ -173,6 +183,19 @@ def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 def _averaging(cfg: Config) -> list[dict]:
     return [hook for hook in as_list(cfg.get('custom_hooks')) if type_name(hook) == 'EMAHook']
+
+
+def _write_gamma(cfg: Config, hook: dict) -> None:
+    """Write down in how many steps an average's momentum anneals, where its class has a number that goes without."""
+    kind = hook.get('ema_type', 'ExponentialMovingAverage')
+    if isinstance(kind, str):
+        with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            registry.import_from_location()  # mmpose's averages are among its hooks
+        with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            kind = registry.get(kind)
+    gamma = inspect.signature(kind).parameters.get('gamma') if kind is not None else None
+    if gamma is not None and gamma.default is not inspect.Parameter.empty:
+        hook.setdefault('gamma', gamma.default)
 
 
 def _lengthen(settings: dict, keys: Sequence[str], factor: int) -> None:

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
-from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ..utils.checkpoint import CheckpointError, read_checkpoint, require_backbone_match, require_fit, to_plain
 from ..utils.config import changed_settings
 from ..utils.errors import UserError
-from .console import is_first_process
+from .console import log_first
 from .gpu_settings import require_loss_scale
 from .states import are_states
 
@@ -93,6 +92,11 @@ def _is_later(path: str, named: str) -> bool:
     return int(number[2]) > int(of_named[2]) and os.path.getmtime(path) >= os.path.getmtime(named)
 
 
+def start_of(cfg: Config) -> dict:
+    """What a config says of the weights to begin with, and whether to go on from them."""
+    return dict(load_from=cfg.get('load_from'), resume=cfg.get('resume', False))
+
+
 def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
     """Settle what a run with ``resume`` goes on from: the checkpoint, in ``load_from``, and its seed.
 
@@ -112,7 +116,7 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
     if automatic or not cfg.get('load_from'):
         found = find_checkpoint(cfg.work_dir)
         for _, reason in found.passed_over:
-            _warn(f'Passed over: {reason}')
+            log_first(f'Passed over: {reason}', logging.WARNING)
         if found.path is None and found.passed_over:
             raise UserError(
                 f'--resume: no training can go on from any checkpoint in {cfg.work_dir} (see above); start a new one '
@@ -128,7 +132,7 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
     seed, randomness = checkpoint['meta'].get('seed'), dict(cfg.get('randomness') or {})
     if seed is not None:
         if randomness.get('seed') not in (None, seed):
-            _warn(f'The seed stays {seed}, that of the run, not {randomness["seed"]}')
+            log_first(f'The seed stays {seed}, that of the run, not {randomness["seed"]}', logging.WARNING)
         cfg.randomness = {**randomness, 'seed': seed}
     return checkpoint
 
@@ -140,11 +144,6 @@ def require_fitting_start(cfg: Config, runner: Runner, checkpoint: dict | None) 
         require_loss_scale(cfg, checkpoint)
     elif cfg.get('load_from'):
         require_backbone_match(runner.model, cfg.load_from)
-
-
-def _warn(text: str) -> None:
-    if is_first_process():
-        print_log(text, logger='current', level=logging.WARNING)
 
 
 def read_resumable(path: str, is_read_again: bool = False) -> dict:

@@ -1,5 +1,6 @@
 """MMEngine's Runner with a screen that can be read, and trainings that can be stopped and go on anywhere."""
 
+import copy
 import functools
 import io
 import logging
@@ -17,7 +18,7 @@ from mmengine.visualization import Visualizer
 from torch import Generator, nn
 from torch.utils.data import DataLoader
 
-from ..utils.checkpoint import CheckpointError
+from ..utils.checkpoint import CheckpointError, read_checkpoint
 from ..utils.errors import UserError, one_line, other_is_gone, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
@@ -25,7 +26,7 @@ from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
 from .logs import survive_unwritable_curves, survive_unwritable_logs
 from .placed_sampler import Items, PlacedBatchSampler, PlacedItems
 from .preemption import StopHook, start_worker
-from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume
+from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume, start_of
 from .saving import CheckpointHook, GoOnHook
 
 # What the content of another run's checkpoint, or of a damaged one, is met with.
@@ -104,18 +105,26 @@ class QuietRunner(Runner):
     _resume: bool
 
     @classmethod
-    def from_cfg(cls, cfg: Config, checkpoint: dict | None = None) -> 'QuietRunner':
+    def from_cfg(cls, cfg: Config, checkpoint: dict | None = None, given: dict | None = None) -> 'QuietRunner':
         """The Runner of a config; with ``resume`` its seed is that of the checkpoint.
+
+        What this start loads and whether it resumes is the start's alone: the config that the Runner keeps and saves
+        says what it was given, so that a training of the saved config does not go on from this one's checkpoint.
 
         Args:
             checkpoint: The one to go on from, if :func:`settle_resume` has read it before.
+            given: The config's :func:`start_of` before command line and work dir changed it; None: as it is.
 
         Raises:
             UserError: If there are checkpoints, but none that a training can go on from.
         """
+        given = given or start_of(cfg)
         checkpoint = checkpoint or settle_resume(cfg)
-        runner = super().from_cfg(cfg)
+        kept = copy.deepcopy(cfg)
+        kept.update(given)
+        runner = super().from_cfg(kept)
         runner._checkpoint = checkpoint
+        runner._load_from, runner._resume = cfg.get('load_from'), cfg.get('resume', False)
         return runner
 
     def build_logger(self, *args: Any, **options: Any) -> logging.Logger:
@@ -251,14 +260,20 @@ class QuietRunner(Runner):
             super().save_checkpoint(*os.path.split(temporary), *args, **options)
 
     def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
-        """MMEngine's; one to go on from is that of :attr:`resumed_from`, nothing of which is executed."""
+        """MMEngine's; a file is read as :func:`read_checkpoint` does, in all its formats and executing nothing.
+
+        One to go on from is that of :attr:`resumed_from`.
+        """
         checkpoint = self._checkpoint if self._resume and filename == self._load_from else None
-        if checkpoint is None:
-            # What MMEngine prints, every process would.
-            with nullcontext() if is_main_process() else redirect_stdout(io.StringIO()):
+        if checkpoint is None and not (args or options) and os.path.isfile(filename):
+            checkpoint = read_checkpoint(filename)
+            self.logger.info(f'Load checkpoint from {filename}')
+        # What MMEngine prints, every process would.
+        with nullcontext() if is_main_process() else redirect_stdout(io.StringIO()):
+            if checkpoint is None:  # at another address, or to be loaded in another way
                 return super().load_checkpoint(filename, *args, **options)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict=False)
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+            _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict=False)
         self._has_loaded = True
         return checkpoint
 

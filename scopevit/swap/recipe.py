@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..apis.model import build_model
-from ..utils.config import as_list, is_checkpoint, walk
+from ..utils.config import as_list, is_checkpoint, type_name, walk
 from .probe import SkipInit
 
 # ImageNet's mean and standard deviation in RGB, with which ScopeViT is pretrained.
@@ -116,7 +116,11 @@ def _adapt_normalisation(preprocessor: ConfigDict, scope: str | None) -> None:
 
 
 def list_notes(cfg: Config) -> list[str]:
-    """What the swap left as it was in a config although ScopeViT was pretrained otherwise."""
+    """What the swap left as it was in a config although ScopeViT is trained otherwise."""
+    return [*_notes_on_images(cfg), *_notes_on_optimizer(cfg)]
+
+
+def _notes_on_images(cfg: Config) -> list[str]:
     usual = f"ScopeViT's weights are pretrained on RGB with mean {MEAN} and std {STD}"
     pipelines = _normalising_pipelines(cfg)
     if pipelines:
@@ -128,6 +132,17 @@ def list_notes(cfg: Config) -> list[str]:
         f'{key}: mean {list(p.mean)} and std {list(p.get("std") or [])} stay, as those of certain data; {usual}'
         for key, p in preprocessors.items()
         if _is_of_a_data_set(p)
+    ]
+
+
+def _notes_on_optimizer(cfg: Config) -> list[str]:
+    if not any(type_name(part.get('optimizer')) == 'SGD' for part in walk(cfg.get('optim_wrapper'))):
+        return []
+    key = 'optim_wrapper.optimizer'
+    return [
+        f'{key}: SGD stays; ScopeViT is trained with AdamW or Adam in all recipes here: --cfg-options '
+        f'{key}._delete_=True {key}.type=AdamW {key}.lr=RATE {key}.weight_decay=0.05, with RATE as in the recipes for '
+        'this task in configs/'
     ]
 
 

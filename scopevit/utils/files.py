@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .errors import UserError, raise_own
 
@@ -100,6 +101,16 @@ def write_whole(path: str, content: str | bytes) -> None:
     """
     with whole_file(path) as temporary, open(temporary, 'wb') as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def save_figure(figure: Any, path: str) -> None:
+    """Write a figure of matplotlib's all or nothing.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def write_json(path: str, data: object, indent: int | None = 1) -> None:

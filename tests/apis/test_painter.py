@@ -3,9 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.structures import BaseDataElement
 
-from scopevit.apis.painter import BETWEEN, WITHIN, Painter, Panel, save_grid
+from scopevit.apis.painter import BETWEEN, WITHIN, Painter, Panel, draw_classes, save_grid
 
 
 def columns(path):
@@ -49,3 +50,46 @@ def test_a_detectors_caption_says_the_threshold_and_the_best_score(scores, says)
     assert painter._describe(dict(pred_instances=dict(scores=scores))) == says
     assert painter._name(BaseDataElement(metainfo=dict(img_path='a/b.jpg')), 5) == 'b.jpg'
     assert painter._name(BaseDataElement(), 5) == 'item 5'
+
+
+class Images:
+    """A classifier's data set."""
+
+    def __init__(self, **metainfo):
+        self.metainfo = metainfo
+
+    def get_data_info(self, index):
+        return dict(img=np.full((8, 8), index, np.uint8))
+
+
+def drawn(dataset, results):
+    """Title and colour of each image, and the heading."""
+    figure = draw_classes(dataset, results, list(range(len(results))), 2)
+    axes = figure.axes[: len(results)]
+    return [(part.get_title(), part.title.get_color()) for part in axes], figure.get_suptitle()
+
+
+def labelled(predicted, truth, **more):
+    return dict(pred_label=torch.tensor(predicted), gt_label=torch.tensor(truth), **more)
+
+
+def test_classes_without_names_have_numbers_and_predictions_without_scores_are_drawn():
+    scores = torch.tensor([0.1, 0.7, 0.2])
+    named = [labelled([1], [1], pred_score=scores), labelled([1], [0], pred_score=scores)]
+    says = '1 of 2 test images right (50.0%); 2 of them:'
+    assert drawn(Images(classes=('cat, felis', 'dog', 'yak')), named) == (
+        [('dog 70%', 'darkgreen'), ('dog 70%\nnot cat', 'red')],
+        says,
+    )
+    # As ann_file without names gives them, and as ImageNet-C's metric leaves them.
+    assert drawn(Images(), named) == ([('1 70%', 'darkgreen'), ('1 70%\nnot 0', 'red')], says)
+    assert drawn(Images(), [labelled([1], [1]), labelled([12], [0])])[0] == [('1', 'darkgreen'), ('12\nnot 0', 'red')]
+
+
+def test_images_with_several_labels_are_drawn_and_those_without_are_not_judged():
+    results = [labelled([2, 0], [0, 2]), labelled([], [1]), labelled([0], [0, 1])]
+    titles, says = drawn(Images(classes=('cat', 'dog', 'yak')), results)
+    assert titles == [('cat\nyak', 'darkgreen'), ('nothing\nnot dog', 'red'), ('cat\nnot cat, dog', 'red')]
+    assert says == '1 of 3 test images right (33.3%); 3 of them:'
+    unlabelled = [dict(pred_label=torch.tensor([0]))]
+    assert drawn(Images(classes=('cat',)), unlabelled) == ([('cat', 'black')], '1 of 1 test images:')

@@ -71,6 +71,18 @@ model = dict(head=dict(deconv_out_channels=(16, 16, 16)))
 """
 
 
+def commands(name, folder):
+    """The page's commands for one of its configs, as the shell gives them to Python in a folder."""
+    blocks = re.findall(r'```bash\n(.*?)```', PAGE, flags=re.DOTALL)
+    (block,) = [block for block in blocks if block.startswith('name=')]
+    variables, find_backbone, *lines = block.replace('\\\n', ' ').splitlines()
+    assert re.fullmatch(r'name=\w+ epoch=\d+', variables)
+    script = [f'name={name} epoch=2', find_backbone, *(f'printf "%q " {line}; echo' for line in lines)]
+    result = subprocess.run(['bash', '-ec', '\n'.join(script)], cwd=folder, capture_output=True, text=True, check=True)
+    assert result.stderr == ''
+    return result.stdout.splitlines()
+
+
 class Page:
     """One task's configs and its commands, in a folder with links to the repository and a quick start's backbone."""
 
@@ -78,10 +90,6 @@ class Page:
         self.folder, self.name, self.small = folder, name, small
         (section,) = [part for part in PAGE.split('\n## ') if f'`my_configs/{name}.py`' in part]
         self.configs = re.findall(r'```python\n(.*?)```', section, flags=re.DOTALL)
-        blocks = re.findall(r'```bash\n(.*?)```', PAGE, flags=re.DOTALL)
-        (block,) = [block for block in blocks if block.startswith('name=')]
-        variables, find_backbone, *lines = block.replace('\\\n', ' ').splitlines()
-        assert re.fullmatch(r'name=\w+ epoch=\d+', variables)
         for linked in ('configs', 'tools', 'scopevit'):
             (folder / linked).symlink_to(ROOT / linked)
         (folder / 'my_configs').mkdir()
@@ -91,10 +99,7 @@ class Page:
             torch.save(ScopeViT(arch).state_dict(), quickstart / 'backbone.pth')
             digest = hashlib.sha256((quickstart / 'backbone.pth').read_bytes()).hexdigest()[:8]
             (quickstart / 'backbone.pth').rename(quickstart / f'scopevit-xtiny_scenes-{digest}.pth')
-        find = ['bash', '-c', f'{find_backbone} && echo $backbone']
-        backbone = subprocess.run(find, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-        values = dict(name=name, epoch='2', backbone=backbone)
-        self.commands = [re.sub(r'\$(\w+)', lambda found: values[found[1]], line) for line in lines]
+        self.commands = commands(name, folder)
         self.predict = predict
         for i in range(2):
             write_image(folder / 'data' / 'new' / f'{i}.jpg', seed=50 + i)
@@ -221,6 +226,11 @@ def test_page_names_the_last_epoch_and_the_batch_of_each_config(name):
     batch, epochs = re.search(r"_base_ = '\S+_1xb(\d+)-(\d+)e-ft_", section).groups()
     assert f'\n| {name} | {epochs} |' in PAGE
     assert f'{name} {batch}' in next(line for line in PAGE.splitlines() if 'train_dataloader.batch_size' in line)
+
+
+def test_commands_work_without_a_quick_start(tmp_path):
+    (train,) = [line.split() for line in commands('pets', tmp_path) if 'train.py' in line]
+    assert train[2:] == ['my_configs/pets.py', '--cfg-options', 'model.backbone.arch=xtiny']
 
 
 @pytest.mark.slow

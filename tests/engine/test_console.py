@@ -47,16 +47,16 @@ def test_schedule_by_epochs_with_a_scaled_rate():
 
 
 @pytest.mark.parametrize(
-    ('cfg', 'says'),
+    ('load_from', 'resume', 'says'),
     [
-        (dict(), 'initialised as the config says'),
-        (dict(load_from='a.pth'), 'of a.pth'),
-        (dict(resume=True, load_from='a.pth'), 'go on from a.pth'),
-        (dict(resume=True), 'initialised as the config says'),
+        (None, False, 'initialised as the config says'),
+        ('a.pth', False, 'of a.pth'),
+        ('a.pth', True, 'go on from a.pth'),
+        (None, True, 'initialised as the config says'),
     ],
 )
-def test_weights(cfg, says):
-    assert console._weights(runner(**cfg)) == says
+def test_weights(load_from, resume, says):
+    assert console._weights(SimpleNamespace(_load_from=load_from, _resume=resume, hooks=[])) == says
 
 
 def record(text, level=logging.INFO, path='/site-packages/mmengine/runner/runner.py'):

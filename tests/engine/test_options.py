@@ -41,6 +41,24 @@ def test_accumulation_lengthens_what_is_counted_in_iterations_alone():
     assert (cfg.custom_hooks[0].interval, cfg.custom_hooks[0].gamma) == (4, 40)
 
 
+def test_accumulation_lengthens_the_annealing_of_an_average_that_does_not_say_how_long_it_is():
+    """The momentum of RTMPose's average, for example, anneals in the 2,000 steps that its class has by itself."""
+    kinds = [dict(ema_type='ExpMomentumEMA'), dict(ema_type='MomentumAnnealingEMA', gamma=10), {}]
+    for scope in ('mmpose', 'mmdet'):
+        cfg = config(default_scope=scope, custom_hooks=[dict(type='EMAHook', **kind) for kind in kinds])
+        options.accumulate(cfg, 4)
+        assert [hook.get('gamma') for hook in cfg.custom_hooks] == [8000, 40, None]
+        assert [hook.interval for hook in cfg.custom_hooks] == [4, 4, 4]
+
+
+@pytest.mark.parametrize('words', [[], ['--amp'], ['--accumulate', 2], ['--ema']])
+def test_a_config_that_does_not_train_is_one_line(words, tmp_path):
+    config = tmp_path / 'test_only.py'
+    config.write_text("model = dict(type='ImageClassifier')\ntrain_cfg = dict(by_epoch=True, max_epochs=1)\n")
+    result = tool_here('train.py', config, '--work-dir', tmp_path / 'run', *words)
+    fails_cleanly(result, 'test_only.py does not train: it has no train_dataloader and no optim_wrapper')
+
+
 def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(UserError, match=r'cannot divide a batch of 12 images.*train_dataloader\.batch_size=10'):
         options.accumulate(config(), 5)

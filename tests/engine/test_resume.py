@@ -12,7 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
-from helpers import ROOT, fails_cleanly, tool, tool_here
+from helpers import ROOT, fails_cleanly, quiet_toolboxes, small_config, tool, tool_here
+from scopevit.engine.launch import build_runner
 from scopevit.engine.resume import ScheduleOfConfig, find_checkpoint, read_resumable, settle_resume
 from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from scopevit.utils.errors import UserError
@@ -168,6 +169,41 @@ def test_nothing_of_a_checkpoint_is_executed(tmp_path):
         settle_resume(Config(dict(work_dir=str(tmp_path), resume=True, load_from=path, runner_type='FlexibleRunner')))
 
 
+@pytest.fixture
+def runner(tmp_path):
+    """Builds the Runner of a small classifier."""
+
+    def build(given=None, **settings):
+        cfg = small_config()
+        cfg.update(work_dir=str(tmp_path / 'run'), **settings)
+        return build_runner(cfg, settle_resume(cfg), given)
+
+    with quiet_toolboxes():
+        yield build
+
+
+def test_the_saved_config_says_what_it_was_given_and_not_how_this_start_went_on(runner, tmp_path):
+    write_run(tmp_path, 1)
+    path, given = str(tmp_path / 'epoch_1.pth'), dict(load_from='weights.pth', resume=False)
+    built = runner(given, load_from=path, resume=True)
+    assert (built._load_from, built._resume, built.resumed_from['meta']['epoch']) == (path, True, 1)
+    (saved,) = (tmp_path / 'run').glob('*.py')
+    for cfg in (Config.fromfile(saved), built.cfg):  # a checkpoint holds the latter
+        assert (cfg.load_from, cfg.resume) == ('weights.pth', False)
+
+
+def test_a_file_to_start_from_is_read_in_every_format_and_by_no_other_reader(runner, tmp_path, monkeypatch):
+    before = runner().model.state_dict()
+    weights = {key: value + 1 for key, value in before.items()}
+    for name in ('w.pth', 'w.safetensors'):
+        save_checkpoint(dict(state_dict=weights, meta={}), str(tmp_path / name))
+        if name == 'w.safetensors':
+            monkeypatch.delattr(torch, 'load')  # which reads this format in newer versions
+        built = runner(load_from=str(tmp_path / name), experiment_name=name)
+        built.load_or_resume()
+        assert equal(dict(built.model.state_dict()), weights)
+
+
 @pytest.fixture(scope='module')
 def straight(train):
     folder, _ = train('straight')
@@ -229,6 +265,8 @@ def test_settings_that_change_between_a_run_and_its_resume_take_effect(train):
     longer = ['train_cfg.max_epochs=2', 'param_scheduler.1.end=2']
     work_dir, result = train('short', '--resume', options=longer)
     assert 'train_cfg.max_epochs' in result.stdout + result.stderr
+    saved = Config.fromfile(work_dir / 'short_None.py')  # a training of it begins, and does not go on from this one
+    assert (saved.load_from, saved.resume) == (None, False)
     expected = last(train('long', options=longer)[0])
     rates = [[group['lr'] for group in run['optimizer']['param_groups']] for run in (last(work_dir), expected)]
     assert rates[0] == pytest.approx(rates[1])

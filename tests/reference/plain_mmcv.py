@@ -157,12 +157,6 @@ def sigmoid_focal_loss(input, target, gamma=2.0, alpha=0.25, weight=None, reduct
     return _reduced(loss if weight is None else loss * weight[target.clamp(max=len(weight) - 1)][:, None], reduction)
 
 
-def softmax_focal_loss(input, target, gamma=2.0, alpha=0.25, weight=None, reduction='mean'):
-    p = input.softmax(1)[torch.arange(len(target)), target]
-    loss = -alpha * (1 - p) ** gamma * p.log()
-    return _reduced(loss if weight is None else loss * weight[target], reduction)
-
-
 def _reduced(loss, reduction):
     return loss if reduction == 'none' else loss.sum() / (len(loss) if reduction == 'mean' else 1)
 

@@ -1,12 +1,13 @@
 """What else of a config is adapted to another backbone: weights, normalisation, the optimizer's settings."""
 
 import logging
+import re
 
 import pytest
 
 from helpers import small_config
 from scopevit.swap import list_notes, load_and_swap, swap_backbone
-from scopevit.utils.config import load_config
+from scopevit.utils.config import load_config, parse_pairs
 
 
 def test_weights_and_optimizer_settings_of_the_old_backbone_go():
@@ -92,3 +93,15 @@ def test_grey_images_stay_grey():
     assert new.model.backbone.in_channels == 1
     assert new.data_preprocessor.mean == [33.46]
     assert 'mean [33.46] and std [78.87] stay' in list_notes(new)[0]
+
+
+def test_an_optimizer_that_scopevit_is_not_trained_with_is_named_with_the_settings_that_replace_it(tmp_path):
+    cfg = small_config()
+    cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+    (note,) = list_notes(cfg)
+    assert note.startswith('optim_wrapper.optimizer: SGD stays')
+    (options,) = re.findall(r'--cfg-options (.+?),', note)
+    cfg.dump(tmp_path / 'config.py')
+    changed = load_config(str(tmp_path / 'config.py'), parse_pairs(options.replace('RATE', '1e-4').split()))
+    assert changed.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, weight_decay=0.05)
+    assert list_notes(changed) == []

@@ -459,6 +459,7 @@ def test_wrong_arguments_show_the_usage_and_what_is_wrong(script):
         (['--task', 'everything'], '--task must be classification, detection, instance, segmentation, pose or all'),
         (['--task'], '--task needs a value'),
         (['--task', 'pose', '--pretrained', 'missing.pth'], '--pretrained missing.pth does not exist'),
+        (['--pretrained', 'setup.py'], '--pretrained is for the tasks that fine-tune a backbone: add --task detection'),
     ],
 )
 def test_quickstart_refuses_before_it_sets_up(words, says):

@@ -15,7 +15,7 @@ Classes and joints are given by name or number. Bright is most in each panel: pa
 
 from scopevit.utils.arguments import CAM_METHODS, add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import whole_file
+from scopevit.utils.files import save_figure
 from scopevit.utils.toolboxes import silence_toolboxes
 
 
@@ -55,8 +55,7 @@ def main() -> None:
         target, cams = evidence(predictor, seen, choice)
         print(f'{path}: {target.title}')
         found.append((seen, target, {name: cams[name] for name in args.methods}))
-    with whole_file(args.out) as temporary:
-        draw_evidence(found).savefig(temporary, dpi=110)
+    save_figure(draw_evidence(found), args.out)
     print(f'wrote {args.out}')
 
 

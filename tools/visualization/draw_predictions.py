@@ -9,8 +9,8 @@ in red), boxes and masks, segmentation, or keypoints (in pairs: ground truth, pr
 import random
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import whole_file
+from scopevit.utils.errors import user_errors
+from scopevit.utils.files import save_figure
 from scopevit.utils.toolboxes import silence_toolboxes
 
 
@@ -28,6 +28,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from scopevit.apis.painter import Painter, draw_classes, require_writable_figure, save_grid
+    from scopevit.apis.samples import require_same_images
     from scopevit.checks.loading import build_dataset
     from scopevit.engine.evaluation import read_predictions
     from scopevit.utils.config import load_config
@@ -38,22 +39,16 @@ def main() -> None:
     require_writable_figure(args.out)
     results = read_predictions(args.predictions)
     dataset = build_dataset(cfg, 'test', args.config)
-    if len(results) != len(dataset):
-        raise UserError(
-            f'{args.predictions} holds predictions for {len(results)} images, but the test set of {args.config} has '
-            f'{len(dataset)}; were they made with another config?'
-        )
+    require_same_images(dataset, results)
     is_classifier = 'pred_label' in results[0]
     count, cols = args.count or (40 if is_classifier else 8), args.cols or (8 if is_classifier else 2)
     chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(count, len(dataset))))
-    if is_classifier:
-        with whole_file(args.out) as temporary:
-            draw_classes(dataset, results, chosen, cols).savefig(temporary, dpi=110)
-    else:
-        painter = Painter(cfg, dataset, args.score_thr)
-        with unreadable_files_named():
-            items = [painter.prediction(i, results[i]) for i in chosen]
-        save_grid(items, cols, args.out)
+    with unreadable_files_named():
+        if is_classifier:
+            save_figure(draw_classes(dataset, results, chosen, cols), args.out)
+        else:
+            painter = Painter(cfg, dataset, args.score_thr)
+            save_grid([painter.prediction(i, results[i]) for i in chosen], cols, args.out)
     print(f'wrote {args.out}')
 
 

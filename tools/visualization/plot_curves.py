@@ -15,7 +15,7 @@ from typing import Any
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import require_writable_file, whole_file
+from scopevit.utils.files import require_writable_file, save_figure
 
 NOT_PLOTTED = ('step', 'epoch', 'iter', 'time', 'data_time', 'memory')
 
@@ -134,8 +134,7 @@ def draw(runs: dict[str, Run], metrics: list[str], path: str) -> None:
         axes.grid(alpha=0.3)
     if not is_alone or len(losses.lines) > 1:
         losses.legend(fontsize=8)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, path)
 
 
 @user_errors()

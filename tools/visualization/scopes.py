@@ -13,7 +13,7 @@ import argparse
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import require_writable_file, whole_file, write_json
+from scopevit.utils.files import require_writable_file, save_figure, write_json
 from scopevit.utils.toolboxes import silence_toolboxes
 
 
@@ -66,8 +66,7 @@ def main() -> None:
         found.append(attention_maps.head_distances(layers, seen))
     heads = attention_maps.mean_over_images(found)
     figure = draw_scopes(views[0], [layer for layer in layers if layer.stage in stages], heads, pixel)
-    with whole_file(args.out) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, args.out)
     for (stage, scope), (distance, equal) in attention_maps.by_scope(heads).items():
         print(f'stage {stage}  {scope:5} {distance:7.1f} px  (equal weights: {equal:.1f})')
     print(f'wrote {args.out}')

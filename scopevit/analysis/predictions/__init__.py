@@ -1,11 +1,11 @@
 """What the predictions of a test run come to: per class, confused classes, precision and recall, the worst images."""
 
-import os
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 
+from ...apis.samples import require_same_images
 from ...utils.errors import UserError
 from .common import Analysis
 from .writing import summary, write_figures, write_tables
@@ -36,14 +36,7 @@ def analyze(
         UserError: If the predictions are not of this data set, of another kind of task, or the data set
             has no ground truth.
     """
-    if len(results) != len(dataset):
-        raise UserError(
-            f'there are predictions for {len(results)} images, but the test set has {len(dataset)}; were they made '
-            'with another config?'
-        )
-    if not results:
-        raise UserError('the test set is empty')
-    _require_same_images(dataset, results)
+    require_same_images(dataset, results)
     first = results[0]
     chosen = range(len(dataset)) if most is None else np.unique(np.linspace(0, len(dataset) - 1, most).astype(int))
     # Each imports its toolbox.
@@ -68,14 +61,3 @@ def analyze(
         f'there is no analysis for predictions of {", ".join(sorted(first))}: classes, boxes, label maps and keypoints '
         'are analysed'
     )
-
-
-def _require_same_images(dataset: Any, results: list[dict]) -> None:
-    """Make sure that predictions are of a data set's images, by the names of the first and the last."""
-    for i in (0, len(results) - 1):
-        found, expected = results[i].get('img_path'), dataset.get_data_info(i).get('img_path')
-        if found and expected and os.path.basename(found) != os.path.basename(expected):
-            raise UserError(
-                f'prediction {i} is of {found}, but image {i} of the test set is {expected}; were they made with '
-                'another config?'
-            )

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from mmpretrain.evaluation import ConfusionMatrix
 
+from ...apis.samples import class_names
 from ...utils.errors import UserError
-from .common import RECALLS, Analysis, Curve, Judged, class_names, mean_of, rates, taken_for, worst_curves
+from .common import RECALLS, Analysis, Curve, Judged, mean_of, rates, taken_for, worst_curves
 
 
 def analyze_classes(dataset: Any, results: list[dict], with_curves: bool) -> Analysis:

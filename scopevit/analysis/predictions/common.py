@@ -83,16 +83,6 @@ class Analysis:
         ]
 
 
-def class_names(dataset: Any, count: int | None = None) -> list[str]:
-    """Names of a data set's classes, the first where it has several for one; numbers for those that it does not name.
-
-    Args:
-        count: How many classes there are; None: as many as are named.
-    """
-    names = [str(name).split(',')[0] for name in dataset.metainfo.get('classes') or ()]
-    return (names + [str(i) for i in range(len(names), count or 0)])[: count or None]
-
-
 def share(part: float, whole: float) -> float | None:
     """One number divided by another; None if there is nothing to divide."""
     return float(part / whole) if whole else None

@@ -9,9 +9,10 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ...apis.samples import class_names
 from ...utils.errors import UserError
 from ...utils.toolboxes import load_tool
-from .common import BACKGROUND, Analysis, Curve, Judged, class_names, mean_of, share, taken_for, worst_curves
+from .common import BACKGROUND, Analysis, Curve, Judged, mean_of, share, taken_for, worst_curves
 
 IOU_THR = 0.5  # of boxes that count as found
 

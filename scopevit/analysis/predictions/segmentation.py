@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import LoadAnnotations
 
+from ...apis.samples import class_names
 from ...utils.errors import UserError
-from .common import Analysis, Judged, class_names, rates, share, taken_for
+from .common import Analysis, Judged, rates, share, taken_for
 
 
 def analyze_pixels(dataset: Any, results: list[dict], chosen: Iterable[int]) -> Analysis:

@@ -4,13 +4,13 @@ import csv
 import os
 from typing import Any
 
-import mmcv
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from ...apis.painter import Painter
-from ...utils.files import whole_file, write_json
+from ...apis.samples import load_sample
+from ...utils.files import save_figure, whole_file, write_json
 from ..reporting import markdown
 from .common import BACKGROUND, RECALLS, Analysis, Judged
 
@@ -36,7 +36,7 @@ def write_tables(analysis: Analysis, folder: str) -> list[str]:
             rows='ground truth', columns='prediction', classes=analysis.labels, matrix=analysis.confusion.tolist()
         )
         write_json(os.path.join(folder, names[1]), matrix, indent=None)
-        _save(_confusion_figure(analysis), os.path.join(folder, names[2]))
+        save_figure(_confusion_figure(analysis), os.path.join(folder, names[2]))
     return names
 
 
@@ -62,11 +62,11 @@ def write_figures(analysis: Analysis, cfg: Config, folder: str, count: int = 12,
     _write_csv(os.path.join(folder, names[0]), images)
     if analysis.curves:
         names.append('precision_recall.png')
-        _save(_curve_figure(analysis), os.path.join(folder, names[-1]))
+        save_figure(_curve_figure(analysis), os.path.join(folder, names[-1]))
     worst = [image for image in analysis.images if image.predicted is not None][:count]
     if worst:
         names.append('worst.jpg')
-        _save(_worst_figure(analysis, worst, cfg, score_thr), os.path.join(folder, names[-1]))
+        save_figure(_worst_figure(analysis, worst, cfg, score_thr), os.path.join(folder, names[-1]))
     return names
 
 
@@ -100,11 +100,6 @@ def _write_csv(path: str, rows: list[dict]) -> None:
         writer.writerows(
             {key: f'{value:.4f}' if isinstance(value, float) else value for key, value in row.items()} for row in rows
         )
-
-
-def _save(figure: Figure, path: str) -> None:
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=100)
 
 
 def _short(name: str) -> str:
@@ -165,7 +160,7 @@ def _worst_figure(analysis: Analysis, worst: list[Judged], cfg: Config, score_th
         axes.axis('off')
     for axes, image in zip(grid.flat, worst):
         if painter is None:
-            drawn = _load(analysis.dataset, image.index)
+            drawn = load_sample(analysis.dataset, image.index)
         else:
             drawn = _side_by_side([panel.image for panel in painter.prediction(image.index, image.predicted or {})])
         axes.imshow(drawn, cmap='gray')
@@ -177,9 +172,3 @@ def _side_by_side(images: list[np.ndarray]) -> np.ndarray:
     """Images of one height, with a white gap between them."""
     gap = np.full((images[0].shape[0], max(images[0].shape[1] // 32, 4), 3), 255, images[0].dtype)
     return np.concatenate([part for image in images for part in (gap, image)][1:], axis=1)
-
-
-def _load(dataset: Any, index: int) -> np.ndarray:
-    """The image of a sample, grey or RGB."""
-    info = dataset.get_data_info(index)
-    return np.squeeze(info['img'] if 'img' in info else mmcv.imread(info['img_path'], channel_order='rgb'))

@@ -166,28 +166,6 @@ def sigmoid_focal_loss_backward(
     grad_input.copy_(-torch.where(is_class, of_class, of_others) * _class_weights(weight, target)[:, None])
 
 
-def softmax_focal_loss_forward(
-    softmax: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
-) -> None:
-    """Loss of each sample into ``output`` (N,), from probabilities; 0 for negative classes."""
-    p = _at_least_float32(softmax).gather(1, target.clamp(min=0)[:, None])[:, 0]
-    loss = -alpha * (1 - p) ** gamma * _log(p)
-    output.copy_(torch.where(target >= 0, loss * _class_weights(weight, target), 0.0))
-
-
-def softmax_focal_loss_backward(
-    softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
-) -> None:
-    """Gradient of :func:`softmax_focal_loss_forward` by the logits, into ``grad_input`` (N, C)."""
-    probabilities = _at_least_float32(softmax)
-    label = target.clamp(min=0)[:, None]
-    p = probabilities.gather(1, label)[:, 0]
-    factor = alpha * (gamma * (1 - p) ** (gamma - 1) * p * _log(p) - (1 - p) ** gamma)
-    factor = torch.where(target >= 0, factor * _class_weights(weight, target), 0.0)
-    is_class = torch.zeros_like(probabilities).scatter_(1, label, 1.0)
-    grad_input.copy_(factor[:, None] * (is_class - probabilities))
-
-
 # Convolution at chosen pixels alone, of one image
 
 
