@@ -27,10 +27,10 @@ ROWS = [
         'mask-rcnn_*',
         'Detection and instance segmentation, Mask R-CNN',
         {'coco/bbox_mAP_50': 'box AP50 {:.3f}', 'coco/segm_mAP_50': 'mask AP50 {:.3f}'},
-        2,
+        3,
     ),
-    ('scopevit-xtiny_fpn_*', 'Semantic segmentation, Semantic FPN', {'mIoU': 'mIoU {:.1f} %'}, 2),
-    ('td-hm_*', 'Pose estimation, top-down heatmaps', {'coco/AP': 'AP {:.3f}'}, 4),
+    ('scopevit-xtiny_fpn_*', 'Semantic segmentation, Semantic FPN', {'mIoU': 'mIoU {:.1f} %'}, 3),
+    ('td-hm_*', 'Pose estimation, top-down heatmaps', {'coco/AP': 'AP {:.3f}'}, 6),
 ]
 
 

@@ -57,7 +57,10 @@ class Painter:
         self.dataset = dataset
         self.scope = cfg.get('default_scope')
         # Without a backend nothing is written but what is asked for.
-        self.visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'name': f'painter{id(self)}'})
+        own: dict[str, Any] = dict(vis_backends=None, name=f'painter{id(self)}')
+        if self.scope == 'mmpose':
+            own |= dict(radius=5, line_width=3)  # seen in small images, too
+        self.visualizer = VISUALIZERS.build({**cfg.visualizer, **own})
         if self.scope == 'mmpose':
             self.visualizer.set_dataset_meta(dataset.metainfo)
             dataset.pipeline.transforms[-1].pack_transformed = True  # the joints in the network's input
@@ -212,27 +215,38 @@ def require_writable_figure(path: str) -> None:
 def save_grid(items: list[list[Panel]], cols: int, path: str, width: int = 1800) -> None:
     """Write items, each of panels side by side, as one figure with a line of text above each panel.
 
+    The images of a row are equally high and fill its width, unless they would be higher than the figure is wide or
+    than a row before.
+
     Args:
         cols: How many items stand in a row.
         width: Width of the figure in pixels.
     """
-    cols = min(cols, len(items))
-    within = max(map(len, items))
-    tile = ((width + BETWEEN) // cols - BETWEEN + WITHIN) // within - WITHIN
-    tile, margin = max(tile, 1), TEXT + 8
-    rows = [[_fit_all(item, tile) for item in items[i : i + cols]] for i in range(0, len(items), cols)]
-    heights = [margin + max(panel.image.shape[0] for item in row for panel in item) for row in rows]
-    grid = np.full((sum(heights) + BETWEEN * (len(rows) - 1), width, 3), 255, np.uint8)
-    top = 0
-    for row, height in zip(rows, heights):
-        for i, item in enumerate(row):
-            for k, panel in enumerate(item):
-                left = i * (within * (tile + WITHIN) - WITHIN + BETWEEN) + k * (tile + WITHIN)
-                high, wide = panel.image.shape[:2]
-                write_text(grid[top : top + margin, left : left + tile], _shortened(panel.caption, tile), (0, 2), TEXT)
-                grid[top + margin : top + margin + high, left : left + wide] = panel.image
-        top += height + BETWEEN
-    write_image(path, grid[..., ::-1])
+    rows, highest = [], width
+    for start in range(0, len(items), cols):
+        row = items[start : start + cols]
+        images = [panel.image for item in row for panel in item]
+        free = width - BETWEEN * (len(row) - 1) - WITHIN * (len(images) - len(row))
+        highest = max(1, min(highest, int(free / sum(image.shape[1] / image.shape[0] for image in images))))
+        rows.append(_row_of_panels(row, highest, width))
+    gap = np.full((BETWEEN, width, 3), 255, np.uint8)
+    parts = [part for row in rows for part in (gap, row)]
+    write_image(path, np.concatenate(parts[1:])[..., ::-1])
+
+
+def _row_of_panels(items: list[list[Panel]], height: int, width: int) -> np.ndarray:
+    """Panels with their captions, whose images are so many pixels high, on white."""
+    margin = TEXT + 8
+    row = np.full((margin + height, width, 3), 255, np.uint8)
+    left = 0
+    for item in items:
+        for panel in item:
+            wide = max(1, int(panel.image.shape[1] * height / panel.image.shape[0]))
+            write_text(row[:margin, left : left + wide], _shortened(panel.caption, wide), (0, 2), TEXT)
+            row[margin:, left : left + wide] = cv2.resize(panel.image, (wide, height), interpolation=cv2.INTER_AREA)
+            left += wide + WITHIN
+        left += BETWEEN - WITHIN
+    return row
 
 
 def draw_classes(dataset: Any, results: list[dict], chosen: list[int], cols: int) -> Figure:
@@ -269,15 +283,6 @@ def draw_classes(dataset: Any, results: list[dict], chosen: list[int], cols: int
 def _labels(results: list[dict], key: str) -> list[list[int] | None]:
     """The labels of each image; None where there is no such entry."""
     return [sorted(torch.as_tensor(result[key]).flatten().tolist()) if key in result else None for result in results]
-
-
-def _fit_all(item: list[Panel], side: int) -> list[Panel]:
-    """Panels whose images fit into a square."""
-    scales = [side / max(panel.image.shape[:2]) for panel in item]
-    return [
-        Panel(cv2.resize(panel.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), panel.caption)
-        for panel, scale in zip(item, scales)
-    ]
 
 
 def _shortened(text: str, width: int) -> str:

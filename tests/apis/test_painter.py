@@ -35,6 +35,15 @@ def test_items_of_one_panel_and_names_of_any_length_fit(tmp_path):
     assert cv2.imread(str(tmp_path / 'x.png')).shape[1] == 200
 
 
+def test_images_of_a_row_are_equally_high_and_fill_it(tmp_path):
+    shapes = ((100, 50), (100, 150), (50, 50))  # the first two in a row, the last alone in the next one
+    save_grid([[Panel(np.zeros((*shape, 3), np.uint8), '')] for shape in shapes], 2, str(tmp_path / 'x.png'), width=424)
+    assert columns(tmp_path / 'x.png') == [100, BETWEEN, 300]
+    image = cv2.imread(str(tmp_path / 'x.png'))
+    assert image.shape[0] == 2 * (22 + 200) + BETWEEN  # captions are 22 pixels high
+    assert np.count_nonzero(image[-1].max(1) == 0) == 200  # no higher than the row before
+
+
 @pytest.mark.parametrize(
     ('scores', 'says'),
     [
