@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'predict': ('predict.py', 'predict for images, folders and videos'),
     'demo': ('demo.py', 'try a model in the browser'),
     'swap': ('swap_backbone.py', 'put ScopeViT into another config of the toolboxes'),
-    'list': ('analysis/list_configs.py', 'list configs with their parameters, MACs and results'),
+    'list': ('analysis/list_configs.py', 'list configs, or backbones, with their parameters, MACs and results'),
     'print-config': ('analysis/print_config.py', 'print a config with all that it inherits, and from where'),
     'analyze': ('analysis/analyze_predictions.py', 'read the predictions of a test: classes, confusions, worst images'),
     'curves': ('visualization/plot_curves.py', "draw the curves of a training's losses and metrics"),

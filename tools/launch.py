@@ -79,6 +79,8 @@ def command(words: list[str]) -> list[str]:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     is_ours = args.tool in ('train', 'test')
+    if not is_ours and not os.path.isfile(args.tool):
+        parser.error(f'argument TOOL: there is no file {args.tool}, and it is neither train nor test')
     script = str(Path(__file__).resolve().parent / f'{args.tool}.py') if is_ours else args.tool
     share_cores(args.nproc, os.environ)
     # The processes are to take the package that this is of, which may lie in the current folder alone.

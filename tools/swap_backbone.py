@@ -8,7 +8,7 @@ a small batch before anything is written.
 
 import sys
 
-from scopevit.utils.arguments import add_arguments, tool_parser
+from scopevit.utils.arguments import ARCHS, add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_new_file
 from scopevit.utils.toolboxes import toolbox_of
@@ -18,7 +18,7 @@ from scopevit.utils.toolboxes import toolbox_of
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'config')
-    parser.add_argument('--arch', default='tiny', help='xtiny, tiny or small (default: %(default)s)')
+    parser.add_argument('--arch', choices=ARCHS, default='tiny', help='which ScopeViT (default: %(default)s)')
     output = parser.add_mutually_exclusive_group()
     add_arguments(output, '--out', help='new config to write, complete in itself (.py; default: list what changes)')
     output.add_argument('--show-diff', action='store_true', help='print both configs in full, compared line by line')

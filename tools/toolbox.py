@@ -15,7 +15,7 @@ import runpy
 import sys
 from pathlib import Path
 
-import scopevit  # noqa: F401 - registers the backbone, and lets checkpoints be loaded
+import scopevit
 from scopevit.utils.arguments import tool_parser
 from scopevit.utils.errors import UserError, did_you_mean, user_errors
 from scopevit.utils.toolboxes import TOOLBOXES, described, find_tool, list_tools
@@ -47,7 +47,7 @@ def start(path: Path, arguments: list[str]) -> None:
 
 
 def main() -> None:
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, needs_torch=False)
     parser.add_argument('toolbox', nargs='?', metavar='TOOLBOX', help=f'{", ".join(TOOLBOXES)} (default: all)')
     parser.add_argument(
         'tool', nargs='?', metavar='TOOL', help='which tool; without it those of the toolbox are listed'
@@ -65,6 +65,7 @@ def main() -> None:
                 show(name)
             return
         path = find_tool(args.toolbox, args.tool)
+        scopevit.load()  # registers the backbone, and lets checkpoints be loaded
         arguments = [as_file(argument) for argument in args.arguments]
     start(path, arguments)
 

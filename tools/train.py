@@ -7,7 +7,7 @@ Logs, checkpoints and the config as it was run go to the work dir.
 
 import argparse
 
-from scopevit.utils.arguments import LOGGERS, add_arguments, add_common_arguments, positive, tool_parser
+from scopevit.utils.arguments import ARCHS, LOGGERS, add_arguments, add_common_arguments, positive, tool_parser
 from scopevit.utils.errors import user_errors
 
 
@@ -17,6 +17,7 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     parser.add_argument(
         '--swap-backbone',
+        choices=ARCHS,
         metavar='ARCH',
         help='put ScopeViT (xtiny, tiny or small) in place of the backbone (default: it stays)',
     )

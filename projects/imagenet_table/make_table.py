@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # configs import t
 from projects.imagenet_table.rows import PROJECT, ROOT, ROWS, Row, choose_rows  # noqa: E402
 from scopevit.analysis import CONVENTION, Count, count  # noqa: E402
 from scopevit.analysis.measuring import Entry, compare  # noqa: E402
-from scopevit.analysis.reporting import Settings, markdown  # noqa: E402
+from scopevit.analysis.reporting import Settings  # noqa: E402
 from scopevit.analysis.spec import load_network
 from scopevit.apis.model import Network, build_model
 from scopevit.utils.arguments import add_arguments, positive, require_device, tool_parser  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.tables import markdown  # noqa: E402
 
 HALF_A_DIGIT = 0.05  # numbers of the table have one decimal
 TOLERANCE = 1e-3  # of multiply-accumulates, where libraries may pad or resize otherwise

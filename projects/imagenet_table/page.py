@@ -20,8 +20,8 @@ from projects.imagenet_table.rows import ROWS, Row  # noqa: E402
 from projects.imagenet_table.small import CHANNELS, crossvit_sides, swin_windows  # noqa: E402
 from projects.trainings import machines_of  # noqa: E402
 from scopevit.analysis import count  # noqa: E402
-from scopevit.analysis.reporting import markdown  # noqa: E402
 from scopevit.analysis.spec import load_network
+from scopevit.utils.tables import markdown  # noqa: E402
 
 
 def summarise(row: Row, results: list[dict], config: Path, size: int) -> dict:

@@ -28,13 +28,13 @@ from projects.scenes.generator.layouts import IMAGENET_INDEX, generator  # noqa:
 from scopevit.analysis.attention_maps import scopevit_of  # noqa: E402
 from scopevit.analysis.evidence import Choice, Target, evidence, number_of, peak, target_of  # noqa: E402
 from scopevit.analysis.machine import describe_machine, machine_in_words  # noqa: E402
-from scopevit.analysis.reporting import markdown  # noqa: E402
 from scopevit.apis.inferencer import Classifier, Predictor, Segmenter, build_predictor  # noqa: E402
 from scopevit.apis.model import build_model, tensor_call  # noqa: E402
 from scopevit.apis.view import View, view  # noqa: E402
 from scopevit.utils.arguments import add_arguments, tool_parser  # noqa: E402
 from scopevit.utils.config import load_config  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
+from scopevit.utils.tables import markdown  # noqa: E402
 
 Question = tuple[np.ndarray, str, np.ndarray]
 """Image (H, W, 3) in BGR, a class by name or number, and the pixels (H, W) of its objects."""

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scopevit.analysis.reporting import markdown
 from scopevit.models.layers.gsda import attend_in_groups, group
 from scopevit.models.ops import gpu
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.tables import markdown
 
 STAGES = ((2, 64), (4, 32), (8, 16), (16, 8))
 """Heads, of 16 channels, and side of the map at 256 pixels."""

@@ -24,11 +24,12 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import TRANSFORMS
 
 from scopevit.analysis.machine import describe_machine, load_average, machine_in_words
-from scopevit.analysis.reporting import markdown, number, summary
+from scopevit.analysis.reporting import number, summary
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, whole_file, write_json
+from scopevit.utils.tables import markdown
 
 CONFIG = 'scopevit::classification/scopevit-tiny_8xb128-300e_in1k-256px.py'
 SIZES = ((375, 500), (375, 500), (500, 375))

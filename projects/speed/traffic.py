@@ -24,12 +24,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from scopevit.analysis.reporting import markdown
 from scopevit.models import ScopeViT
 from scopevit.models.ops import calls, gpu
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import user_errors
 from scopevit.utils.files import require_writable_file, write_whole
+from scopevit.utils.tables import markdown
 
 HALF = torch.bfloat16
 IN_HALF = (F.linear, F.conv2d, torch.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__)

@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..utils.config import first_value
-from .reporting import markdown, number, summary
+from ..utils.tables import markdown
+from .reporting import number, summary
 
 
 def endless(runner: Runner) -> Generator[object, None, None]:

@@ -141,7 +141,7 @@ def build_bare_runner(cfg: Config, config: str, folder: str, given: Container[st
             raise UserError(f'config {config} does not train: it has no {key}')
     for names in _TOGETHER[1:]:
         cfg.update(dict.fromkeys(names))
-    cfg.update(load_from=None, resume=False, log_level='ERROR')
+    cfg.update(load_from=None, resume=False, log_level='ERROR', visualizer=None)
     cfg.experiment_name = os.path.basename(folder)  # Runners of one process must differ in it
     cfg.model = ConfigDict(without_weights(cfg.model.to_dict()))
     options = argparse.Namespace(config=config, work_dir=folder, launcher='none', local_rank=0, cfg_options=given)

@@ -1,4 +1,4 @@
-"""Logs that cannot be written, on a full disk for example, are said once and do not end a run."""
+"""Logs that cannot be written, on a full disk for example, do not end a run, and curves go on after a resume."""
 
 import functools
 import logging
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from mmengine.dist import master_only
+from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 
@@ -36,6 +38,14 @@ def survive_unwritable_curves(visualizer: Visualizer) -> None:
             _say_once(error.filename or 'the curves', error.strerror)
 
     visualizer.add_scalars = add_scalars
+
+
+@master_only
+def tell_iteration(runner: Runner) -> None:
+    """Let Weights & Biases know after which iteration a training validates that has logged no loss yet."""
+    backend = runner.visualizer.get_backend('WandbVisBackend')
+    if backend is not None:
+        backend.add_scalar('iter', runner.iter)
 
 
 @functools.cache

@@ -25,6 +25,13 @@ _DRAWING = dict(
     mmpose=dict(type='PoseVisualizationHook', enable=True),
 )
 _FIGURES = 8  # of each validation
+# What backends are told beside their type. Weights & Biases counts calls, also those with figures, unless it is told of
+# the iterations, by which a resumed training goes on; in the same run its config differs, which is refused otherwise.
+_TOLD = dict(
+    WandbVisBackend=dict(
+        define_metric_cfg=[dict(name='*', step_metric='iter')], init_kwargs=dict(allow_val_change=True)
+    )
+)
 # What is counted in iterations, each a batch or a part of one.
 _OF_SCHEDULERS = ('begin', 'end', 'T_max', 'milestones', 'step_size', 'total_steps', 'periods')
 _OF_LOOPS = ('max_iters', 'val_begin', 'val_interval', 'dynamic_intervals')
@@ -121,7 +128,8 @@ def log_to(cfg: Config, names: Sequence[str]) -> None:
     backends = as_list(cfg.visualizer.get('vis_backends'))
     known = [type_name(backend) for backend in backends]
     wanted = [LOGGERS[name][0] for name in dict.fromkeys(names)]
-    cfg.visualizer.vis_backends = backends + [dict(type=kind) for kind in wanted if kind not in known]
+    added = [dict(type=kind, **_TOLD.get(kind, {})) for kind in wanted if kind not in known]
+    cfg.visualizer.vis_backends = backends + added
     cfg.setdefault('default_hooks', {})
     hooks = cfg.default_hooks
     drawing = _DRAWING.get(cfg.get('default_scope'))

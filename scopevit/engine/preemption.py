@@ -17,6 +17,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import distributed
 
 from . import work_dir
+from .logs import tell_iteration
 from .placed_sampler import PlacedBatchSampler
 from .saving import INTERRUPTED, CheckpointHook, GoOnHook, NotSaved
 
@@ -60,6 +61,7 @@ class StopHook(Hook):
         if go_on.validates and runner.val_loop is not None:
             go_on.validates = False
             go_on.restore(runner)
+            tell_iteration(runner)
             runner.val_loop.run()
             if saving is not None and saving.saved_at is None:  # else the next resume would validate again
                 name = os.path.basename(runner.message_hub.get_info('last_ckpt'))

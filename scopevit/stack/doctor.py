@@ -7,7 +7,6 @@ broken or missing. Each check yields :class:`Finding` s; all that checks ask of 
 through the functions of facts.py.
 """
 
-import argparse
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ..utils.arguments import tool_parser
 from ..utils.cores import usable_cores
 from ..utils.toolboxes import TOOLBOXES
 from .facts import (
@@ -379,7 +379,7 @@ def examine() -> list[Finding]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog='scopevit doctor', description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = tool_parser(__doc__.splitlines()[0], prog='scopevit doctor')
     parser.add_argument('--findings', action='store_true', help='print what does not fit, and nothing else')
     only_findings = parser.parse_args().findings
     if not only_findings:

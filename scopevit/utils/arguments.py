@@ -4,6 +4,7 @@ A help is to be there at once, so nothing that takes long to import is needed be
 """
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,11 +159,25 @@ def require_own_package(script: Path) -> None:
             )
 
 
-def tool_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
-    """A parser whose help begins with a tool's docstring, and which takes no option by the first letters alone."""
+class _ToolParser(argparse.ArgumentParser):
+    """Registers the backbone once the arguments are known to be sound: those that are not are refused at once."""
+
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        parsed = super().parse_args(*args, **options)
+        importlib.import_module(PACKAGE.name).load()
+        return parsed
+
+
+def tool_parser(doc: str | None, needs_torch: bool = True, **options: Any) -> argparse.ArgumentParser:
+    """A parser whose help begins with a tool's docstring, and which takes no option by the first letters alone.
+
+    Args:
+        needs_torch: Whether the tool needs torch and the backbone, which are imported behind its arguments.
+    """
     require_own_package(Path(sys.argv[0]))
+    kind = _ToolParser if needs_torch else argparse.ArgumentParser
     style = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=doc, formatter_class=style, allow_abbrev=False, **options)
+    return kind(description=doc, formatter_class=style, allow_abbrev=False, **options)
 
 
 def add_arguments(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:

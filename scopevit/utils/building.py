@@ -82,6 +82,8 @@ def wrong_setting(
     functions = {other.f_code.co_name for other, _ in passed}
     if only_building and (not functions & {'build_from_cfg', *_KEYS} or functions & {'run_epoch', 'run_iter'}):
         return None
+    if type(error).__module__.startswith('wandb.'):
+        return f'wandb does not start: {one_line(error)}; it needs `wandb login`, or WANDB_MODE=offline'
     key = failing_key(error, cfg) or 'the config'
     builders = [other for other, _ in passed if other.f_code.co_name == 'build_from_cfg']
     # Classes of which there is one for a name are made in MMEngine's manager.

@@ -33,6 +33,14 @@ def listed() -> Iterator[tuple[str, dict | None]]:
         yield _name(root, path), stated.get(path)
 
 
+def backbones() -> Iterator[tuple[str, dict]]:
+    """The archs of a ScopeViT, each with what the metafile says of the classifier that has it as its backbone."""
+    metafile = shipped('configs') / 'classification' / 'metafile.yml'
+    for entry in yaml.safe_load(metafile.read_text())['Models']:
+        if 'Backbone Channels' in entry['Metadata']:
+            yield entry['Name'].partition('_')[0].removeprefix('scopevit-'), entry['Metadata']
+
+
 def _name(root: Path, path: str) -> str:
     """What a tool that runs here is given to load a config."""
     if Path(path).is_file() and Path(path).samefile(root / path):

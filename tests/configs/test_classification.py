@@ -115,6 +115,11 @@ def test_metafile_counts_are_true(entry):
     backbone = sum(p.numel() for p in model.backbone.parameters())
     assert metadata.get('Backbone Parameters') == (backbone if name in IMAGENET else None)
     assert (metadata['Image Size'], metadata['FLOPs']) == (f'{size}x{size}', counter.get_total_flops() // 2)
+    if 'Backbone Channels' in metadata:
+        with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            model.backbone(image)
+        assert metadata['Backbone FLOPs'] == counter.get_total_flops() // 2
+        assert metadata['Backbone Channels'] == list(model.backbone.arch.embed_dims)
 
 
 @pytest.fixture(scope='session')

@@ -1,11 +1,12 @@
-"""Logs and curves for which there is no room."""
+"""Logs and curves for which there is no room, and those of a resumed training."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from mmengine.visualization import LocalVisBackend, Visualizer
 
-from scopevit.engine.logs import survive_unwritable_curves, survive_unwritable_logs
+from scopevit.engine.logs import survive_unwritable_curves, survive_unwritable_logs, tell_iteration
 
 
 def test_logs_that_cannot_be_written_are_said_once(tmp_path, capsys):
@@ -29,3 +30,11 @@ def test_logs_that_cannot_be_written_are_said_once(tmp_path, capsys):
     survive_unwritable_curves(visualizer)
     visualizer.add_scalars(dict(loss=1.0), 1, 'now.json')
     assert 'lines are missing' in capsys.readouterr().err
+
+
+def test_weights_and_biases_is_told_where_a_resumed_training_validates():
+    told = []
+    backend = SimpleNamespace(add_scalar=lambda *scalar: told.append(scalar))
+    for backends in (dict(WandbVisBackend=backend), {}):
+        tell_iteration(SimpleNamespace(visualizer=SimpleNamespace(get_backend=backends.get), iter=7))
+    assert told == [('iter', 7)]

@@ -115,6 +115,9 @@ def test_loggers_join_those_of_the_toolbox_whose_hook_draws(name, hook, switch, 
     options.log_to(cfg, ['tensorboard'])
     kinds = [backend.type for backend in cfg.visualizer.vis_backends]
     assert kinds == ['LocalVisBackend', 'WandbVisBackend', 'TensorboardVisBackend']
+    wandb = cfg.visualizer.vis_backends[1]
+    assert wandb.define_metric_cfg == [dict(name='*', step_metric='iter')]  # not a count of curves and figures
+    assert wandb.init_kwargs.allow_val_change  # a resumed run's config is another
     drawing = cfg.default_hooks.visualization
     assert (drawing.type, drawing[switch]) == (hook, True)
 

@@ -42,6 +42,12 @@ def test_table(toy_options, tmp_path):
 
 
 @pytest.mark.slow
+def test_loggers_of_the_config_are_left_alone(toy_options):
+    backends = "visualizer.vis_backends=[{'type':'WandbVisBackend'}]"  # which is not installed
+    assert data_time(TOY, *toy_options, backends).returncode == 0
+
+
+@pytest.mark.slow
 def test_a_loop_of_iterations_with_an_infinite_sampler(toy_options, tmp_path):
     config = tmp_path / 'iterations.py'
     config.write_text(f"""

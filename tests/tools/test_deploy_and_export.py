@@ -130,6 +130,7 @@ def test_export_names_what_is_wrong(trained, tmp_path, monkeypatch):
     fails_cleanly(
         tool_here(*words, checkpoint, out, '--size', 32, 64), 'at least 33 33, but is 32 64', 'one row or column'
     )
+    fails_cleanly(tool_here(*words, checkpoint, tmp_path / 'x.pth'), 'OUT must end in .onnx')
     nothing = 'mmpretrain::_base_/default_runtime.py'
     fails_cleanly(tool_here(words[0], nothing, checkpoint, out), 'this config has no model')
 

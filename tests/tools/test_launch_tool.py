@@ -18,12 +18,17 @@ def launch(monkeypatch):
     return load_tool('launch.py')
 
 
-def test_tools_have_names(launch):
+def test_tools_have_names(launch, tmp_path, capsys):
     train = str(ROOT / 'tools/train.py')
     assert launch.command(['4', 'train', 'config.py', '--help']) == [
         *('--standalone', '--nproc-per-node=4', train, 'config.py', '--help', '--launcher', 'pytorch')
     ]
-    assert launch.command(['1', 'my/own.py'])[2:] == ['my/own.py', '--launcher', 'pytorch']
+    own = tmp_path / 'own.py'
+    own.touch()
+    assert launch.command(['1', str(own)])[2:] == [str(own), '--launcher', 'pytorch']
+    with pytest.raises(SystemExit):
+        launch.command(['2', 'trian', 'config.py'])
+    assert 'error: argument TOOL: there is no file trian, and it is neither train nor test' in capsys.readouterr().err
 
 
 def test_ports_and_machines(launch):

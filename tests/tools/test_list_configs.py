@@ -1,6 +1,7 @@
 """Listing configs."""
 
 from helpers import ROOT, fails_cleanly, tool_here
+from scopevit.models import ScopeViT
 from scopevit.utils.config import load_config
 
 
@@ -34,3 +35,14 @@ def test_filters_and_order():
     parameters = [float(line.split('|')[4].split()[0]) for line in measured.splitlines()[2:]]
     assert parameters == sorted(parameters)
     fails_cleanly(tool_here('analysis/list_configs.py', 'tiny', 'resnet'), 'no config has tiny and resnet')
+
+
+def test_backbones_are_all_that_there_are():
+    assert names(tool_here('analysis/list_configs.py', '--backbones')) == list(ScopeViT.arch_settings)
+    small = tool_here('analysis/list_configs.py', '--backbones', 'small').stdout.splitlines()[2:]
+    assert [' '.join(line.split()) for line in small] == [
+        '| small | scopevit_small | 64, 128, 256, 512 | 256x256 | 17.65 M | 4.525 G |'
+    ]
+    by_size = tool_here('analysis/list_configs.py', '--backbones', '--sort', 'macs')
+    assert names(by_size) == ['xtiny', 'tiny', 'small']
+    fails_cleanly(tool_here('analysis/list_configs.py', '--backbones', 'huge'), 'no backbone has huge')

@@ -42,7 +42,7 @@ def test_refuses_and_writes_nothing(tmp_path):
     out = tmp_path / 'out.py'
     lifter = 'mmpose::body_3d_keypoint/image_pose_lift/h36m/image-pose-lift_tcn_8xb64-200e_h36m.py'
     fails_cleanly(tool_here('swap_backbone.py', lifter, '--out', out), 'model.backbone: it cannot be run here')
-    fails_cleanly(tool_here('swap_backbone.py', RESNET, '--arch', 'huge', '--out', out), "unknown 'huge'")
+    fails_cleanly(tool_here('swap_backbone.py', RESNET, '--arch', 'huge', '--out', out), "invalid choice: 'huge'")
     fails_cleanly(tool_here('swap_backbone.py', 'no.py', '--out', out), 'config no.py does not exist')
     assert not out.exists()
     out.write_text('precious')
@@ -80,4 +80,4 @@ def test_training_with_a_swapped_backbone_and_testing_from_the_work_dir(fashion_
     )
     assert (tmp_path / 'test' / 'metrics.json').is_file()
     result = tool_here('train.py', resnet, '--swap-backbone', 'huge', '--work-dir', tmp_path / 'no')
-    fails_cleanly(result, "unknown 'huge'")
+    fails_cleanly(result, "invalid choice: 'huge'")

@@ -1,4 +1,4 @@
-"""A tool's help is there at once: without torch, which takes seconds to import, and all that needs it."""
+"""A tool's help, and what is wrong with its arguments, is there at once: without torch, which takes seconds."""
 
 import json
 import os
@@ -16,16 +16,16 @@ SLOW = (
 )
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py'))
 CALLS = [*FILES, 'scopevit', *(f'scopevit {name}' for name in COMMANDS)]
-# Asks one after another for help, each time as if scopevit had not been imported yet, and tells what came of it.
+# Starts one after another with a word, each time as if scopevit had not been imported yet, and tells what came of it.
 ASK = """
 import contextlib, io, json, runpy, sys
-found = {}
-for name in sys.argv[1:]:
+found, (word, *names) = {}, sys.argv[1:]
+for name in names:
     for module in [module for module in sys.modules if module.partition('.')[0] == 'scopevit']:
         del sys.modules[module]
     out = io.StringIO()
-    sys.argv = [*name.split(), '--help']
-    with contextlib.redirect_stdout(out):
+    sys.argv = [*name.split(), word]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             if name.endswith('.py'):
                 runpy.run_path(name, run_name='__main__')
@@ -50,11 +50,20 @@ def environment(tmp_path_factory):
     return {**os.environ, 'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}'}
 
 
-@pytest.fixture(scope='module')
-def helps(environment):
-    command = [sys.executable, '-c', ASK, *CALLS]
+def started(environment, word):
+    command = [sys.executable, '-c', ASK, word, *CALLS]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     return json.loads(result.stdout) if result.returncode == 0 else pytest.fail(result.stderr)
+
+
+@pytest.fixture(scope='module')
+def helps(environment):
+    return started(environment, '--help')
+
+
+@pytest.fixture(scope='module')
+def refusals(environment):
+    return started(environment, '--no-such-option')
 
 
 @pytest.mark.parametrize('call', CALLS)
@@ -62,6 +71,21 @@ def test_a_help_imports_nothing_slow(call, helps):
     end, text = helps[call]
     assert not end, f'{end}: import it in main(), behind parse_args(), see "A tool" in CONTRIBUTING.md'
     assert text.startswith('usage: ')
+
+
+@pytest.mark.parametrize('call', CALLS)
+def test_a_wrong_option_imports_nothing_slow(call, refusals):
+    end, text = refusals[call]
+    assert end == 2, text
+    assert 'error: ' in text.splitlines()[-1]
+
+
+def test_configs_are_listed_without_torch(environment):
+    for words in ([], ['--backbones']):
+        command = [sys.executable, '-m', 'scopevit', 'list', *words]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+        assert result.returncode == 0, result.stderr
+        assert '| Parameters |' in ' '.join(result.stdout.split())
 
 
 @pytest.mark.parametrize('words', [['tools/test.py'], ['-m', 'scopevit', 'test']], ids=['file', 'module'])

@@ -1,9 +1,11 @@
 """A wrong setting is named by its key when a model or Runner is built."""
 
 import sys
+from unittest.mock import Mock
 
 import pytest
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 
 from helpers import ROOT, quiet_toolboxes
 from scopevit.apis.model import build_model
@@ -67,6 +69,16 @@ def test_wrong_setting_of_a_runner(key, value, says, tmp_path):
     cfg = changed(key, value)
     cfg.work_dir = str(tmp_path)
     with quiet_toolboxes(), pytest.raises(UserError, match=f'^{says}'):
+        build_runner(cfg)
+
+
+def test_a_logger_that_asks_for_a_login(monkeypatch, tmp_path):
+    class Unknown(Exception):
+        __module__ = 'wandb.errors.errors'
+
+    monkeypatch.setattr(Visualizer, 'add_config', Mock(side_effect=Unknown('no key')))
+    cfg = changed('work_dir', str(tmp_path))
+    with quiet_toolboxes(), pytest.raises(UserError, match=r'^wandb .*Unknown: no key.*wandb login.*MODE=offline$'):
         build_runner(cfg)
 
 

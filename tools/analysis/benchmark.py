@@ -21,12 +21,12 @@ A model that fails gets a row that says so; the exit status is 1 then.
 import argparse
 import dataclasses
 import os
-import shlex
 import sys
 
 from scopevit.utils.arguments import DTYPES, add_arguments, positive, require_device, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, write_json, write_whole
+from scopevit.utils.shipped import this_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -114,8 +114,7 @@ def main() -> None:
         if named.count((label, size)) > 1:
             raise UserError(f'several models are called {label}; name them LABEL=MODEL')
     settings = Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)})
-    tool = ['python', os.path.relpath(sys.argv[0])] if os.path.isfile(sys.argv[0]) else sys.argv[0].split()
-    command = shlex.join([*tool, *sys.argv[1:]])
+    command = this_command()
 
     def write_results(report: Report) -> None:
         if args.json:

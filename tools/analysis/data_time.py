@@ -13,9 +13,6 @@ delivers: where that is more than the training takes, data are no bottleneck, un
 
 import argparse
 import gc
-import os
-import shlex
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.cores import usable_cores
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, write_json, write_whole
+from scopevit.utils.shipped import this_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -106,17 +104,16 @@ def main() -> None:
     needs = ''
     if args.speed:
         needs = ''.join(f'- {cores_for(row, args.speed, args.gpus, usable_cores())}\n' for row in rows) + '\n'
-    command = shlex.join(['python', os.path.relpath(sys.argv[0]), *sys.argv[1:]])
     text = (
         f'{table(rows)}\n\n{needs}'
         "The data preprocessor counts to the model; times are medians and quartiles of an iteration's.\n"
-        f'{machine_in_words(machine)}\n\n    {command}\n'
+        f'{machine_in_words(machine)}\n\n    {this_command()}\n'
     )
     print(text)
     if args.table:
         write_whole(args.table, text)
     if args.json:
-        write_json(args.json, dict(command=command, machine=machine, results=rows))
+        write_json(args.json, dict(command=this_command(), machine=machine, results=rows))
 
 
 if __name__ == '__main__':

@@ -32,6 +32,8 @@ def main() -> None:
             f'--size must be at least 33 33, but is {args.size[0]} {args.size[1]}: smaller images leave one row '
             'or column on the last map, and a graph traced with it serves no others'
         )
+    if not args.out.endswith('.onnx'):
+        raise UserError(f'OUT must end in .onnx, but is {args.out}')
     require_new_file(args.out, 'OUT')
     difference = export_onnx(load_config(args.config, args.cfg_options), args.checkpoint, args.size, args.out)
     print(f'wrote {args.out}; largest difference from PyTorch {difference:.1e} standard deviations')

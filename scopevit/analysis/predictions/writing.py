@@ -11,7 +11,7 @@ from mmengine.config import Config
 from ...apis.painter import Painter
 from ...apis.samples import load_sample
 from ...utils.files import save_figure, whole_file, write_json
-from ..reporting import markdown
+from ...utils.tables import markdown
 from .common import BACKGROUND, RECALLS, Analysis, Judged
 
 MOST_CLASSES = 30

@@ -1,5 +1,6 @@
-"""Only a help of the package's own tools is told without torch; whatever else asks for help finds the backbone."""
+"""Only the package's own tools take their arguments without torch; whatever else imports it finds the backbone."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 from helpers import ROOT
-from scopevit.utils.help import is_help
+from scopevit.utils.own_tool import is_own_tool
 
 TOOL, COMMAND = str(ROOT / 'tools/train.py'), '/somewhere/bin/scopevit'
 
@@ -16,7 +17,7 @@ def started(monkeypatch, words):
     """A process that was started with these words behind ``python``; ``-m`` stands there while its module is found."""
     monkeypatch.setattr(sys, 'orig_argv', [sys.executable, *words])
     monkeypatch.setattr(sys, 'argv', ['-m', *words[2:]] if words[:1] == ['-m'] else words)
-    return is_help()
+    return is_own_tool()
 
 
 @pytest.mark.parametrize(
@@ -31,10 +32,12 @@ def started(monkeypatch, words):
         [f'{COMMAND}.exe', 'train', 'config.py', '--help'],
         ['-m', 'scopevit', 'doctor', '--help'],
         [COMMAND, 'toolbox', '--help'],
-        [str(ROOT / 'tools/toolbox.py'), '--help'],
+        [TOOL, 'config.py'],
+        ['-m', 'scopevit', 'launch', '2', 'own.py', '--help'],
+        [str(ROOT / 'tools/toolbox.py'), 'mmdet', 'train', '--help'],
     ],
 )
-def test_a_help_of_ours_is_known(words, monkeypatch):
+def test_a_tool_of_ours_is_known(words, monkeypatch):
     assert started(monkeypatch, words)
 
 
@@ -48,16 +51,28 @@ def test_a_help_of_ours_is_known(words, monkeypatch):
         ['/somewhere/scopevit.py', '--help'],
         ['-m', 'own.training', '--help'],
         ['-m', 'scopevit.timm', '--help'],
-        [TOOL, 'config.py'],
-        [TOOL, '--', '--help'],
-        [COMMAND, 'list', 'help'],
-        [COMMAND, 'toolbox', 'mmdet', 'train', '--help'],
-        ['-m', 'scopevit', 'launch', '2', 'own.py', '--help'],
-        [str(ROOT / 'tools/toolbox.py'), 'mmdet', 'train', '--help'],
+        ['-m', 'scopevit.stack.doctor'],
     ],
 )
 def test_all_else_is_not(words, monkeypatch):
     assert not started(monkeypatch, words)
+
+
+def spawned(results):
+    import scopevit
+
+    results.put('ScopeViT' in vars(scopevit))
+
+
+def test_processes_that_a_tool_spawns_have_the_backbone(monkeypatch):
+    """They have its words, but take no arguments."""
+    monkeypatch.setattr(sys, 'argv', [TOOL, 'config.py'])
+    context = multiprocessing.get_context('spawn')
+    results = context.Queue()
+    process = context.Process(target=spawned, args=(results,))
+    process.start()
+    assert results.get(timeout=120)
+    process.join()
 
 
 def test_a_program_of_ones_own_with_a_help_finds_the_backbone(tmp_path):
