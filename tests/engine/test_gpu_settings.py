@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from helpers import ROOT, TOY, fails_cleanly, tool, tool_here
 from scopevit import ScopeViT
+from scopevit.engine import console
 from scopevit.engine import gpu_settings as gpu
 from scopevit.engine.launch import prepare
 from scopevit.utils.checkpoint import read_checkpoint
@@ -46,7 +47,7 @@ def gpu_with_bfloat16(monkeypatch):
 def lines(monkeypatch):
     """What is logged."""
     logged = []
-    monkeypatch.setattr(gpu, 'print_log', lambda message, logger: logged.append(message))
+    monkeypatch.setattr(console, 'print_log', lambda message, logger, level: logged.append(message))
     return logged
 
 
