@@ -69,6 +69,8 @@ class Training:
     @functools.cached_property
     def recipe(self) -> dict:
         """All settings that its result depends on beside the seed, as plain data."""
+        if self.pretrained and not Path(self.pretrained).is_file():
+            raise UserError(f'{self.name} starts with {self.pretrained}, which is missing')
         weights = hashlib.sha256(Path(self.pretrained).read_bytes()).hexdigest() if self.pretrained else None
         settings = _settings(self.config, self.config.stat().st_mtime_ns)
         options = dict(option.split('=', 1) for option in self.options)
@@ -248,7 +250,9 @@ class Trainer:
         named = '' if self.jobs == 1 else f'{training.name}: '
         if measured is None:
             lines = output.read_text(errors='replace').strip().splitlines()
-            last = lines[-1] if run.process.returncode and lines else 'its log lacks what is measured'
+            last = (
+                lines[-1] if run.process.returncode and lines else 'its log lacks what is measured: remove the folder'
+            )
             self.failures.append(f'{training.name}: the training failed; see {output} ({last})')
             print(f'{named}failed', flush=True)
             return False
@@ -296,6 +300,8 @@ def locked(folder: str | Path) -> Iterator[None]:
             raise UserError(
                 f'a training in {folder} still runs; wait for it or end it, or give another --work-dir'
             ) from None
+        except OSError:  # a file system without locks
+            pass
         yield
 
 

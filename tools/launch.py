@@ -91,9 +91,8 @@ def command(words: list[str]) -> list[str]:
 
 def run() -> int:
     """Start the processes and wait for them; returns the exit status."""
-    words = command(sys.argv[1:])
     try:
-        return launch(words)
+        return launch(command(sys.argv[1:]))
     except KeyboardInterrupt:  # before anything is started, while torch is imported
         print('interrupted', file=sys.stderr)
         return 130

@@ -147,13 +147,11 @@ def train_all(args: argparse.Namespace) -> None:
         raise UserError(f'--table writes a page: its name must end with .md, but is {args.table}')
     if args.table and len(rows) < len(ROWS):
         raise UserError('--table writes the page of all rows; leave --rows out, or --table')
-    if args.estimate:
-        estimate(rows, args)
-        return
     says = '{accuracy:.1f} %, {images_per_second:.0f} images/s'.format_map
     with comparing(args, lambda ended: measure(ended, args), says) as trainer:
         estimate(rows, args)
-        train_rows(rows, args, trainer)
+        if not args.estimate:
+            train_rows(rows, args, trainer)
 
 
 def train_rows(rows: list[Row], args: argparse.Namespace, trainer: Trainer) -> None:

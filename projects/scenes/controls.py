@@ -110,7 +110,10 @@ def control(kind: str, folder: Path, trainer: Trainer | None) -> dict:
         if config == pretraining:
             if not results:
                 break  # the others start with it
-            pretrained = (own.folder / 'last_checkpoint').read_text()
+            last = own.folder / 'last_checkpoint'
+            if not last.exists():
+                raise UserError(f'{last} is missing: the other controls start with the checkpoint that it names')
+            pretrained = last.read_text()
     return results
 
 

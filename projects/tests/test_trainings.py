@@ -118,12 +118,13 @@ def test_one_that_logged_nothing_has_failed(train, tmp_path, monkeypatch):
 @pytest.mark.parametrize(('number', 'ends'), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_signal_ends_a_training_that_goes_on_later(train, tmp_path, number, ends):
     def tell():
-        while not (tmp_path / 'runs' / 'waits' / 'ready').exists():
+        end = time.monotonic() + 60
+        while not (tmp_path / 'runs' / 'waits' / 'ready').exists() and time.monotonic() < end:
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
-    threading.Thread(target=tell).start()
+    threading.Thread(target=tell, daemon=True).start()
     with pytest.raises(ends):
         train('waits', 'b')
     assert signal.getsignal(number) is before

@@ -16,6 +16,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from ..utils.arguments import SCORE_THR
+from ..utils.config import type_name
 from ..utils.errors import UserError
 from ..utils.files import require_writable_file
 from ..utils.image import text_width, write_image, write_text
@@ -58,9 +59,9 @@ class Painter:
         self.scope = cfg.get('default_scope')
         # Without a backend nothing is written but what is asked for.
         own: dict[str, Any] = dict(vis_backends=None, name=f'painter{id(self)}')
-        if self.scope == 'mmpose':
-            own |= dict(radius=5, line_width=3)  # seen in small images, too
-        self.visualizer = VISUALIZERS.build({**cfg.visualizer, **own})
+        is_usual = type_name(cfg.visualizer) == 'PoseLocalVisualizer'
+        usual = dict(radius=5, line_width=3) if is_usual else {}  # seen in small images, too
+        self.visualizer = VISUALIZERS.build({**usual, **cfg.visualizer, **own})
         if self.scope == 'mmpose':
             self.visualizer.set_dataset_meta(dataset.metainfo)
             dataset.pipeline.transforms[-1].pack_transformed = True  # the joints in the network's input
@@ -215,20 +216,21 @@ def require_writable_figure(path: str) -> None:
 def save_grid(items: list[list[Panel]], cols: int, path: str, width: int = 1800) -> None:
     """Write items, each of panels side by side, as one figure with a line of text above each panel.
 
-    The images of a row are equally high and fill its width, unless they would be higher than the figure is wide or
-    than a row before.
+    The images of a row are equally high and fill its width, unless they would be higher than the figure is wide. A last
+    row with fewer items is no higher than the one before.
 
     Args:
         cols: How many items stand in a row.
         width: Width of the figure in pixels.
     """
-    rows, highest = [], width
+    rows, height = [], width
     for start in range(0, len(items), cols):
         row = items[start : start + cols]
         images = [panel.image for item in row for panel in item]
         free = width - BETWEEN * (len(row) - 1) - WITHIN * (len(images) - len(row))
-        highest = max(1, min(highest, int(free / sum(image.shape[1] / image.shape[0] for image in images))))
-        rows.append(_row_of_panels(row, highest, width))
+        highest = height if len(row) < cols else width
+        height = max(1, min(highest, int(free / sum(image.shape[1] / image.shape[0] for image in images))))
+        rows.append(_row_of_panels(row, height, width))
     gap = np.full((BETWEEN, width, 3), 255, np.uint8)
     parts = [part for row in rows for part in (gap, row)]
     write_image(path, np.concatenate(parts[1:])[..., ::-1])

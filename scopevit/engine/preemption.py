@@ -46,7 +46,8 @@ class StopHook(Hook):
     def __init__(self) -> None:
         self.signal: int | None = None
         self.since = 0.0
-        self.is_saving = False
+        self.saving: CheckpointHook | None = None
+        self.ends = False
         self.group: Any = None
         self.parent = os.getppid()
         self._before: dict[int, Any] = {}
@@ -54,6 +55,7 @@ class StopHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Install the signal handlers, and rerun a validation that was interrupted or skipped."""
         go_on, saving = GoOnHook.of(runner), _saving(runner)
+        self.saving = saving
         self.group = go_on.group
         if threading.current_thread() is threading.main_thread():
             heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -80,9 +82,13 @@ class StopHook(Hook):
             signal.alarm(PATIENCE)  # ends the process, should others be gone for which it waits
         if self.signal is None:
             self.signal, self.since = number, time.monotonic()
-        elif time.monotonic() > self.since + A_MOMENT and (not self.is_saving or number == signal.SIGINT):
+        elif time.monotonic() > self.since + A_MOMENT and (number == signal.SIGINT or not self._saves()):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+    def _saves(self) -> bool:
+        """Whether a checkpoint is being saved, because of a signal or as one that is due."""
+        return self.ends or (self.saving is not None and self.saving.is_saving)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, *args: object, **options: object) -> None:
         """Stop here if any process has been told to, unless gradients are being accumulated."""
@@ -123,19 +129,19 @@ class StopHook(Hook):
             raise self.unsaved(runner) from None
         if told and self.signal is None:
             self.signal, self.since = int(told), time.monotonic()
-        return self.signal is not None
+        return bool(told)  # a signal that came meanwhile is the others' concern from the next time on
 
     def unsaved(self, runner: Runner) -> Stopped:
         """What ends a training that was told to stop when another of its processes had ended already."""
-        name, number = runner.message_hub.runtime_info.get('last_ckpt'), self.signal or 0
-        last = f'; --resume goes on from {name}' if name else ''
+        number = self.signal or 0
         runner.logger.warning(
-            f'{signal.Signals(number).name}: another process has ended already, so nothing is saved{last}'
+            f'{signal.Signals(number).name}: another process ended before this training could save; --resume goes on '
+            'from the newest whole checkpoint'
         )
         return Stopped(128 + number)
 
     def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
-        self.is_saving = True
+        self.ends = True
         saving, number = _saving(runner), self.signal or 0
         says = 'the training ends; without a CheckpointHook nothing is saved'
         if saving is not None:

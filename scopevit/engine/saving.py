@@ -76,8 +76,10 @@ class CheckpointHook(MMEngineCheckpointHook):
     Attributes:
         saved_at: Epochs and iterations that had been trained when the last one was saved.
         unsaved: Why the last one could not be saved.
+        is_saving: Whether one is being saved now.
     """
 
+    is_saving = False
     saved_at: tuple[int, int] | None = None
     unsaved: str | None = None
     file_backend: Any
@@ -120,6 +122,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         hub = runner.message_hub.runtime_info
         noted = {name: copy.copy(getattr(self, name)) for name in _OF_A_SAVE if hasattr(self, name)}
         known = dict(hub)
+        self.is_saving = True
         try:
             yield
         except NotSaved as error:
@@ -132,6 +135,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             if not goes_on:
                 raise NotSaved(self.unsaved) from error
             runner.logger.warning(f'{self.unsaved}. The training goes on, and saves when the next checkpoint is due')
+        finally:
+            self.is_saving = False
 
     def _save(self, runner: Runner, filename: str, meta: dict) -> None:
         before = os.path.basename(runner.message_hub.runtime_info.get('last_ckpt') or '')

@@ -19,4 +19,4 @@ def is_own_tool() -> bool:
     is_module = program == '-m' and sys.orig_argv[-len(sys.argv)] == 'scopevit'  # while Python looks for it
     if is_module or Path(program).name in ('scopevit', 'scopevit.exe'):
         return True
-    return Path(program).resolve().is_relative_to(shipped('tools').resolve())
+    return Path(program).is_file() and Path(program).resolve().is_relative_to(shipped('tools').resolve())

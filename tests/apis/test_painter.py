@@ -42,6 +42,9 @@ def test_images_of_a_row_are_equally_high_and_fill_it(tmp_path):
     image = cv2.imread(str(tmp_path / 'x.png'))
     assert image.shape[0] == 2 * (22 + 200) + BETWEEN  # captions are 22 pixels high
     assert np.count_nonzero(image[-1].max(1) == 0) == 200  # no higher than the row before
+    wide = [[Panel(np.zeros((10, 400, 3), np.uint8), '')], [Panel(np.zeros((100, 100, 3), np.uint8), '')]]
+    save_grid(wide, 1, str(tmp_path / 'x.png'), width=400)  # which does not make the next one small
+    assert cv2.imread(str(tmp_path / 'x.png')).shape[0] == 2 * 22 + 10 + 400 + BETWEEN
 
 
 @pytest.mark.parametrize(

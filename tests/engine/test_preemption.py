@@ -47,13 +47,19 @@ logger = SimpleNamespace(warning=lambda text: None)
 runner = SimpleNamespace(hooks=[GoOnHook(), saving], val_loop=None, logger=logger)
 stop.before_train(runner)
 os.kill(os.getpid(), signal.SIGUSR1)
+if sys.argv[2] == 'due':
+    runner.message_hub = SimpleNamespace(runtime_info={})
+    with saving._or_as_before(runner, goes_on=True):
+        save_as(runner, 'epoch_1.pth', {})
+    saving.save_as = lambda *words: None
 stop._stop(runner, 1, 1)
 """
 
 
+@pytest.mark.parametrize('why', ['signal', 'due'])
 @pytest.mark.parametrize(('later', 'status'), [('SIGTERM', 128 + signal.SIGUSR1), ('SIGINT', -signal.SIGINT)])
-def test_nothing_but_ctrl_c_ends_a_training_that_saves(later, status):
-    result = subprocess.run([sys.executable, '-c', SLOW_SAVE, later], capture_output=True, text=True)
+def test_nothing_but_ctrl_c_ends_a_training_that_saves(later, status, why):
+    result = subprocess.run([sys.executable, '-c', SLOW_SAVE, later, why], capture_output=True, text=True)
     assert result.returncode == status, result.stderr
     assert ('saved' in result.stdout) == (status > 0)
 
@@ -66,3 +72,20 @@ def test_a_process_that_learns_of_a_stop_has_as_long_as_the_one_that_was_told(mo
     assert hook._is_told(SimpleNamespace())
     hook._note(signal.SIGUSR1, None)  # else this process would be ended here
     assert hook.signal == signal.SIGUSR1
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_heard_the_next_time(monkeypatch):
+    """The others do not know of it yet: this one alone would stop, and wait for them."""
+    hook = StopHook()
+    hook.group = object()
+    others: list[int] = []
+
+    def all_reduce(told, *_):
+        if not others:
+            hook._note(signal.SIGTERM, None)
+        others.append(int(told))
+
+    monkeypatch.setattr('torch.distributed.all_reduce', all_reduce)
+    assert not hook._is_told(SimpleNamespace())
+    assert hook._is_told(SimpleNamespace())
+    assert others == [0, signal.SIGTERM]

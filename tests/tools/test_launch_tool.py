@@ -95,3 +95,13 @@ def test_a_tool_of_another_checkout_is_refused(tmp_path, monkeypatch):
     (tmp_path / 'link').symlink_to(ROOT)
     monkeypatch.setattr(sys, 'argv', [str(tmp_path / 'link/tools/train.py')])
     arguments.tool_parser('A tool.')
+
+
+def test_ctrl_c_while_torch_is_imported_is_one_word(launch, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, 'share_cores', interrupted)
+    monkeypatch.setattr('sys.argv', ['launch.py', '2', 'train', 'config.py'])
+    assert launch.run() == 130
+    assert capsys.readouterr().err == 'interrupted\n'

@@ -56,6 +56,8 @@ def test_a_tool_of_ours_is_known(words, monkeypatch):
 )
 def test_all_else_is_not(words, monkeypatch):
     assert not started(monkeypatch, words)
+    monkeypatch.chdir(ROOT / 'tools')  # as in a shell or a notebook there
+    assert not started(monkeypatch, words) or words == ['train.py', '--help']
 
 
 def spawned(results):
