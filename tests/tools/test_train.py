@@ -70,7 +70,7 @@ def test_test_writes_predictions_and_metrics(toy_run, toy_options, tmp_path):
     out, metrics_file = tmp_path / 'out' / 'p.pkl', tmp_path / 'out' / 'm.json'
     words = (TOY, toy_run / 'epoch_4.pth', 2, '--work-dir', tmp_path, '--out', out, '--json', metrics_file)
     said = tool('dist_test.sh', *words, *toy_options)
-    assert said.stdout.count('Loads checkpoint') == 1
+    assert said.stdout.count('Load checkpoint from') == 1
     assert 'WARNING' not in said.stdout + said.stderr
     assert json.loads(metrics_file.read_text()) == metrics
     assert json.loads((out.parent / 'analysis' / 'confusion_matrix.json').read_text()) == matrix
