@@ -161,7 +161,7 @@ def merge_arguments(cfg: Config, args: argparse.Namespace) -> None:
         UserError: If the config does not train, or not in such a way.
     """
     missing = [key for key in ('train_dataloader', 'train_cfg', 'optim_wrapper') if not isinstance(cfg.get(key), dict)]
-    if missing:
+    if missing and 'runner_type' not in cfg:  # another Runner may need other settings
         raise UserError(f'config {args.config} does not train: it has no {" and no ".join(missing)}')
     if args.amp or args.amp_dtype is not None:
         use_amp(cfg, args.amp_dtype)

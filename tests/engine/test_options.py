@@ -169,3 +169,13 @@ def test_a_logger_for_a_config_without_hooks(monkeypatch):
     cfg = Config(dict(default_scope='mmdet'))
     options.log_to(cfg, ['tensorboard'])
     assert cfg.default_hooks.visualization.draw
+
+
+def test_a_runner_of_ones_own_may_need_other_settings():
+    defaults = dict(amp=False, amp_dtype=None, ema=False, accumulate=1, log_to=None, auto_scale_lr=False)
+    args = SimpleNamespace(config='own.py', seed=1, deterministic=False, resume=None, pretrained=None, **defaults)
+    cfg = Config(dict(runner_type='OwnRunner', model=dict(type='Own')))
+    options.merge_arguments(cfg, args)
+    assert cfg.randomness == dict(seed=1)
+    with pytest.raises(UserError, match='does not train'):
+        options.merge_arguments(Config(dict(model=dict(type='Own'))), args)
