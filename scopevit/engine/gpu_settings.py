@@ -44,7 +44,7 @@ class GPUSettings:
     Args:
         tf32: Multiply float32 matrices and convolve in TF32.
         amp_dtype: Number format of mixed precision where the config's ``optim_wrapper`` names none.
-        fused_optimizer: Update all parameters in one kernel.
+        fused_optimizer: Update all parameters of equal settings in one kernel.
         cudnn_benchmark: Let cuDNN try its algorithms for each new shape.
         cudnn_attention: Let attention use cuDNN, which plans for each new shape.
         workers: Whether the data loaders have as many workers as the config says or as the cores allow.
@@ -168,7 +168,7 @@ def require_loss_scale(cfg: Config, checkpoint: dict) -> None:
 
 
 def _fuse_optimizer(cfg: Config) -> None:
-    """Let one of torch's optimizers update all parameters at once; several optimizers stay as they are."""
+    """Let one of torch's optimizers update many parameters at once; several optimizers stay as they are."""
     wrapper = cfg.get('optim_wrapper') or {}
     optimizer = wrapper.get('optimizer') or {}
     kind = optimizer.get('type')
@@ -176,7 +176,7 @@ def _fuse_optimizer(cfg: Config) -> None:
         return
     if not {'fused', 'foreach', 'differentiable'} & set(optimizer):
         optimizer['fused'] = True
-        log_first(f'{kind} updates all parameters in one kernel (gpu.fused_optimizer=False: in several)')
+        log_first(f'{kind} updates parameters of equal settings in one kernel (gpu.fused_optimizer=False: in several)')
 
 
 def _set_cudnn_benchmark(cfg: Config, wanted: bool | str, one_size: bool) -> None:

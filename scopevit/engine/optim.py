@@ -2,14 +2,54 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 
 import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ..apis.model import backbone_of
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from ..utils.errors import UserError
+
+UPDATE_EACH_ALONE = (AdamW, Adam, SGD)
+"""Optimizers that update each parameter by itself, whatever others are in its group."""
+
+
+def step_as_few_groups(optimizer: Optimizer) -> None:
+    """Let the steps of an optimizer take groups of equal settings for one; the results are the same.
+
+    torch steps group by group, and with ``paramwise_cfg`` MMEngine makes a group of each parameter: some 500 for two
+    or three kinds of settings, each with launches of its own. Between steps the groups are as they were, for
+    schedulers, logs and checkpoints.
+
+    Args:
+        optimizer: One of ``UPDATE_EACH_ALONE``; others stay as they are.
+    """
+    if type(optimizer) not in UPDATE_EACH_ALONE:
+        return
+    settings_of = itemgetter(*optimizer.defaults)
+    groups = optimizer.param_groups
+
+    def join(*_: object) -> None:
+        nonlocal groups
+        groups, joined = optimizer.param_groups, list[tuple[tuple, dict]]()
+        for group in groups:
+            settings = settings_of(group)
+            for known, whole in joined:
+                if known == settings:
+                    whole['params'].extend(group['params'])
+                    break
+            else:
+                joined.append((settings, {**group, 'params': list(group['params'])}))
+        optimizer.param_groups = [whole for _, whole in joined]
+
+    def part(*_: object) -> None:
+        optimizer.param_groups = groups
+
+    optimizer.register_step_pre_hook(join)
+    optimizer.register_step_post_hook(part)
 
 
 @OPTIM_WRAPPERS.register_module()

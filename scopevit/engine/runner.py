@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import get_rank, is_main_process
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.visualization import Visualizer
@@ -24,6 +24,7 @@ from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
 from .logs import survive_unwritable_curves, survive_unwritable_logs
+from .optim import step_as_few_groups
 from .placed_sampler import Items, PlacedBatchSampler, PlacedItems
 from .preemption import StopHook, start_worker
 from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume, start_of
@@ -157,6 +158,13 @@ class QuietRunner(Runner):
         self.counts_epochs = bool(by_epoch)
         options = {key: value for key, value in loop.items() if key not in ('by_epoch', 'type')}
         return super().build_train_loop({**options, 'type': EpochLoop if by_epoch else IterLoop})
+
+    def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
+        """MMEngine's; a step takes the many groups that it makes of parameters for as few as there are settings."""
+        wrapper = super().build_optim_wrapper(optim_wrapper)
+        if not isinstance(wrapper, OptimWrapperDict):
+            step_as_few_groups(wrapper.optimizer)
+        return wrapper
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """MMEngine's loop."""

@@ -223,7 +223,7 @@ def test_fused_optimizer(lines):
         cfg = config(name)
         gpu.settle_gpu(cfg)
         assert cfg.optim_wrapper.optimizer.fused
-        assert said(lines, f'{kind} updates all parameters in one kernel') == 1
+        assert said(lines, f'{kind} updates parameters of equal settings in one kernel') == 1
     for options in (
         dict(gpu__fused_optimizer=False),
         dict(optim_wrapper__optimizer__foreach=True),

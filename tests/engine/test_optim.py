@@ -1,12 +1,17 @@
-"""Layer-wise learning-rate decay in every toolbox."""
+"""Layer-wise learning-rate decay in every toolbox; steps of many groups."""
+
+import copy
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from helpers import ROOT
+from scopevit.engine.optim import step_as_few_groups
+from scopevit.engine.runner import QuietRunner
 from scopevit.utils.errors import UserError
 
 CONFIGS = [
@@ -72,3 +77,70 @@ def test_an_optimizer_without_a_rate_is_named():
 def test_wrong_rates_are_named(rate):
     with pytest.raises(UserError, match='layer_decay_rate must be above 0 and at most 1'):
         build(CONFIGS[0], layer_decay_rate=rate)
+
+
+def many_groups(kind, **options):
+    """An optimizer with a group for each of six parameters, of two weight decays, and another learning rate for one."""
+    generator = torch.Generator().manual_seed(0)
+    params = [nn.Parameter(torch.randn(3, generator=generator)) for _ in range(6)]
+    groups = [dict(params=[p], weight_decay=0.1 * (i % 2), decay_mult=i % 2) for i, p in enumerate(params)]
+    groups[5]['lr'] = 0.5
+    return params, kind(groups, lr=0.01, **options)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        (torch.optim.AdamW, dict(fused=True)),
+        (torch.optim.AdamW, dict(betas=[0.8, 0.9])),
+        (torch.optim.Adam, dict(foreach=True)),
+        (torch.optim.SGD, dict(momentum=0.9, nesterov=True)),
+    ],
+)
+def test_groups_of_equal_settings_step_as_one(kind, options):
+    (plain, apart), (params, joined) = many_groups(kind, **options), many_groups(kind, **options)
+    step_as_few_groups(joined)
+    sizes = []
+    joined.register_step_pre_hook(lambda *_: sizes.append([len(group['params']) for group in joined.param_groups]))
+    groups = joined.param_groups
+    for step in range(4):
+        for p, q in zip(plain, params):
+            p.grad = q.grad = torch.full_like(p, step - 1.3)
+        for optimizer in (apart, joined):
+            optimizer.step()
+            for group in optimizer.param_groups:  # as a scheduler does
+                group['lr'] *= 0.9
+            if step == 1:
+                optimizer.param_groups[0]['lr'] = 0.3
+            if step == 2:
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert sizes == [[3, 2, 1]] * 2 + [[1, 2, 2, 1]] * 2
+    assert len(joined.param_groups) == len(groups) == 6
+    for p, q in zip(plain, params):
+        torch.testing.assert_close(q, p, rtol=0, atol=0)
+    assert [{**group, 'params': 0} for group in joined.param_groups] == [
+        {**group, 'params': 0} for group in apart.param_groups
+    ]
+    before, now = apart.state_dict()['state'], joined.state_dict()['state']
+    assert set(before) == set(now)
+    for index, state in before.items():
+        torch.testing.assert_close(now[index], state, rtol=0, atol=0)
+
+
+def test_an_optimizer_that_measures_its_groups_steps_as_it_is():
+    """Others may keep results of a whole group in it."""
+    _, optimizer = many_groups(type('Own', (torch.optim.SGD,), {}))
+    step_as_few_groups(optimizer)
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_training_steps_as_few_groups():
+    runner = QuietRunner.__new__(QuietRunner)
+    runner.model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    wrapper = runner.build_optim_wrapper(
+        dict(optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.1), paramwise_cfg=dict(norm_decay_mult=0.0))
+    )
+    seen = []
+    wrapper.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(len(optimizer.param_groups)))
+    wrapper.update_params(runner.model(torch.rand(4, 2)).sum())
+    assert (len(wrapper.optimizer.param_groups), seen) == (6, [2])
