@@ -21,5 +21,7 @@ test_dataloader = val_dataloader
 sync_bn = 'torch'
 randomness = dict(seed=None, diff_rank_seed=True)
 env_cfg = dict(cudnn_benchmark=True)  # all images have one size
-optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys={'.gamma': dict(decay_mult=0.0)}))
+# Layer scales do not decay; the head's own gamma does, as in the base.
+spared = {name: dict(decay_mult=0.0) for name in ('.ls1.gamma', '.ls2.gamma')}
+optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys=spared))
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], eta_min=5e-5)]

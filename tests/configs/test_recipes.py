@@ -161,12 +161,12 @@ def test_decay_groups_of_the_built_model(path, cfg):
     }
     counted = {'free': 0, 'decayed': 0}
     for name, parameter in model.named_parameters():
-        is_free = id(parameter) in norms or name.endswith('.gamma')
+        in_backbone = name.startswith('backbone.')
+        is_free = id(parameter) in norms or (in_backbone and name.endswith('.gamma'))
         if path.parent.name == 'classification':  # no bias either
             is_free = is_free or parameter.ndim == 1
         elif 'rtmpose' in path.stem:
             is_free = is_free or name.endswith('.bias')
-        in_backbone = name.startswith('backbone.')
         if 'dino' in path.stem:
             is_free = is_free and in_backbone
         elif 'mask2former' in path.stem:
