@@ -4,7 +4,8 @@ import bisect
 import copy
 import functools
 import os
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,27 @@ class _Postponing:
         return getattr(self.backend, name)
 
 
+def _length(data: Any) -> int | None:
+    """None if there is none, as of a stream."""
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _data_of_each(lengths: Sequence[tuple[int | None, ...]], hosts: Sequence[str]) -> str:
+    """How much data the processes have, those of one machine that have as much together."""
+    ranks: dict[tuple, list[str]] = {}
+    for rank, found in enumerate(zip(hosts, lengths)):
+        ranks.setdefault(found, []).append(str(rank))
+    kinds = ('training images', 'training batches', 'validation images')
+    return '; '.join(
+        f'process {", ".join(those)}{f" on {host}" * (len(set(hosts)) > 1)}: '
+        + ', '.join(f'{number} {kind}' for number, kind in zip(found, kinds) if number is not None)
+        for (host, found), those in ranks.items()
+    )
+
+
 class GoOnHook(Hook):
     """Lets checkpoints save what MMEngine's lack, and a run that goes on begin with it.
 
@@ -281,16 +303,24 @@ class GoOnHook(Hook):
         return cls.of(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Make sure that all processes go on from the same place.
+        """Make sure that all processes go on from the same place, with as much data.
 
         Raises:
-            UserError: If they do not: each has read the checkpoint that it found.
+            UserError: If they do not: each has read the checkpoint and the data that it found.
         """
-        places = all_gather_object(runner.iter)
+        train, val = runner.train_dataloader, getattr(runner.val_loop, 'dataloader', None)
+        # Data loaders of a validation may differ in length, by a batch.
+        lengths = tuple(map(_length, (getattr(train, 'dataset', None), train, getattr(val, 'dataset', None))))
+        places, of_all, hosts = zip(*all_gather_object((runner.iter, lengths, socket.gethostname())))
         if len(set(places)) > 1:
             raise UserError(
                 f'the processes would go on from iterations {", ".join(map(str, places))}: the work dir has to be the '
                 'same for all machines; share it, or copy its checkpoint and last_checkpoint to each'
+            )
+        if len(set(of_all)) > 1:
+            raise UserError(
+                f'the processes cannot train together on different data ({_data_of_each(of_all, hosts)}): all need '
+                'the same files and config; copy what is missing, or put the data where all machines read them'
             )
 
     def gather(self, runner: Runner) -> None:

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import socket
 from types import SimpleNamespace
 
 import pytest
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import SyncBuffersHook
+from torch.utils.data import DataLoader, IterableDataset
 
 from helpers import TOY, fails_cleanly, tool_here
 from scopevit.engine import saving
@@ -70,12 +72,59 @@ def test_the_best_checkpoint_stays_until_a_better_one_is_whole(full, toy_options
     assert len(list(tmp_path.glob('best_*.pth'))) == 1  # after four epochs, since the score before was not kept
 
 
-def test_processes_that_would_go_on_from_other_places_end(monkeypatch):
+def runner_at(iteration=0, images=range(64), val_images=None, batch_size=16):
+    """Something like a runner that is about to train."""
+    val_loop = None if val_images is None else SimpleNamespace(dataloader=DataLoader(val_images))
+    train = DataLoader(images, batch_size)
+    return SimpleNamespace(iter=iteration, train_dataloader=train, val_loop=val_loop)
+
+
+@pytest.fixture
+def begin(monkeypatch):
+    """Begins the training of several processes: tells each runner's hook what those of the others said."""
+
+    def begin(*runners, hosts=None):
+        said = []
+        for heard in (lambda own: said.append(own) or [own], lambda _: said):
+            monkeypatch.setattr(saving, 'all_gather_object', heard)
+            for runner, host in zip(runners, hosts or ['host'] * len(runners)):
+                monkeypatch.setattr(socket, 'gethostname', lambda host=host: host)
+                GoOnHook().before_train(runner)
+
+    return begin
+
+
+def test_processes_that_would_go_on_from_other_places_end(begin):
     """Each machine may have a work dir of its own."""
-    monkeypatch.setattr(saving, 'all_gather_object', lambda place: [place, 0])
     with pytest.raises(UserError, match='iterations 7330, 0: the work dir has to be the same'):
-        GoOnHook().before_train(SimpleNamespace(iter=7330))
-    GoOnHook().before_train(SimpleNamespace(iter=0))
+        begin(runner_at(7330), runner_at(0))
+    begin(runner_at(0))
+    begin(runner_at(7330), runner_at(7330))
+
+
+def test_processes_with_different_data_end(begin):
+    """Each machine may have a copy of its own; one that is not complete would let the others wait without a word."""
+    more = 'process 0: 64 training images, 4 training batches; process 1, 2: 96 training images, 6 training batches'
+    with pytest.raises(UserError, match=more):
+        begin(runner_at(), runner_at(images=range(96)), runner_at(images=range(96)))
+    with pytest.raises(UserError, match='process 0 on a: 64 .*; process 1 on b: 96 .*; copy what is missing'):
+        begin(runner_at(), runner_at(images=range(96)), hosts='ab')
+    with pytest.raises(UserError, match='0: .* 4 training batches; process 1: .* 8 training batches.*config'):
+        begin(runner_at(), runner_at(batch_size=8))
+    with pytest.raises(UserError, match='0: .* 30 validation images; process 1: .* 31 validation images'):
+        begin(runner_at(val_images=range(30)), runner_at(val_images=range(31)))
+    begin(runner_at(val_images=range(30)), runner_at(val_images=range(30)), hosts='ab')
+
+
+class Stream(IterableDataset):
+    """Images without a number."""
+
+    def __iter__(self):
+        yield 0
+
+
+def test_processes_train_on_data_without_a_length(begin):
+    begin(*[runner_at(images=Stream(), val_images=Stream())] * 2)
 
 
 @pytest.mark.parametrize(
