@@ -63,8 +63,8 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
     if args.launcher == 'pytorch':
         end_with_launcher()
     if torch.cuda.is_available():
-        if args.launcher in ('pytorch', 'mpi'):  # Slurm may show each process its own
-            _require_gpu_of_process()
+        if args.launcher != 'none':
+            _settle_gpu_of_process(args.launcher)
         if (cfg.get('randomness') or {}).get('deterministic'):
             # Before CUDA starts: some versions of torch refuse to multiply matrices without it.
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
@@ -76,11 +76,15 @@ def prepare(cfg: Config, args: argparse.Namespace, split: str = 'train') -> None
         _adapt_to_cpu(cfg)
 
 
-def _require_gpu_of_process() -> None:
-    """Each process has a GPU of its own."""
-    gpus, sizes = torch.cuda.device_count(), ('LOCAL_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_SIZE')
-    processes = next(filter(None, map(os.environ.get, sizes)), 1)
-    if int(os.environ['LOCAL_RANK']) >= gpus:
+def _settle_gpu_of_process(launcher: str) -> None:
+    """Each process has a GPU of its own, the one of its local rank or, under Slurm, the only one that it is shown."""
+    gpus, local_rank = torch.cuda.device_count(), int(os.environ['LOCAL_RANK'])
+    if launcher == 'slurm' and gpus == 1:
+        # MMEngine takes the GPU of SLURM_LOCALID, and its model wrapper that of LOCAL_RANK.
+        os.environ.update(SLURM_LOCALID='0', LOCAL_RANK='0')
+    elif local_rank >= gpus:
+        sizes = ('LOCAL_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_SIZE')  # Slurm has none that is always set
+        processes = next(filter(None, map(os.environ.get, sizes)), f'at least {local_rank + 1}')
         raise UserError(
             f'{processes} processes, but this machine shows {gpus} GPU{"s" * (gpus > 1)}: start {gpus}; '
             'CUDA_VISIBLE_DEVICES= starts any number on the CPU'

@@ -104,6 +104,35 @@ def test_more_processes_than_gpus_are_named(monkeypatch, tmp_path):
         launch.prepare(Config(), args)
 
 
+@pytest.fixture
+def prepare_for_slurm(monkeypatch, tmp_path):
+    """Prepares a process that Slurm started and that sees so many GPUs, and gives its numbers."""
+
+    def prepare(gpus, local_rank):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
+        monkeypatch.setattr(launch, 'settle_gpu', lambda *_: None)
+        for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+            monkeypatch.setenv(name, '0')  # so that it is as before afterwards
+        for name, value in zip(launch._LAUNCHER_VARIABLES['slurm'], ('5', str(local_rank), '8')):
+            monkeypatch.setenv(name, value)
+        launch.prepare(Config(), argparse.Namespace(work_dir=str(tmp_path), launcher='slurm', local_rank=0))
+        return [os.environ[name] for name in ('SLURM_PROCID', 'RANK', 'SLURM_LOCALID', 'LOCAL_RANK')]
+
+    return prepare
+
+
+def test_the_only_gpu_that_slurm_shows_a_process_is_its_own(prepare_for_slurm):
+    """As srun --gpus-per-task=1 does: each task's GPU has number 0."""
+    assert prepare_for_slurm(gpus=1, local_rank=1) == ['5', '5', '0', '0']
+    assert prepare_for_slurm(gpus=4, local_rank=1) == ['5', '5', '1', '1']
+
+
+def test_more_processes_of_slurm_than_gpus_are_named(prepare_for_slurm):
+    with pytest.raises(UserError, match='at least 4 processes, but this machine shows 2 GPUs: start 2'):
+        prepare_for_slurm(gpus=2, local_rank=3)
+
+
 class Sum(BaseModel):
     def __init__(self):
         super().__init__()
