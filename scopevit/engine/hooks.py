@@ -16,7 +16,8 @@ class PretrainedBackboneHook(Hook):
     """Start training from the backbone of a checkpoint, whatever the task or toolbox.
 
     It loads just before the first iteration, after the model's own initialisation, and logs
-    what matched. A resumed run keeps its resumed weights.
+    what matched. A resumed run keeps its resumed weights, also at iteration 0: in another number of
+    processes, for example, its first epoch begins again.
 
     Args:
         checkpoint: Path of a checkpoint whose backbone is of the same kind.
@@ -28,7 +29,7 @@ class PretrainedBackboneHook(Hook):
         self.checkpoint = checkpoint
 
     def before_train(self, runner: Runner) -> None:
-        if runner.iter > 0:
+        if runner.iter > 0 or (getattr(runner, '_resume', False) and runner._has_loaded):
             runner.logger.info(f'Resumed at iteration {runner.iter}: pretrained weights not loaded again')
             return
         model = unwrap(runner.model)

@@ -11,12 +11,21 @@ from dataclasses import dataclass, field
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
+from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from ..utils.checkpoint import CheckpointError, read_checkpoint, require_backbone_match, require_fit, to_plain
+from ..utils.checkpoint import (
+    CheckpointError,
+    read_checkpoint,
+    require_backbone_match,
+    require_fit,
+    select_weights,
+    to_plain,
+)
 from ..utils.config import changed_settings
 from ..utils.errors import UserError
+from .accumulation import adapt_to_accumulation, other_accumulation
 from .console import log_first
 from .gpu_settings import require_loss_scale
 from .states import are_states
@@ -200,13 +209,29 @@ def describe_run(runner: Runner) -> dict:
     )
 
 
+def adapt_weights(runner: Runner, checkpoint: dict, path: str) -> None:
+    """Let a run that does not average weights any more go on with those that were trained, not with their average.
+
+    Args:
+        checkpoint: The one that is about to be loaded, which is changed.
+        path: Its path, for messages.
+    """
+    if 'ema_state_dict' in checkpoint and not any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        checkpoint['state_dict'] = select_weights(checkpoint, 'raw', path)
+        runner.logger.warning(
+            'The checkpoint has averaged weights, and this training does not average: it goes on with the raw ones, '
+            'and the average is given up; --ema keeps it'
+        )
+
+
 def adapt_position(runner: Runner, checkpoint: dict) -> None:
-    """Warn if the run cannot continue identically; recompute the position for the new length of an epoch."""
+    """Warn if the run cannot continue identically; recompute the position for the new length of an epoch or step."""
     before, now = checkpoint['meta'].get('run'), describe_run(runner)
     if before is None or 'random_states' not in checkpoint:
         runner.logger.warning('The checkpoint says nothing of random states: the training goes on with others')
     if before is None:
         return
+    adapt_to_accumulation(runner, checkpoint['meta'])
     length = now['epoch_length']
     if before['epoch_length'] != length and not isinstance(runner.train_loop, IterBasedTrainLoop):
         runner.train_loop._iter = runner.epoch * length
@@ -214,6 +239,9 @@ def adapt_position(runner: Runner, checkpoint: dict) -> None:
             f'An epoch has {length} iterations, at the checkpoint it had {before["epoch_length"]}: the training goes '
             f'on from the beginning of epoch {runner.epoch + 1}, as iteration {runner.iter}'
         )
+    if runner.iter != checkpoint['meta']['iter']:  # gradients that were pending are of a step that begins again
+        for state in checkpoint.get('random_states', ()):
+            state['gradients'] = {}
     if before['processes'] != now['processes']:
         runner.logger.warning(
             f'{now["processes"]} processes go on with what {before["processes"]} began: data and random numbers are '
@@ -275,17 +303,20 @@ class ScheduleOfConfig:
     def take_effect(self, meta: dict) -> None:
         """Bring the config's settings back if they are not those that the checkpoint was saved under."""
         runner, before = self.runner, meta.get('run')
+        by_epoch = not isinstance(runner.train_loop, IterBasedTrainLoop)
         if before is None or not self._has_changed(before):
             return
         schedulers = runner.param_schedulers or []
         if not self.is_single or any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
+            if not by_epoch and runner.iter != meta['iter']:
+                raise other_accumulation('this kind of schedule')
             runner.logger.warning('The schedule stays that of the checkpoint: this kind cannot be changed in a resume')
             return
         for group, settings in zip(runner.optim_wrapper.param_groups, self.groups):
             group.update(settings)
         for scheduler, state in zip(schedulers, self.schedulers):
             scheduler.load_state_dict(state)
-        length, by_epoch = len(runner.train_dataloader), not isinstance(runner.train_loop, IterBasedTrainLoop)
+        length = len(runner.train_dataloader)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that no optimizer does its steps in between
             for done in range(1, runner.iter + 1):

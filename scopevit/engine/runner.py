@@ -22,12 +22,13 @@ from ..utils.checkpoint import CheckpointError, read_checkpoint
 from ..utils.errors import UserError, one_line, other_is_gone, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
+from .accumulation import iterations_done
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
 from .logs import survive_unwritable_curves, survive_unwritable_logs
 from .optim import step_as_few_groups
 from .placed_sampler import Items, PlacedBatchSampler, PlacedItems
 from .preemption import StopHook, start_worker
-from .resume import ScheduleOfConfig, adapt_position, read_resumable, settle_resume, start_of
+from .resume import ScheduleOfConfig, adapt_position, adapt_weights, read_resumable, settle_resume, start_of
 from .saving import CheckpointHook, GoOnHook
 
 # What the content of another run's checkpoint, or of a damaged one, is met with.
@@ -227,7 +228,7 @@ class QuietRunner(Runner):
             return None
         meta = self.resumed_from['meta']
         if not self.counts_epochs:
-            return dict(iter=meta['iter'])
+            return dict(iter=iterations_done(meta, self.cfg))
         return dict(epoch=meta['epoch'], iter=meta['iter'], epoch_length=(meta.get('run') or {}).get('epoch_length'))
 
     # Checkpoints
@@ -297,6 +298,7 @@ class QuietRunner(Runner):
         checkpoint = self._checkpoint = self._checkpoint or read_resumable(filename)
         schedule = ScheduleOfConfig(self)
         try:
+            adapt_weights(self, checkpoint, filename)
             schedule.keep_forms(checkpoint['optimizer'])
             super().resume(filename, *args, **options)
         except _MISFITS as error:

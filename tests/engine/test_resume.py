@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from helpers import ROOT, fails_cleanly, quiet_toolboxes, small_config, tool, tool_here
+from scopevit.engine.hooks import PretrainedBackboneHook
 from scopevit.engine.launch import build_runner
 from scopevit.engine.resume import ScheduleOfConfig, find_checkpoint, read_resumable, settle_resume
 from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
@@ -202,6 +203,20 @@ def test_a_file_to_start_from_is_read_in_every_format_and_by_no_other_reader(run
         built = runner(load_from=str(tmp_path / name), experiment_name=name)
         built.load_or_resume()
         assert equal(dict(built.model.state_dict()), weights)
+
+
+def test_a_resumed_training_keeps_its_backbone_at_iteration_0_too(runner, tmp_path):
+    """Where the first epoch begins again, in another number of processes."""
+    built = runner()
+    before = {key: value.clone() for key, value in built.model.state_dict().items()}
+    save_checkpoint(dict(state_dict={key: value + 1 for key, value in before.items()}), str(tmp_path / 'w.pth'))
+    start = PretrainedBackboneHook(str(tmp_path / 'w.pth'))
+    built = SimpleNamespace(iter=0, model=built.model, logger=built.logger, _resume=True, _has_loaded=True)
+    start.before_train(built)
+    assert equal(dict(built.model.state_dict()), before)
+    built._has_loaded = False  # --resume without a checkpoint begins
+    start.before_train(built)
+    assert not equal(dict(built.model.state_dict()), before)
 
 
 @pytest.fixture(scope='module')
