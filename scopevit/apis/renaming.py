@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..models import ScopeViT
-from ..utils.checkpoint import CheckpointError, StateDict, get_state_dict, read_checkpoint
+from ..utils.checkpoint import CheckpointError, StateDict, read_checkpoint, select_weights
 from ..utils.weight_names import NAMINGS, Renamed, to_timm_names
 
 
@@ -25,20 +25,24 @@ def _fits(renamed: Renamed) -> bool:
     return not (match.missing or match.unexpected or match.misshapen)
 
 
-def rename_classifier(checkpoint: str, to: str, arch: str | None = None) -> tuple[StateDict, str, Renamed]:
+def rename_classifier(
+    checkpoint: str, to: str, arch: str | None = None, kind: str = 'auto'
+) -> tuple[StateDict, str, Renamed]:
     """Rename a checkpoint's weights.
 
     Args:
         to: A name of ``NAMINGS``.
         arch: Of the classifier; None: the one that fits.
+        kind: Which weights, see :func:`.checkpoint.select_weights`.
 
     Returns:
         The weights by their new names, their arch, and what they were called.
 
     Raises:
-        CheckpointError: If it cannot be read, has the names already, or is not a classifier of such an arch.
+        CheckpointError: If it cannot be read, has no such weights, has the names already, or is not a classifier of
+            such an arch.
     """
-    weights = get_state_dict(read_checkpoint(checkpoint), checkpoint)
+    weights = select_weights(read_checkpoint(checkpoint), kind, checkpoint)
     tried = {name: _rename(weights, name) for name in ([arch] if arch else ScopeViT.arch_settings)}
     # The arch that fits, or the nearest one for the error to speak of.
     arch = max(tried, key=lambda a: (_fits(tried[a]), len(tried[a].match.matched), -len(tried[a].match.missing)))

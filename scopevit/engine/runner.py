@@ -18,7 +18,7 @@ from mmengine.visualization import Visualizer
 from torch import Generator, nn
 from torch.utils.data import DataLoader
 
-from ..utils.checkpoint import CheckpointError, read_checkpoint
+from ..utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint
 from ..utils.errors import UserError, one_line, other_is_gone, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
@@ -269,17 +269,19 @@ class QuietRunner(Runner):
             super().save_checkpoint(*os.path.split(temporary), *args, **options)
 
     def load_checkpoint(self, filename: str, *args: Any, **options: Any) -> dict:
-        """MMEngine's; a file is read as :func:`read_checkpoint` does, in all its formats and executing nothing.
+        """MMEngine's; weights are read by :func:`read_checkpoint` and found by :func:`get_state_dict`.
 
-        One to go on from is that of :attr:`resumed_from`.
+        So they are those that were checked before, in any format and wherever they lie, and nothing is executed. A
+        checkpoint to go on from is that of :attr:`resumed_from`.
         """
         checkpoint = self._checkpoint if self._resume and filename == self._load_from else None
-        if checkpoint is None and not (args or options) and os.path.isfile(filename):
+        if checkpoint is None and not (args or options):
             checkpoint = read_checkpoint(filename)
+            checkpoint = {**checkpoint, 'state_dict': get_state_dict(checkpoint, filename)}
             self.logger.info(f'Load checkpoint from {filename}')
         # What MMEngine prints, every process would.
         with nullcontext() if is_main_process() else redirect_stdout(io.StringIO()):
-            if checkpoint is None:  # at another address, or to be loaded in another way
+            if checkpoint is None:  # to be loaded in another way
                 return super().load_checkpoint(filename, *args, **options)
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
             _load_checkpoint_to_model(unwrap(self.model), checkpoint, strict=False)

@@ -11,6 +11,8 @@ import io
 import os
 import pickle
 import re
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +28,8 @@ from .wrappers import unwrap
 
 StateDict = dict[str, Tensor]
 ALLOW_NON_FINITE = 'SCOPEVIT_ALLOW_NON_FINITE'
+# Where weights lie in a checkpoint, if not at its top: what timm and others average, and the usual ones.
+_AVERAGED, _USUAL = ('state_dict_ema', 'model_ema'), ('state_dict', 'model')
 # Facts worth keeping; the training config and logs, which hold paths of a machine, are not.
 _KEPT_META = ('epoch', 'iter', 'seed', 'mmengine_version', 'dataset_meta', 'arch', 'averaged')
 
@@ -145,15 +149,14 @@ def to_bytes(checkpoint: dict, name: str) -> bytes:
 
 
 def get_state_dict(checkpoint: dict, path: str) -> StateDict:
-    """The weights of a checkpoint, nested under a usual key or not at all.
+    """The weights of a checkpoint, nested under a usual key or not at all; the averaged ones where there are any.
+
+    Whatever loads weights takes these, with the versions of layers (``_metadata``) that PyTorch keeps beside them.
 
     Raises:
         CheckpointError: If no weights are found.
     """
-    for key in ('state_dict', 'model', 'state_dict_ema'):
-        if isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-            break
+    checkpoint = _nested(checkpoint, (*_AVERAGED, *_USUAL)) or checkpoint
     weights = {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
     if not weights:
         found = ', '.join(map(str, list(checkpoint)[:8])) or 'nothing'
@@ -171,7 +174,14 @@ def get_state_dict(checkpoint: dict, path: str) -> StateDict:
             f'{len(weights)}): its training has diverged. With {ALLOW_NON_FINITE}=1 in the environment it is loaded '
             'all the same'
         )
-    return {key[len('module.') :] if key.startswith('module.') else key: value for key, value in weights.items()}
+    named = OrderedDict((key.removeprefix('module.'), value) for key, value in weights.items())
+    versions = getattr(checkpoint, '_metadata', None)
+    named._metadata = versions if isinstance(versions, dict) else {}  # type: ignore[attr-defined]
+    return named
+
+
+def _nested(checkpoint: dict, keys: Sequence[str]) -> dict | None:
+    return next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), dict)), None)
 
 
 def get_meta(checkpoint: dict) -> dict:
@@ -190,22 +200,28 @@ def select_weights(checkpoint: dict, kind: str, path: str) -> StateDict:
     """The averaged or the raw weights of a checkpoint.
 
     Where MMEngine's EMAHook was used, ``state_dict`` holds the averaged weights and
-    ``ema_state_dict`` the raw ones.
+    ``ema_state_dict`` the raw ones. In timm's files ``state_dict_ema`` holds the averaged
+    weights and ``state_dict`` the raw ones.
 
     Args:
-        kind: 'ema', 'raw', or 'auto' for the averaged ones where there are any.
+        kind: 'ema', 'raw', or 'auto' for those of :func:`get_state_dict`: the averaged ones
+            where there are any.
 
     Raises:
         CheckpointError: If there are no such weights.
     """
-    averaged = 'ema_state_dict' in checkpoint
-    if kind == 'ema' and not averaged:
-        raise CheckpointError(f'checkpoint {path} has no averaged weights: it was not trained with EMAHook')
-    if kind == 'raw' and averaged:
-        # Buffers that EMAHook did not swap are in state_dict alone.
-        raw = get_state_dict(dict(state_dict=checkpoint['ema_state_dict']), path)
-        return {key: raw.get(key, value) for key, value in get_state_dict(checkpoint, path).items()}
-    return get_state_dict(checkpoint, path)
+    weights = get_state_dict(checkpoint, path)
+    is_averaged = _nested(checkpoint, ('ema_state_dict', *_AVERAGED)) is not None
+    if kind == 'ema' and not is_averaged:
+        raise CheckpointError(f'checkpoint {path} has no averaged weights: it was trained without averaging')
+    if kind == 'raw' and is_averaged:
+        beside = _nested(checkpoint, ('ema_state_dict', *_USUAL))
+        if beside is None:
+            raise CheckpointError(f'checkpoint {path} has averaged weights alone')
+        # Buffers that EMAHook did not swap are among the averaged ones alone.
+        raw = get_state_dict(dict(state_dict=beside), path)
+        return {key: raw.get(key, value) for key, value in weights.items()}
+    return weights
 
 
 @dataclass

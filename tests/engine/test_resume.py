@@ -5,17 +5,26 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
 
 from helpers import ROOT, fails_cleanly, quiet_toolboxes, small_config, tool, tool_here
 from scopevit.engine.hooks import PretrainedBackboneHook
 from scopevit.engine.launch import build_runner
-from scopevit.engine.resume import ScheduleOfConfig, find_checkpoint, read_resumable, settle_resume
+from scopevit.engine.resume import (
+    ScheduleOfConfig,
+    find_checkpoint,
+    read_resumable,
+    require_fitting_start,
+    settle_resume,
+)
+from scopevit.utils import checkpoint
 from scopevit.utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from scopevit.utils.errors import UserError
 
@@ -217,6 +226,45 @@ def test_a_resumed_training_keeps_its_backbone_at_iteration_0_too(runner, tmp_pa
     built._has_loaded = False  # --resume without a checkpoint begins
     start.before_train(built)
     assert not equal(dict(built.model.state_dict()), before)
+
+
+FORMS = {
+    'flat': dict,
+    'of a wrapped model': lambda weights: {f'module.{key}': value for key, value in weights.items()},
+    'model': lambda weights: dict(model=weights, epoch=3),
+    'averaged alone': lambda weights: dict(state_dict_ema=weights),
+    'averaged by timm': lambda weights: dict(state_dict=opposite(weights), state_dict_ema=weights),
+    'averaged by MMEngine': lambda weights: dict(
+        state_dict=weights, ema_state_dict={f'module.{key}': value for key, value in opposite(weights).items()}
+    ),
+}
+
+
+def opposite(weights):
+    return {key: -value for key, value in weights.items()}
+
+
+def test_a_training_starts_from_the_weights_that_were_checked_wherever_they_lie_in_the_file(runner, tmp_path):
+    path = str(tmp_path / 'w.pth')
+    built = runner(load_from=path, custom_hooks=[dict(type='mmengine.EMAHook', update_buffers=True)])
+    (average,) = (hook for hook in built.hooks if isinstance(hook, EMAHook))
+    average.before_run(built)
+    for form, nested in FORMS.items():
+        weights = {key: value + 1 for key, value in built.model.state_dict().items()}
+        torch.save(nested(weights), path)
+        require_fitting_start(built.cfg, built, None)
+        built.load_checkpoint(path)
+        assert equal(dict(built.model.state_dict()), weights), form
+        assert equal(dict(average.ema_model.module.state_dict()), weights), form
+
+
+def test_weights_at_an_address_are_found_as_those_of_a_file(runner, tmp_path, monkeypatch):
+    weights = {key: value + 1 for key, value in runner().model.state_dict().items()}
+    torch.save(dict(model=weights), tmp_path / 'w.pth')
+    monkeypatch.setattr(checkpoint, 'get_local_path', lambda address: nullcontext(str(tmp_path / 'w.pth')))
+    built = runner(load_from='https://example.org/w.pth', experiment_name='address')
+    built.load_or_resume()
+    assert equal(dict(built.model.state_dict()), weights)
 
 
 @pytest.fixture(scope='module')

@@ -22,6 +22,7 @@ from scopevit.utils.checkpoint import (
     read_checkpoint,
     require_fit,
     save_checkpoint,
+    select_weights,
     to_plain,
 )
 
@@ -128,6 +129,42 @@ def test_load_backbone_from_any_nesting(wrap, prefix, tmp_path):
     assert '0 missing, 0 unexpected' in str(match)
     for a, b in zip(target.parameters(), source.parameters()):
         assert torch.equal(a, b)
+
+
+RAW, AVERAGED = torch.zeros(2), torch.ones(2)
+WITH_AVERAGE = {
+    'mmengine': dict(state_dict=dict(w=AVERAGED), ema_state_dict={'module.w': RAW, 'steps': torch.tensor(1)}),
+    'timm': dict(state_dict=dict(w=RAW), state_dict_ema=dict(w=AVERAGED), epoch=3),
+    'model_ema': dict(model=dict(w=RAW), model_ema={'module.w': AVERAGED}),
+}
+
+
+@pytest.mark.parametrize('form', WITH_AVERAGE)
+def test_averaged_weights_come_first_and_raw_ones_if_asked_for_in_every_form(form):
+    checkpoint = WITH_AVERAGE[form]
+    assert torch.equal(get_state_dict(checkpoint, 'c.pth')['w'], AVERAGED)  # which is what models load
+    for kind, expected in (('auto', AVERAGED), ('ema', AVERAGED), ('raw', RAW)):
+        selected = select_weights(checkpoint, kind, 'c.pth')
+        assert list(selected) == ['w']
+        assert torch.equal(selected['w'], expected)
+
+
+def test_weights_of_a_kind_that_a_checkpoint_lacks_are_refused():
+    for checkpoint in (dict(state_dict=dict(w=RAW), state_dict_ema=None), dict(w=RAW)):
+        assert torch.equal(select_weights(checkpoint, 'raw', 'c.pth')['w'], RAW)
+        with pytest.raises(CheckpointError, match='has no averaged weights'):
+            select_weights(checkpoint, 'ema', 'c.pth')
+    alone = dict(state_dict_ema=dict(w=AVERAGED), epoch=3)
+    assert torch.equal(select_weights(alone, 'ema', 'c.pth')['w'], AVERAGED)
+    with pytest.raises(CheckpointError, match='has averaged weights alone'):
+        select_weights(alone, 'raw', 'c.pth')
+
+
+def test_versions_of_layers_stay_with_the_weights(tmp_path):
+    """A layer may load weights of an older version in another way."""
+    torch.save(dict(model=torch.nn.BatchNorm2d(3).state_dict()), tmp_path / 'c.pth')
+    weights = get_state_dict(read_checkpoint(tmp_path / 'c.pth'), 'c.pth')
+    assert weights._metadata['']['version'] == 2
 
 
 def test_later_stages_may_be_left_over(tmp_path):
