@@ -216,6 +216,21 @@ def test_pretrained_init_cfg_is_checked(tmp_path):
         ScopeViT('xtiny', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'c.pth'))).init_weights()
 
 
+def test_init_cfg_may_be_a_list_in_which_a_checkpoint_comes_last(tmp_path):
+    source = build()
+    torch.save(source.state_dict(), tmp_path / 'c.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'c.pth'))
+    ones = dict(type='Constant', layer='Linear', val=1.0)
+    for init_cfg in ([pretrained], [pretrained, ones]):
+        target = ScopeViT(NARROW, init_cfg=init_cfg)
+        target.init_weights()
+        assert all(torch.equal(a, b) for a, b in zip(target.parameters(), source.parameters()))
+        assert target.init_cfg == init_cfg
+    target = ScopeViT(NARROW, init_cfg=[ones])
+    target.init_weights()
+    assert all(bool((m.weight == 1).all()) for m in target.modules() if isinstance(m, torch.nn.Linear))
+
+
 @torch.no_grad()
 def test_shared_stages_do_not_depend_on_out_indices():
     full, image = build(), formula_image(64, 64).float()

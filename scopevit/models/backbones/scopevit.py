@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...registry import MODELS
 from ...utils.checkpoint import load_backbone
+from ...utils.config import as_list, is_checkpoint
 from ..deploy import fold
 from ..layers import GlobalScaleDilatedAttention, MultiScaleSelfAttention, PatchEmbed, TransformerBlock
 from ..ops.checkpoint import checkpointed
@@ -88,8 +89,8 @@ class ScopeViT(BaseModule):
             area. 1024 leaves classification at 256x256 as it is.
         deploy: Build the deploy form, for inference; its checkpoints come from
             tools/converters/deploy_model.py. See :meth:`switch_to_deploy`.
-        init_cfg: MMEngine initialisation, done after the default one: for a pretrained
-            backbone ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
+        init_cfg: MMEngine initialisation or a list of them, done after the default one: for a
+            pretrained backbone ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
 
     Attributes:
         feature_channels: Channels of each returned map.
@@ -102,6 +103,7 @@ class ScopeViT(BaseModule):
         UserError: If ``SCOPEVIT_TRITON`` in the environment has a value that means nothing.
     """
 
+    init_cfg: Any  # BaseModule's
     arch_settings: ClassVar[dict[str, dict[str, Any]]] = {
         'xtiny': dict(embed_dims=(32, 64, 128, 256), depths=(1, 2, 4, 1), num_heads=(2, 4, 8, 16)),
         'tiny': dict(embed_dims=(32, 64, 128, 256), depths=(2, 2, 5, 2), num_heads=(2, 4, 8, 16)),
@@ -121,7 +123,7 @@ class ScopeViT(BaseModule):
         with_cp: bool = False,
         max_keys: int | None = None,
         deploy: bool = False,
-        init_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         require_known_switch()
@@ -157,16 +159,18 @@ class ScopeViT(BaseModule):
             self.switch_to_deploy()
 
     def init_weights(self) -> None:
-        """Load ``init_cfg``'s checkpoint, if it is of type 'Pretrained'; the rest is initialised already.
+        """Do what ``init_cfg`` says beyond the default; what is of type 'Pretrained' comes last, as in MMEngine.
 
         Raises:
-            CheckpointError: If the checkpoint is unreadable or of another arch.
+            CheckpointError: If a checkpoint is unreadable or of another arch.
         """
-        if (self.init_cfg or {}).get('type') == 'Pretrained':
-            match = load_backbone(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', 'backbone.'))
-            MMLogger.get_current_instance().info(f'ScopeViT from {self.init_cfg["checkpoint"]}: {match}')
-        else:
-            super().init_weights()
+        given = self.init_cfg
+        self.init_cfg = [settings for settings in as_list(given) if not is_checkpoint(settings)]
+        super().init_weights()
+        self.init_cfg = given
+        for settings in filter(is_checkpoint, as_list(given)):
+            match = load_backbone(self, settings['checkpoint'], settings.get('prefix', 'backbone.'))
+            MMLogger.get_current_instance().info(f'ScopeViT from {settings["checkpoint"]}: {match}')
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image batch (B, in_channels, H, W), any H, W >= 1 -> one map (B, C_i, H_i, W_i) per out index."""
