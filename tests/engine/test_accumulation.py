@@ -6,12 +6,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
+from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop
 
 from helpers import TOY, quiet_toolboxes
 from scopevit.engine import options
 from scopevit.engine.accumulation import iterations_done
 from scopevit.engine.launch import build_runner
-from scopevit.engine.resume import settle_resume
+from scopevit.engine.resume import ScheduleOfConfig, settle_resume
 from scopevit.utils.checkpoint import read_checkpoint
 from scopevit.utils.errors import UserError
 
@@ -97,6 +99,16 @@ def test_iterations_of_a_training_that_counts_them_as_before_stay():
     assert iterations_done(dict(iter=7), Config(settings(2, 20))) == 7
     with pytest.raises(UserError, match='several optimizers cannot go on with'):
         done(dict(settings(1, 20), optim_wrapper=MANY), settings(2, 40))
+
+
+def test_a_rate_that_follows_results_needs_the_accumulation_that_it_was_begun_with(monkeypatch):
+    monkeypatch.setattr(ScheduleOfConfig, '_has_changed', lambda schedule, before: True)
+    plateau = SimpleNamespace(need_val_args=True, state_dict=dict)
+    optim_wrapper = OptimWrapper(torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.1))
+    loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    runner = SimpleNamespace(iter=8, train_loop=loop, optim_wrapper=optim_wrapper, param_schedulers=[plateau])
+    with pytest.raises(UserError, match='this kind of schedule cannot go on with; resume with the --accumulate'):
+        ScheduleOfConfig(runner).take_effect(dict(iter=4, run={}))
 
 
 @pytest.mark.slow
