@@ -9,7 +9,7 @@ import torch
 
 from helpers import tool_here
 from reference.weights import formula_image, formula_weight
-from scopevit.apis.renaming import expected_weights, rename_classifier
+from scopevit.apis.renaming import expected_weights
 from scopevit.models import ScopeViT
 from scopevit.utils.checkpoint import get_state_dict, load_backbone, read_checkpoint
 from scopevit.utils.weight_names import mmengine_name, released_name
@@ -116,9 +116,11 @@ def test_averaged_weights_are_those_that_are_renamed(tmp_path):
     averaged = {key: value.float() for key, value in released_weights('xtiny').items()}
     raw = {key: value + 1 for key, value in averaged.items()}
     torch.save(dict(state_dict=raw, state_dict_ema=averaged, epoch=3), tmp_path / 'timm.pth')
-    for options, expected in ({}, averaged), (dict(kind='raw'), raw):
-        renamed, _, _ = rename_classifier(str(tmp_path / 'timm.pth'), 'timm', **options)
-        assert torch.equal(renamed['head.fc.weight'], expected['head.weight'])
+    for kind, expected in ('auto', averaged), ('ema', averaged), ('raw', raw):
+        out = str(tmp_path / f'{kind}.pth')
+        result = run(tmp_path / 'timm.pth', out, '--to', 'timm', '--weights', kind)
+        assert result.returncode == 0, result.stderr
+        assert torch.equal(read_checkpoint(out)['state_dict']['head.fc.weight'], expected['head.weight'])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from scopevit.utils.errors import user_errors
 def main() -> None:
     parser = tool_parser(__doc__)
     add_arguments(parser, 'checkpoint', help='checkpoint of a classifier')
-    add_arguments(parser, 'out')
+    add_arguments(parser, 'out', '--weights')
     parser.add_argument('--to', choices=NAMINGS, default='mmengine', help='whose names (default: %(default)s)')
     parser.add_argument('--arch', choices=ARCHS, help='arch of the classifier (default: the one that fits)')
     args = parser.parse_args()
@@ -23,7 +23,7 @@ def main() -> None:
     from scopevit.apis.renaming import rename_classifier
     from scopevit.utils.checkpoint import save_checkpoint
 
-    state, arch, renamed = rename_classifier(args.checkpoint, args.to, args.arch)
+    state, arch, renamed = rename_classifier(args.checkpoint, args.to, args.arch, args.weights)
     save_checkpoint(dict(state_dict=state, meta=dict(arch=arch)), args.out)
     print(f'ScopeViT-{arch}, from {renamed.naming} to {args.to}: {renamed.match}\nwrote {args.out}')
 
