@@ -1,6 +1,7 @@
 """Going on with a run that accumulates gradients over another number of iterations than before."""
 
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
@@ -11,8 +12,8 @@ from ..utils.errors import UserError
 def iterations_done(meta: dict, cfg: Config) -> int:
     """Where a training by iterations goes on: where the optimizer has done as many steps as at the checkpoint.
 
-    Its length counts iterations, which are parts of a batch where gradients are accumulated. A run whose length has
-    not changed goes on at the same iteration, however it accumulates.
+    Its length counts iterations, which are parts of a batch where gradients are accumulated. A run of the same length
+    with another batch, which accumulates as its config says, goes on at the same iteration.
 
     Args:
         meta: That of the checkpoint.
@@ -21,11 +22,14 @@ def iterations_done(meta: dict, cfg: Config) -> int:
     Raises:
         UserError: If it has several optimizers, which need not have done their steps at the same iterations.
     """
-    before = (meta.get('run') or {}).get('settings')
-    if before is None or first_value(before.get('train_cfg'), 'max_iters') == first_value(cfg.train_cfg, 'max_iters'):
+    run = meta.get('run')
+    if run is None:
         return meta['iter']
+    before = run['settings']
     old, new = _accumulation(before), _accumulation(cfg)
-    if old == new:
+    lengths = [first_value(settings.get('train_cfg'), 'max_iters') for settings in (before, cfg)]
+    batches = _batch(before, old, run['processes']), _batch(cfg, new, get_world_size())
+    if old == new or (lengths[0] == lengths[1] and batches[0] != batches[1]):
         return meta['iter']
     if len(old) != 1 or len(new) != 1:
         raise other_accumulation('several optimizers')
@@ -65,8 +69,15 @@ def adapt_to_accumulation(runner: Runner, meta: dict) -> None:
     averages = [hook for hook in as_list(before.get('custom_hooks')) if 'EMAHook' in type_name(hook)]
     for average, hook in zip(averages, (hook for hook in runner.hooks if isinstance(hook, EMAHook))):
         steps, interval = hook.ema_model.steps, hook.ema_model.interval
+        done = steps - pending if runner.iter != meta['iter'] else steps
         # Accumulation makes the interval longer, too.
-        steps.copy_((steps - pending).clamp(min=0) * interval // _positive(average.get('interval')))
+        steps.copy_(done.clamp(min=0) * interval // _positive(average.get('interval')))
+
+
+def _batch(settings: dict, accumulation: list[int], processes: int) -> int:
+    """How many items a step of a config's optimizer takes."""
+    size = first_value(settings.get('train_dataloader'), 'batch_size')
+    return _positive(size) * processes * max(accumulation, default=1)
 
 
 def _accumulation(settings: dict) -> list[int]:

@@ -25,31 +25,40 @@ def step_as_few_groups(optimizer: Optimizer) -> None:
     schedulers, logs and checkpoints.
 
     Args:
-        optimizer: One of ``UPDATE_EACH_ALONE``; others stay as they are.
+        optimizer: One of ``UPDATE_EACH_ALONE``; others, and one that steps so already, stay as they are.
     """
-    if type(optimizer) not in UPDATE_EACH_ALONE:
-        return
-    settings_of = itemgetter(*optimizer.defaults)
-    groups = optimizer.param_groups
+    hooks = [getattr(hook, '__self__', None) for hook in optimizer._optimizer_step_pre_hooks.values()]
+    if type(optimizer) in UPDATE_EACH_ALONE and not any(isinstance(hook, _FewGroups) for hook in hooks):
+        few = _FewGroups(optimizer)
+        optimizer.register_step_pre_hook(few.join)
+        optimizer.register_step_post_hook(few.part)
+        optimizer.register_state_dict_pre_hook(few.part)
 
-    def join(*_: object) -> None:
-        nonlocal groups
-        groups, joined = optimizer.param_groups, list[tuple[tuple, dict]]()
-        for group in groups:
-            settings = settings_of(group)
-            for known, whole in joined:
-                if known == settings:
-                    whole['params'].extend(group['params'])
-                    break
-            else:
-                joined.append((settings, {**group, 'params': list(group['params'])}))
-        optimizer.param_groups = [whole for _, whole in joined]
 
-    def part(*_: object) -> None:
-        optimizer.param_groups = groups
+class _FewGroups:
+    """The groups of an optimizer, and what takes their place in a step."""
 
-    optimizer.register_step_pre_hook(join)
-    optimizer.register_step_post_hook(part)
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.settings_of = itemgetter(*optimizer.defaults)
+        self.groups: list[dict] = optimizer.param_groups
+        self.joined: list[dict] | None = None
+
+    def join(self, optimizer: Optimizer, *_: object) -> None:
+        self.part(optimizer)  # if the step before has failed
+        self.groups = optimizer.param_groups
+        kinds: list[tuple[tuple, dict]] = []
+        for group in self.groups:
+            settings = self.settings_of(group)
+            whole = next((whole for known, whole in kinds if known == settings), None)
+            if whole is None:
+                whole = {**group, 'params': []}
+                kinds.append((settings, whole))
+            whole['params'].extend(group['params'])
+        optimizer.param_groups = self.joined = [whole for _, whole in kinds]
+
+    def part(self, optimizer: Optimizer, *_: object) -> None:
+        if optimizer.param_groups is self.joined:
+            optimizer.param_groups = self.groups
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -309,8 +309,9 @@ class GoOnHook(Hook):
             UserError: If they do not: each has read the checkpoint and the data that it found.
         """
         train, val = runner.train_dataloader, getattr(runner.val_loop, 'dataloader', None)
-        # Data loaders of a validation may differ in length, by a batch.
-        lengths = tuple(map(_length, (getattr(train, 'dataset', None), train, getattr(val, 'dataset', None))))
+        # Processes may differ by a batch in validations, and where a training by iterations draws without an end.
+        batches = None if isinstance(runner.train_loop, IterBasedTrainLoop) else train
+        lengths = tuple(map(_length, (getattr(train, 'dataset', None), batches, getattr(val, 'dataset', None))))
         places, of_all, hosts = zip(*all_gather_object((runner.iter, lengths, socket.gethostname())))
         if len(set(places)) > 1:
             raise UserError(

@@ -181,7 +181,9 @@ def get_state_dict(checkpoint: dict, path: str) -> StateDict:
 
 
 def _nested(checkpoint: dict, keys: Sequence[str]) -> dict | None:
-    return next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), dict)), None)
+    """What a checkpoint has under the first of some keys that holds weights."""
+    found = (checkpoint[key] for key in keys if isinstance(checkpoint.get(key), dict))
+    return next((nested for nested in found if any(isinstance(value, Tensor) for value in nested.values())), None)
 
 
 def get_meta(checkpoint: dict) -> dict:
@@ -214,14 +216,15 @@ def select_weights(checkpoint: dict, kind: str, path: str) -> StateDict:
     is_averaged = _nested(checkpoint, ('ema_state_dict', *_AVERAGED)) is not None
     if kind == 'ema' and not is_averaged:
         raise CheckpointError(f'checkpoint {path} has no averaged weights: it was trained without averaging')
-    if kind == 'raw' and is_averaged:
-        beside = _nested(checkpoint, ('ema_state_dict', *_USUAL))
-        if beside is None:
-            raise CheckpointError(f'checkpoint {path} has averaged weights alone')
-        # Buffers that EMAHook did not swap are among the averaged ones alone.
-        raw = get_state_dict(dict(state_dict=beside), path)
-        return {key: raw.get(key, value) for key, value in weights.items()}
-    return weights
+    if kind != 'raw' or not is_averaged:
+        return weights
+    swapped = _nested(checkpoint, ('ema_state_dict',))
+    beside = swapped or _nested(checkpoint, _USUAL)
+    if beside is None:
+        raise CheckpointError(f'checkpoint {path} has averaged weights alone')
+    raw = get_state_dict(dict(state_dict=beside), path)
+    # Buffers that EMAHook did not swap are among the averaged ones alone.
+    return {key: raw.get(key, value) for key, value in weights.items()} if swapped else raw
 
 
 @dataclass

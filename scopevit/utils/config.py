@@ -237,4 +237,5 @@ def innermost(dataset: dict) -> dict:
 
 def is_checkpoint(init_cfg: object) -> bool:
     """Whether an ``init_cfg`` loads weights."""
-    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'
+    kind = init_cfg.get('type') if isinstance(init_cfg, dict) else None
+    return getattr(kind, '__name__', kind) in ('Pretrained', 'mmengine.Pretrained', 'PretrainedInit')

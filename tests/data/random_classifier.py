@@ -1,4 +1,4 @@
-# The toy classifier with all that is random in a training: augmentation, mixing, dropout, averaged weights.
+# The toy classifier with all that is random in a training, averaged weights and many groups of parameters.
 _base_ = './toy_classifier.py'
 
 model = dict(
@@ -22,7 +22,10 @@ custom_hooks = [
     dict(type='EMAHook', momentum=0.1, update_buffers=True, priority='ABOVE_NORMAL'),
     dict(type='scopevit.SyncBuffersHook'),
 ]
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.002))
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0),  # makes a group of each parameter
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=4),
     dict(type='CosineAnnealingLR', by_epoch=True, end=3),

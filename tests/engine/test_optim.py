@@ -127,6 +127,27 @@ def test_groups_of_equal_settings_step_as_one(kind, options):
         torch.testing.assert_close(now[index], state, rtol=0, atol=0)
 
 
+def test_groups_stay_when_the_optimizer_is_met_again_and_when_a_step_fails():
+    """MMEngine builds its wrapper again at each resume; a step may run out of memory."""
+    params, optimizer = many_groups(torch.optim.SGD)
+    step_as_few_groups(optimizer)
+    step_as_few_groups(optimizer)
+    for p in params:
+        p.grad = torch.ones_like(p)
+
+    def fail():
+        raise MemoryError
+
+    for _ in range(2):
+        optimizer.step()
+        assert len(optimizer.param_groups) == 6
+        with pytest.raises(MemoryError):
+            optimizer.step(fail)
+        assert len(optimizer.state_dict()['param_groups']) == 6
+        with pytest.raises(MemoryError):
+            optimizer.step(fail)
+
+
 def test_an_optimizer_that_measures_its_groups_steps_as_it_is():
     """Others may keep results of a whole group in it."""
     _, optimizer = many_groups(type('Own', (torch.optim.SGD,), {}))
@@ -142,5 +163,6 @@ def test_a_training_steps_as_few_groups():
     )
     seen = []
     wrapper.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(len(optimizer.param_groups)))
+    assert runner.build_optim_wrapper(wrapper) is wrapper  # as a resume does
     wrapper.update_params(runner.model(torch.rand(4, 2)).sum())
     assert (len(wrapper.optimizer.param_groups), seen) == (6, [2])

@@ -76,7 +76,7 @@ def runner_at(iteration=0, images=range(64), val_images=None, batch_size=16):
     """Something like a runner that is about to train."""
     val_loop = None if val_images is None else SimpleNamespace(dataloader=DataLoader(val_images))
     train = DataLoader(images, batch_size)
-    return SimpleNamespace(iter=iteration, train_dataloader=train, val_loop=val_loop)
+    return SimpleNamespace(iter=iteration, train_dataloader=train, train_loop=None, val_loop=val_loop)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model.weight_init import PretrainedInit
 
 from reference.plain_scopevit import PlainScopeViT
 from reference.weights import fill, formula_image
@@ -217,11 +218,12 @@ def test_pretrained_init_cfg_is_checked(tmp_path):
 
 
 def test_init_cfg_may_be_a_list_in_which_a_checkpoint_comes_last(tmp_path):
+    """Read as :func:`load_backbone` does, also where MMEngine's class is named."""
     source = build()
     torch.save(source.state_dict(), tmp_path / 'c.pth')
     pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'c.pth'))
     ones = dict(type='Constant', layer='Linear', val=1.0)
-    for init_cfg in ([pretrained], [pretrained, ones]):
+    for init_cfg in ([pretrained], [pretrained, ones], [dict(pretrained, type=PretrainedInit), ones]):
         target = ScopeViT(NARROW, init_cfg=init_cfg)
         target.init_weights()
         assert all(torch.equal(a, b) for a, b in zip(target.parameters(), source.parameters()))

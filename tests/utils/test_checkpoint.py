@@ -154,6 +154,10 @@ def test_weights_of_a_kind_that_a_checkpoint_lacks_are_refused():
         assert torch.equal(select_weights(checkpoint, 'raw', 'c.pth')['w'], RAW)
         with pytest.raises(CheckpointError, match='has no averaged weights'):
             select_weights(checkpoint, 'ema', 'c.pth')
+    for other in dict(state_dict_ema={}), dict(model_ema=dict(module=dict(w=AVERAGED), updates=3)):  # of another class
+        assert torch.equal(get_state_dict(dict(state_dict=dict(w=RAW), **other), 'c.pth')['w'], RAW)
+    odd = dict(state_dict={'_orig_mod.w': RAW}, state_dict_ema=dict(w=AVERAGED))
+    assert list(select_weights(odd, 'raw', 'c.pth')) == ['_orig_mod.w']  # nothing averaged among them
     alone = dict(state_dict_ema=dict(w=AVERAGED), epoch=3)
     assert torch.equal(select_weights(alone, 'ema', 'c.pth')['w'], AVERAGED)
     with pytest.raises(CheckpointError, match='has averaged weights alone'):

@@ -165,10 +165,12 @@ class ScopeViT(BaseModule):
             CheckpointError: If a checkpoint is unreadable or of another arch.
         """
         given = self.init_cfg
-        self.init_cfg = [settings for settings in as_list(given) if not is_checkpoint(settings)]
-        super().init_weights()
-        self.init_cfg = given
-        for settings in filter(is_checkpoint, as_list(given)):
+        checkpoints = [settings for settings in as_list(given) if is_checkpoint(settings)]
+        if not checkpoints or len(checkpoints) < len(as_list(given)):
+            self.init_cfg = [settings for settings in as_list(given) if settings not in checkpoints]
+            super().init_weights()
+            self.init_cfg = given
+        for settings in checkpoints:
             match = load_backbone(self, settings['checkpoint'], settings.get('prefix', 'backbone.'))
             MMLogger.get_current_instance().info(f'ScopeViT from {settings["checkpoint"]}: {match}')
 
