@@ -1,7 +1,6 @@
 """Going on with a run that accumulates gradients over another number of iterations than before."""
 
 from mmengine.config import Config
-from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
@@ -12,8 +11,8 @@ from ..utils.errors import UserError
 def iterations_done(meta: dict, cfg: Config) -> int:
     """Where a training by iterations goes on: where the optimizer has done as many steps as at the checkpoint.
 
-    Its length counts iterations, which are parts of a batch where gradients are accumulated. A run of the same length
-    with another batch, which accumulates as its config says, goes on at the same iteration.
+    Its length counts iterations, which are parts of a batch where gradients are accumulated. A run whose length has
+    not changed goes on at the same iteration, however it accumulates.
 
     Args:
         meta: That of the checkpoint.
@@ -22,14 +21,11 @@ def iterations_done(meta: dict, cfg: Config) -> int:
     Raises:
         UserError: If it has several optimizers, which need not have done their steps at the same iterations.
     """
-    run = meta.get('run')
-    if run is None:
+    before = (meta.get('run') or {}).get('settings')
+    if before is None or first_value(before.get('train_cfg'), 'max_iters') == first_value(cfg.train_cfg, 'max_iters'):
         return meta['iter']
-    before = run['settings']
     old, new = _accumulation(before), _accumulation(cfg)
-    lengths = [first_value(settings.get('train_cfg'), 'max_iters') for settings in (before, cfg)]
-    batches = _batch(before, old, run['processes']), _batch(cfg, new, get_world_size())
-    if old == new or (lengths[0] == lengths[1] and batches[0] != batches[1]):
+    if old == new:
         return meta['iter']
     if len(old) != 1 or len(new) != 1:
         raise other_accumulation('several optimizers')
@@ -72,12 +68,6 @@ def adapt_to_accumulation(runner: Runner, meta: dict) -> None:
         done = steps - pending if runner.iter != meta['iter'] else steps
         # Accumulation makes the interval longer, too.
         steps.copy_(done.clamp(min=0) * interval // _positive(average.get('interval')))
-
-
-def _batch(settings: dict, accumulation: list[int], processes: int) -> int:
-    """How many items a step of a config's optimizer takes."""
-    size = first_value(settings.get('train_dataloader'), 'batch_size')
-    return _positive(size) * processes * max(accumulation, default=1)
 
 
 def _accumulation(settings: dict) -> list[int]:

@@ -33,6 +33,7 @@ def step_as_few_groups(optimizer: Optimizer) -> None:
         optimizer.register_step_pre_hook(few.join)
         optimizer.register_step_post_hook(few.part)
         optimizer.register_state_dict_pre_hook(few.part)
+        optimizer.register_load_state_dict_pre_hook(few.part)
 
 
 class _FewGroups:
@@ -48,7 +49,9 @@ class _FewGroups:
         self.groups = optimizer.param_groups
         kinds: list[tuple[tuple, dict]] = []
         for group in self.groups:
-            settings = self.settings_of(group)
+            # SGD's fused kernel does not take parameters with and without a momentum at once.
+            begun = any('momentum_buffer' in optimizer.state.get(p, ()) for p in group['params'])
+            settings = (*self.settings_of(group), begun)
             whole = next((whole for known, whole in kinds if known == settings), None)
             if whole is None:
                 whole = {**group, 'params': []}

@@ -86,17 +86,15 @@ def test_a_training_by_iterations_goes_on_with_another_accumulation_as_if_it_had
 
 
 def test_iterations_of_a_training_that_counts_them_as_before_stay():
-    def settings(counts, length, batch=4):
-        wrapper = dict(optimizer={}, accumulative_counts=counts)
-        return dict(optim_wrapper=wrapper, train_cfg=dict(max_iters=length), train_dataloader=dict(batch_size=batch))
+    def settings(counts, length):
+        return dict(optim_wrapper=dict(optimizer={}, accumulative_counts=counts), train_cfg=dict(max_iters=length))
 
-    def done(before, now, processes=1):
-        return iterations_done(dict(iter=7, run=dict(settings=before, processes=processes)), Config(now))
+    def done(before, now):
+        return iterations_done(dict(iter=7, run=dict(settings=before)), Config(now))
 
     assert done(settings(2, 20), settings(3, 30)) == 9
     assert done(settings(2, 20), settings(2, 40)) == 7
-    assert done(settings(2, 20), settings(1, 20, batch=8)) == 3  # without --accumulate, and twice as long
-    assert done(settings(1, 20), settings(8, 160), processes=8) == 56
+    assert done(settings(1, 20), settings(8, 160)) == 56
     assert done(settings(1, 20), settings(2, 20)) == 7  # the config has said how to accumulate, not --accumulate
     assert done(settings('x', 20), settings(1, 30)) == 7  # of a file that others wrote
     assert iterations_done(dict(iter=7), Config(settings(2, 20))) == 7

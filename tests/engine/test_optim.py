@@ -95,6 +95,7 @@ def many_groups(kind, **options):
         (torch.optim.AdamW, dict(betas=[0.8, 0.9])),
         (torch.optim.Adam, dict(foreach=True)),
         (torch.optim.SGD, dict(momentum=0.9, nesterov=True)),
+        (torch.optim.SGD, dict(momentum=0.9, fused=True)),
     ],
 )
 def test_groups_of_equal_settings_step_as_one(kind, options):
@@ -143,9 +144,23 @@ def test_groups_stay_when_the_optimizer_is_met_again_and_when_a_step_fails():
         assert len(optimizer.param_groups) == 6
         with pytest.raises(MemoryError):
             optimizer.step(fail)
-        assert len(optimizer.state_dict()['param_groups']) == 6
+        state = optimizer.state_dict()
+        assert len(state['param_groups']) == 6
         with pytest.raises(MemoryError):
             optimizer.step(fail)
+        optimizer.load_state_dict(state)
+
+
+def test_fused_steps_take_a_parameter_that_joins_later():
+    (plain, apart), (params, joined) = (many_groups(torch.optim.SGD, momentum=0.9, fused=True) for _ in range(2))
+    step_as_few_groups(joined)
+    for step in range(3):
+        for p, q in list(zip(plain, params))[step == 0 :]:
+            p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
+        apart.step()
+        joined.step()
+    for p, q in zip(plain, params):
+        torch.testing.assert_close(q, p, rtol=0, atol=0)
 
 
 def test_an_optimizer_that_measures_its_groups_steps_as_it_is():
