@@ -18,6 +18,7 @@ import os
 import socket
 from pathlib import Path
 
+import scopevit
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.toolboxes import silence_toolboxes
@@ -38,13 +39,17 @@ def require_address(host: str, port: int | None) -> None:
 
 @user_errors()
 def main() -> None:
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, needs_torch=False)
     add_arguments(parser, 'config', 'checkpoint', '--device')
     add_arguments(parser, '--score-thr', help='where the slider of the page begins (default: %(default)s)')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
     parser.add_argument('--port', type=int, help='port to listen at (default: the first free one from 7860 on)')
     add_arguments(parser, '--detector-config', '--detector-checkpoint', '--detector-category')
     args = parser.parse_args()
+    if not importlib.util.find_spec('gradio'):
+        raise UserError(f'the page needs gradio, which is not installed: pip install {NEEDED}')
+    require_address(args.host, args.port)
+    scopevit.load()
 
     from scopevit.analysis import demo_page
     from scopevit.analysis.demo import Demo
@@ -56,9 +61,6 @@ def main() -> None:
     os.environ['GRADIO_ANALYTICS_ENABLED'] = '0'
     os.environ['no_proxy'] = f'{os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")},127.0.0.1,localhost'
     silence_toolboxes()
-    if not importlib.util.find_spec('gradio'):
-        raise UserError(f'the page needs gradio, which is not installed: pip install {NEEDED}')
-    require_address(args.host, args.port)
     predictor = build_predictor(
         load_config(args.config, args.cfg_options), args.checkpoint, args.device, args.score_thr
     )

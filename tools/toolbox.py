@@ -18,7 +18,7 @@ from pathlib import Path
 import scopevit
 from scopevit.utils.arguments import tool_parser
 from scopevit.utils.errors import UserError, did_you_mean, user_errors
-from scopevit.utils.toolboxes import TOOLBOXES, described, find_tool, list_tools
+from scopevit.utils.toolboxes import TOOLBOXES, config_path, described, find_tool, list_tools
 
 
 def show(toolbox: str) -> None:
@@ -30,8 +30,6 @@ def show(toolbox: str) -> None:
 
 def as_file(argument: str) -> str:
     """The file of a config that is named by its toolbox; anything else as it is."""
-    from scopevit.utils.config import config_path
-
     scope, mark, _ = argument.partition('::')
     return config_path(argument) if mark and scope in (*TOOLBOXES, 'scopevit') else argument
 
@@ -65,8 +63,8 @@ def main() -> None:
                 show(name)
             return
         path = find_tool(args.toolbox, args.tool)
-        scopevit.load()  # registers the backbone, and lets checkpoints be loaded
         arguments = [as_file(argument) for argument in args.arguments]
+        scopevit.load()  # registers the backbone, and lets checkpoints be loaded
     start(path, arguments)
 
 

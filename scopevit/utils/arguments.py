@@ -5,12 +5,15 @@ A help is to be there at once, so nothing that takes long to import is needed be
 
 import argparse
 import importlib
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .shipped import PACKAGE
+from .errors import UserError, user_errors
+from .shipped import PACKAGE, tool_command
+from .toolboxes import config_path
 
 SCORE_THR = 0.3
 """The lowest score of what is drawn and written unless asked otherwise, as in mmdet's own figures."""
@@ -159,13 +162,46 @@ def require_own_package(script: Path) -> None:
             )
 
 
+def _require_checkpoint(name: str) -> None:
+    if '://' not in name and not os.path.exists(name):
+        raise UserError(f'checkpoint {name} does not exist; check the path')
+
+
+def _require_image(name: str) -> None:
+    if not os.path.exists(name):
+        raise UserError(f'image {name} does not exist; check the path')
+
+
+def _require_predictions(name: str) -> None:
+    if not os.path.exists(name):
+        raise UserError(f'{name} does not exist; {tool_command("test.py", "test")} writes it')
+
+
+_READ: dict[str | tuple | None, Callable[[str], object]] = dict(
+    CONFIG=config_path, CHECKPOINT=_require_checkpoint, IMAGE=_require_image, PREDICTIONS=_require_predictions
+)
+"""What makes sure that a file is there, by the metavar of the arguments that name one to read."""
+
+
 class _ToolParser(argparse.ArgumentParser):
-    """Registers the backbone once the arguments are known to be sound: those that are not are refused at once."""
+    """Refuses what is wrong at once, files that do not exist included, and registers the backbone behind that."""
+
+    needs_torch = True
 
     def parse_args(self, *args: Any, **options: Any) -> Any:
         parsed = super().parse_args(*args, **options)
-        importlib.import_module(PACKAGE.name).load()
+        with user_errors():
+            self._require_files(parsed)
+        if self.needs_torch:
+            importlib.import_module(PACKAGE.name).load()
         return parsed
+
+    def _require_files(self, parsed: argparse.Namespace) -> None:
+        for action in self._actions:
+            require, given = _READ.get(action.metavar), getattr(parsed, action.dest, None)
+            if require and given not in (None, action.const):  # the constant is that of --resume without a file
+                for name in given if isinstance(given, list) else [given]:
+                    require(name)
 
 
 def tool_parser(doc: str | None, needs_torch: bool = True, **options: Any) -> argparse.ArgumentParser:
@@ -175,9 +211,10 @@ def tool_parser(doc: str | None, needs_torch: bool = True, **options: Any) -> ar
         needs_torch: Whether the tool needs torch and the backbone, which are imported behind its arguments.
     """
     require_own_package(Path(sys.argv[0]))
-    kind = _ToolParser if needs_torch else argparse.ArgumentParser
     style = argparse.RawDescriptionHelpFormatter
-    return kind(description=doc, formatter_class=style, allow_abbrev=False, **options)
+    parser = _ToolParser(description=doc, formatter_class=style, allow_abbrev=False, **options)
+    parser.needs_torch = needs_torch
+    return parser
 
 
 def add_arguments(parser: argparse._ActionsContainer, *names: str, **changes: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from .errors import UserError, chain, did_you_mean, one_line, own_error, raise_own
-from .toolboxes import configs_of
+from .errors import UserError, chain, one_line, own_error, raise_own
+from .toolboxes import config_path
 
 # What settings at the top of a config have to be.
 _DICTS = (
@@ -86,28 +86,6 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
     _require_kinds(cfg)
     return cfg
-
-
-def config_path(name: str) -> str:
-    """The file of a config by its name.
-
-    Raises:
-        UserError: If there is none, or the toolbox in the name is unknown or not installed.
-    """
-    scope, is_scoped, within = name.partition('::')
-    if not is_scoped and os.path.isfile(name):
-        return name
-    scope = scope if is_scoped else 'scopevit'
-    try:
-        folder = configs_of(scope)
-    except UserError as error:
-        raise UserError(f'config {name}: {error}') from None
-    if is_scoped and (folder / within).is_file():
-        return str(folder / within)
-    here = {} if is_scoped else {path.name: str(path) for path in Path('configs').rglob('*.py')}
-    known = here or {path.name: f'{scope}::{path.relative_to(folder).as_posix()}' for path in folder.rglob('*.py')}
-    hint = did_you_mean(os.path.basename(name), known, most=3, cutoff=0.6 if is_scoped else 0.4)
-    raise UserError(f'config {name} does not exist{hint or ("" if is_scoped else "; check the path")}')
 
 
 def _require_kinds(cfg: Config) -> None:

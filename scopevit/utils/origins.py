@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .config import config_path
+from .toolboxes import config_path
 
 Keys = tuple[str, ...]
 

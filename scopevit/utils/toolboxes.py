@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import os
 import re
 import warnings
 from pathlib import Path
@@ -45,6 +46,28 @@ def configs_of(scope: str) -> Path:
     if scope not in TOOLBOXES:
         raise UserError(f'{scope} is none of scopevit, {", ".join(TOOLBOXES)}')
     return installed(scope) / '.mim' / 'configs'
+
+
+def config_path(name: str) -> str:
+    """The file of a config by its name.
+
+    Raises:
+        UserError: If there is none, or the toolbox in the name is unknown or not installed.
+    """
+    scope, is_scoped, within = name.partition('::')
+    if not is_scoped and os.path.isfile(name):
+        return name
+    scope = scope if is_scoped else 'scopevit'
+    try:
+        folder = configs_of(scope)
+    except UserError as error:
+        raise UserError(f'config {name}: {error}') from None
+    if is_scoped and (folder / within).is_file():
+        return str(folder / within)
+    here = {} if is_scoped else {path.name: str(path) for path in Path('configs').rglob('*.py')}
+    known = here or {path.name: f'{scope}::{path.relative_to(folder).as_posix()}' for path in folder.rglob('*.py')}
+    hint = did_you_mean(os.path.basename(name), known, most=3, cutoff=0.6 if is_scoped else 0.4)
+    raise UserError(f'config {name} does not exist{hint or ("" if is_scoped else "; check the path")}')
 
 
 def silence_toolboxes() -> None:

@@ -60,6 +60,9 @@ def test_runs_are_compared_by_their_names_with_rates_and_an_axis_that_says_what_
     assert not {'mAcc', 'loss_cls', 'seed0'} & set(texts(out))
     assert tool_here(curves, one, three, '--out', out).returncode == 0
     assert 'epoch' not in texts(out)  # validated after different counts: both by iterations
+    brief = write_log(tmp_path / 'brief', by_epoch[:2])
+    assert tool_here(curves, brief, '--out', out).returncode == 0
+    assert '1' in texts(out)  # of one epoch no parts are marked on the axis
 
     out.unlink()
     (tmp_path / 'nothing').mkdir()

@@ -16,6 +16,22 @@ SLOW = (
 )
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py'))
 CALLS = [*FILES, 'scopevit', *(f'scopevit {name}' for name in COMMANDS)]
+# Files that do not exist; a config of scopevit's exists in each checkout and wheel.
+THERE = 'scopevit::segmentation/scopevit-tiny_fpn_1xb8-60e-ft_custom-512x512.py'
+NOT_THERE = {
+    'tools/train.py no.py': 'config no.py does not exist; check the path',
+    f'tools/train.py {THERE} --resume no.pth': 'checkpoint no.pth does not exist; check the path',
+    f'tools/train.py {THERE} --pretrained no.pth': 'checkpoint no.pth does not exist; check the path',
+    f'tools/test.py {THERE} no.pth': 'checkpoint no.pth does not exist; check the path',
+    f'scopevit test {THERE.replace("tiny", "tinny")} no.pth': f'does not exist; did you mean {THERE}',
+    f'tools/predict.py {THERE} {__file__} x.jpg --out-dir x --detector-config no.py': 'config no.py does not exist',
+    f'tools/analysis/data_time.py {THERE} no.py': 'config no.py does not exist',
+    'tools/converters/average_checkpoints.py no.pth no2.pth --out x.pth': 'checkpoint no.pth does not exist',
+    f'tools/visualization/cam.py {THERE} {__file__} no.jpg': 'image no.jpg does not exist; check the path',
+    f'tools/visualization/draw_predictions.py {THERE} no.pkl': 'no.pkl does not exist; python tools/test.py writes it',
+    'tools/visualization/plot_curves.py no': 'no has no training log',
+    'tools/data/boxes_to_coco.py no no --classes a --out x.json': 'no is not a folder',
+}
 # Starts one after another with a word, each time as if scopevit had not been imported yet, and tells what came of it.
 ASK = """
 import contextlib, io, json, runpy, sys
@@ -24,11 +40,11 @@ for name in names:
     for module in [module for module in sys.modules if module.partition('.')[0] == 'scopevit']:
         del sys.modules[module]
     out = io.StringIO()
-    sys.argv = [*name.split(), word]
+    file, *_ = sys.argv = [*name.split(), *word.split()]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            if name.endswith('.py'):
-                runpy.run_path(name, run_name='__main__')
+            if file.endswith('.py'):
+                runpy.run_path(file, run_name='__main__')
             else:
                 from scopevit.__main__ import main
                 main()
@@ -50,8 +66,8 @@ def environment(tmp_path_factory):
     return {**os.environ, 'PYTHONPATH': f'{folder}{os.pathsep}{ROOT}'}
 
 
-def started(environment, word):
-    command = [sys.executable, '-c', ASK, word, *CALLS]
+def started(environment, word, calls=CALLS):
+    command = [sys.executable, '-c', ASK, word, *calls]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     return json.loads(result.stdout) if result.returncode == 0 else pytest.fail(result.stderr)
 
@@ -78,6 +94,19 @@ def test_a_wrong_option_imports_nothing_slow(call, refusals):
     end, text = refusals[call]
     assert end == 2, text
     assert 'error: ' in text.splitlines()[-1]
+
+
+@pytest.fixture(scope='module')
+def searches(environment):
+    return started(environment, '', NOT_THERE)
+
+
+@pytest.mark.parametrize('call', NOT_THERE)
+def test_a_file_that_does_not_exist_is_named_at_once(call, searches):
+    end, text = searches[call]
+    assert str(end).startswith('error: '), end
+    assert NOT_THERE[call] in end
+    assert not text
 
 
 def test_configs_are_listed_without_torch(environment):

@@ -32,3 +32,23 @@ def test_a_seed_is_one_that_all_generators_take(seed, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(['--seed', seed])
     assert f"must be a whole number from 0 to 2**32 - 1, but is '{seed}'" in capsys.readouterr().err
+
+
+def test_files_to_read_are_looked_for_by_what_their_arguments_are_called(tmp_path, capsys):
+    parser = tool_parser('A tool.')
+    add_arguments(parser, 'checkpoint')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT')
+    add_arguments(parser, '--detector-config')
+    (tmp_path / 'x.pth').touch()
+    for words in (['https://example.org/x.pth'], [str(tmp_path / 'x.pth'), '--resume'], [str(tmp_path)]):
+        assert parser.parse_args(words).checkpoint == words[0]
+    for words, says in (
+        (['no.pth'], 'error: checkpoint no.pth does not exist; check the path'),
+        ([str(tmp_path), '--resume', 'no.pth'], 'error: checkpoint no.pth does not exist; check the path'),
+        ([str(tmp_path), '--detector-config', 'no.py'], 'error: config no.py does not exist; check the path'),
+    ):
+        with pytest.raises(SystemExit, match=f'^{says}$'):
+            parser.parse_args(words)
+    with pytest.raises(SystemExit):  # what is wrong with the words comes first
+        parser.parse_args(['no.pth', '--no-such-option'])
+    assert 'unrecognized arguments: --no-such-option' in capsys.readouterr().err

@@ -17,7 +17,7 @@ from scopevit.utils.files import require_writable_file, write_json
 
 @user_errors()
 def main() -> None:
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, needs_torch=False)
     add_arguments(parser, 'images', nargs=None, metavar='IMAGES', help='folder of images')
     parser.add_argument('labels', metavar='LABELS', help="folder of Pascal VOC's .xml or YOLO's .txt files")
     parser.add_argument('--classes', nargs='+', required=True, metavar='NAME', help='names of the classes, in order')
@@ -25,14 +25,15 @@ def main() -> None:
     parser.add_argument('--clip', action='store_true', help='cut boxes off at the edges of their image')
     args = parser.parse_args()
 
-    from scopevit.datasets.boxes import to_coco
-
     for folder in (args.images, args.labels):
         if not os.path.isdir(folder):
             raise UserError(f'{folder} is not a folder')
     if len(set(args.classes)) < len(args.classes):
         raise UserError(f'--classes names a class twice: {" ".join(args.classes)}')
     require_writable_file(args.out, '--out')
+
+    from scopevit.datasets.boxes import to_coco
+
     content = to_coco(args.images, args.labels, args.classes, args.clip)
     write_json(args.out, content)
     used = {annotation['image_id'] for annotation in content['annotations']}

@@ -126,7 +126,7 @@ def draw(runs: dict[str, Run], metrics: list[str], path: str) -> None:
     rates.set(xlabel='iteration', ylabel='learning rate')
     for axes, key in zip(others, chosen):
         axes.set(xlabel='epoch' if by_epoch else 'iteration', ylabel=key)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.margins(x=0.1, y=0.1)  # room for the values of the last points
     for axes in others[len(chosen) :]:
         axes.axis('off')
@@ -139,7 +139,7 @@ def draw(runs: dict[str, Run], metrics: list[str], path: str) -> None:
 
 @user_errors()
 def main() -> None:
-    parser = tool_parser(__doc__)
+    parser = tool_parser(__doc__, needs_torch=False)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='work dirs of training runs')
     add_arguments(parser, '--out', help='figure to write (default: curves.png in the first work dir)')
     parser.add_argument(
