@@ -50,7 +50,7 @@ def rename_classifier(
     if not _fits(renamed):
         raise CheckpointError(
             f'{checkpoint} is not a classifier ScopeViT-{arch} by the names of {renamed.naming}, the nearest; '
-            f'nothing was written: {renamed.match.describe()}'
+            f'nothing was written: {renamed.match.describe(most=20)}'
         )
     if renamed.naming == to:
         others = ' or '.join(naming for naming in sorted(NAMINGS) if naming != to)

@@ -131,8 +131,9 @@ def test_averaged_weights_are_those_that_are_renamed(tmp_path):
         (lambda w: w.update({'norm1.bias': torch.ones(33)}), r'norm1.bias (33,) for (32,)'),
         (lambda w: w.update({'head.fc.bias': torch.ones(10)}), 'unexpected: head.fc.bias'),
         (lambda w: w.update({f'x{i}': torch.ones(1) for i in range(9)}), 'x0, x1, x2, x3, x4, x5, x6, x7, x8'),
+        (lambda w: w.update({f'x{i}': torch.ones(1) for i in range(99)}), 'x18, x19 and 79 more'),
     ],
-    ids=['missing', 'unexpected', 'misshapen', 'our_own_name', 'all_are_named'],
+    ids=['missing', 'unexpected', 'misshapen', 'our_own_name', 'some_are_named', 'a_hundred_are_not'],
 )
 def test_refuses_other_checkpoints_and_names_keys(change, says, tmp_path):
     weights = released_weights('tiny')

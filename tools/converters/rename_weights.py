@@ -4,7 +4,7 @@
     python tools/converters/rename_weights.py epoch_300.pth scopevit_tiny.safetensors --to timm
 
 What the input is, is told from its names. Values stay as they are, bit by bit. Every weight has to find its
-place: a checkpoint with a key too many or too few, or a weight of another shape, is refused, and the keys are named.
+place: a checkpoint with a key too many or too few, or a weight of another shape, is refused, and keys are named.
 """
 
 from scopevit.utils.arguments import ARCHS, NAMINGS, add_arguments, tool_parser

@@ -9,6 +9,7 @@ import random
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.errors import user_errors
+from scopevit.utils.toolboxes import silence_toolboxes
 
 
 @user_errors()
@@ -31,6 +32,7 @@ def main() -> None:
     from scopevit.utils.config import load_config
     from scopevit.utils.image import unreadable_files_named
 
+    silence_toolboxes()
     cfg = load_config(args.config, args.cfg_options)
     require_writable_figure(args.out)
     dataset = build_dataset(cfg, args.split, args.config)

@@ -137,14 +137,14 @@ def _confusion_figure(analysis: Analysis) -> Figure:
 
 def _curve_figure(analysis: Analysis) -> Figure:
     parts = list(dict.fromkeys(curve.part for curve in analysis.curves))
-    figure = Figure(figsize=(5.5 * len(parts), 4.5), layout='constrained')
+    figure = Figure(figsize=(6.5 * len(parts), 4.5), layout='constrained')
     for axes, part in zip(figure.subplots(1, len(parts), squeeze=False).flat, parts):
         for curve in analysis.curves:
             if curve.part == part:
                 axes.plot(RECALLS, curve.precision, label=_short(curve.label))
         axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02), title=part)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))  # beside them: good curves fill the frame
     return figure
 
 
