@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from scopevit.utils.arguments import add_arguments, add_common_arguments, tool_parser
+from scopevit.utils.arguments import add_arguments, add_common_arguments, scale, tool_parser
 from scopevit.utils.errors import UserError, one_line, user_errors
 from scopevit.utils.files import require_writable_file, write_json
 from scopevit.utils.shipped import tool_command
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tta',
         nargs='*',
-        type=float,
+        type=scale,
         metavar='SCALE',
         help='test-time augmentation: average over each image and its mirror image, at these multiples of its usual '
         'size (1 if none is given), for example --tta 0.75 1 1.25 (default: none)',

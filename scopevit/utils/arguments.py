@@ -5,6 +5,7 @@ A help is to be there at once, so nothing that takes long to import is needed be
 
 import argparse
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -61,6 +62,14 @@ def fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError('must be from 0 to 1')
+    return value
+
+
+def scale(text: str) -> float:
+    """Type of an option that is a factor above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError('must be above 0')
     return value
 
 

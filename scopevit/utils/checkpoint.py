@@ -77,6 +77,8 @@ def read_checkpoint(path: str) -> dict:
     """
     allow_mmengine_checkpoints()  # again: torch's safe_globals() around another's load takes away what was there before
     path = str(path)
+    if os.path.isdir(path):
+        raise CheckpointError(f'checkpoint {path} is a folder; name a file in it')
     if '://' not in path and not os.path.isfile(path):
         raise CheckpointError(f'checkpoint {path} does not exist; check the path')
     try:

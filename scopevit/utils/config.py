@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from .errors import UserError, chain, one_line, own_error, raise_own
+from .errors import UserError, chain, did_you_mean, one_line, own_error, raise_own
 from .toolboxes import config_path
 
 # What settings at the top of a config have to be.
@@ -25,6 +25,21 @@ _KINDS = dict.fromkeys(_DICTS.split(), (dict,)) | {
     'param_scheduler': (dict, list, tuple),
     'custom_hooks': (list, tuple),
 }
+# What a Runner and the tools read at the top of a config beside these.
+_TOP = tuple(_KINDS) + (
+    'work_dir',
+    'load_from',
+    'resume',
+    'launcher',
+    'default_scope',
+    'log_level',
+    'experiment_name',
+    'compile',
+    'gpu',
+    'custom_imports',
+    'vis_backends',
+    'find_unused_parameters',
+)
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
@@ -80,11 +95,13 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             raise_own(error)
         raise UserError(f'config {name} cannot be loaded: {reason or one_line(error)}') from error
     if cfg_options:
+        _require_known(cfg, cfg_options)
         try:
             cfg.merge_from_dict(cfg_options)
         except (KeyError, TypeError, AssertionError) as error:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
     _require_kinds(cfg)
+    _require_counts(cfg)
     return cfg
 
 
@@ -96,6 +113,24 @@ def _require_kinds(cfg: Config) -> None:
             raise UserError(f'{key} is {value!r}, but has to be a {" or ".join(kind.__name__ for kind in kinds)}')
         if key.endswith('_dataloader') and isinstance(value, dict) and not isinstance(value.get('dataset'), dict):
             raise UserError(f'{key}.dataset is {value.get("dataset")!r}, but has to be a dict with a type')
+
+
+def _require_known(cfg: Config, cfg_options: dict) -> None:
+    """Make sure that an override makes no new setting of a misspelt name, which nothing would read."""
+    for key in cfg_options:
+        top = key.partition('.')[0]
+        hint = '' if top in cfg or top in _TOP else did_you_mean(top, _TOP, cutoff=0.8)
+        if hint:
+            raise UserError(f'--cfg-options {key}: the config has no {top}{hint}')
+
+
+def _require_counts(cfg: Config) -> None:
+    """Make sure that a training has a length, and a batch images: MMEngine ends the one at once without a word."""
+    batches = ((key, 'batch_size') for key in cfg if key.endswith('_dataloader'))
+    for top, name in (('train_cfg', 'max_epochs'), ('train_cfg', 'max_iters'), *batches):
+        value = cfg[top].get(name) if isinstance(cfg.get(top), dict) else None
+        if isinstance(value, (int, float)) and value < 1:
+            raise UserError(f'{top}.{name} is {value}, but has to be at least 1')
 
 
 def _missing_import(error: Exception) -> str | None:

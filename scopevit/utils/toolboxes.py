@@ -14,6 +14,7 @@ from .shipped import shipped
 
 TOOLBOXES = dict(mmpretrain='mmpretrain', mmdet='mmdet', mmseg='mmsegmentation', mmpose='mmpose')
 """Distributions by module."""
+_SUFFIXES = ('.py', '.json', '.yml', '.yaml')
 
 
 def toolbox_of(name: str) -> str | None:
@@ -52,11 +53,17 @@ def config_path(name: str) -> str:
     """The file of a config by its name.
 
     Raises:
-        UserError: If there is none, or the toolbox in the name is unknown or not installed.
+        UserError: If there is none, it is a file of another kind, or the toolbox in the name is unknown or not
+            installed.
     """
     scope, is_scoped, within = name.partition('::')
     if not is_scoped and os.path.isfile(name):
+        if not name.endswith(_SUFFIXES):
+            order = ', and comes before the checkpoint' if name.endswith(('.pth', '.safetensors')) else ''
+            raise UserError(f'config {name} is not one: the name of a config ends in .py{order}')
         return name
+    if not is_scoped and os.path.isdir(name):
+        raise UserError(f'config {name} is a folder; name a file in it')
     scope = scope if is_scoped else 'scopevit'
     try:
         folder = configs_of(scope)

@@ -63,6 +63,7 @@ def test_names_what_is_wrong(toy_run, tmp_path):
     words = (toy_run / 'epoch_4.pth', tmp_path / 'x.pth', '--weights', 'ema')
     fails_cleanly(tool_here('converters/publish_model.py', *words), 'has no averaged weights')
     fails_cleanly(tool_here('converters/publish_model.py', 'no.pth', tmp_path / 'x.pth'), 'does not exist')
+    fails_cleanly(tool_here('converters/publish_model.py', words[0], tmp_path), 'is a folder; name a file')
     assert not list(tmp_path.iterdir())
 
 

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from scopevit.utils.arguments import SizeAction, add_arguments, tool_parser
+from scopevit.utils.arguments import SizeAction, add_arguments, scale, tool_parser
 
 
 def test_an_option_that_is_no_more_is_refused(capsys):
@@ -22,6 +22,13 @@ def test_a_size_is_height_and_width_or_one_number():
     assert parser.parse_args(['--size', '64', '96']).size == (64, 96)
     assert parser.parse_args(['--size', '64']).size == (64, 64)
     assert parser.parse_args(['--sizes', '8', '--sizes', '16', '24']).sizes == [(8, 8), (16, 24)]
+
+
+@pytest.mark.parametrize('text', ['0', '-1', 'nan', 'inf'])
+def test_a_scale_is_above_zero(text):
+    assert scale('0.75') == 0.75
+    with pytest.raises(argparse.ArgumentTypeError, match='must be above 0'):
+        scale(text)
 
 
 @pytest.mark.parametrize('seed', ['-1', '4294967296', '1.5', 'x'])

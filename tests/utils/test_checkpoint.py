@@ -108,6 +108,8 @@ def test_what_the_system_says_of_a_file_is_told(tmp_path, monkeypatch):
 def test_missing_and_empty_checkpoints_are_named(tmp_path):
     with pytest.raises(CheckpointError, match='does not exist'):
         read_checkpoint(tmp_path / 'c.pth')
+    with pytest.raises(CheckpointError, match='is a folder; name a file in it'):
+        read_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match='no weights; it has: epoch'):
         get_state_dict(dict(epoch=3), 'c.pth')
     torch.save([1], tmp_path / 'list.pth')

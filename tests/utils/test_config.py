@@ -37,6 +37,8 @@ def test_configs_of_installed_toolboxes_load(name):
     [
         ('configs/classification/scopevit-tiny_8xb128_in1k.py', 'did you mean .*scopevit-tiny_8xb128'),
         ('nothing/like/it.py', 'check the path'),
+        ('configs/detection', 'configs/detection is a folder; name a file in it'),
+        ('README.md', 'README.md is not one: the name of a config ends in .py$'),
         ('mmdet::retinanet/no_such.py', 'config mmdet::retinanet/no_such.py does not exist$'),
         (
             'mmdet::retinanet/retinanet_r50_fpn_1x_cocoo.py',
@@ -63,6 +65,28 @@ def test_missing_configs_are_named(name, says, root, monkeypatch):
 def test_setting_of_another_kind_is_named(key, value, says):
     with pytest.raises(UserError, match=says):
         config.load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {key: value})
+
+
+def test_config_and_checkpoint_in_the_wrong_order_are_told(tmp_path):
+    (tmp_path / 'epoch_1.pth').touch()
+    with pytest.raises(UserError, match='ends in .py, and comes before the checkpoint'):
+        config.load_config(str(tmp_path / 'epoch_1.pth'))
+
+
+@pytest.mark.parametrize('key', ['train_cfg.max_epochs', 'train_cfg.max_iters', 'val_dataloader.batch_size'])
+@pytest.mark.parametrize('value', [0, -1])
+def test_length_or_batch_of_nothing_is_refused(key, value):
+    with pytest.raises(UserError, match=f'{key} is {value}, but has to be at least 1'):
+        config.load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {key: value})
+
+
+def test_misspelt_setting_at_the_top_is_refused_and_a_new_one_is_not():
+    name = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    says = '--cfg-options optim_wraper.optimizer.lr: the config has no optim_wraper; did you mean optim_wrapper'
+    with pytest.raises(UserError, match=says):
+        config.load_config(name, {'optim_wraper.optimizer.lr': 0.1})
+    cfg = config.load_config(name, {'randomness.seed': 1, 'gpu.tf32': False, 'mine.a': 1})
+    assert cfg.randomness.seed == cfg.mine.a == 1
 
 
 def test_override_that_does_not_fit_is_named():

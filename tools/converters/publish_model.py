@@ -11,7 +11,7 @@ import os
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import user_errors
-from scopevit.utils.files import write_whole
+from scopevit.utils.files import require_writable_file, write_whole
 
 
 @user_errors()
@@ -26,6 +26,7 @@ def main() -> None:
 
     checkpoint = read_checkpoint(args.checkpoint)
     selected = select_weights(checkpoint, args.weights, args.checkpoint)
+    require_writable_file(args.out, 'OUT')
     # Clones: a view would drag the whole storage it looks into along.
     weights = {key: value.clone() for key, value in selected.items()}
     stem, suffix = os.path.splitext(args.out)
