@@ -64,6 +64,10 @@ def test_runs_are_compared_by_their_names_with_rates_and_an_axis_that_says_what_
     assert tool_here(curves, brief, '--out', out).returncode == 0
     assert '1' in texts(out)  # of one epoch no parts are marked on the axis
 
+    # A comparison leaves the run's own figure alone.
+    for runs, name in (([brief], 'curves.png'), ([brief, one], 'comparison.png')):
+        assert tool_here(curves, *runs).stdout == f'wrote {brief / name}\n'
+
     out.unlink()
     (tmp_path / 'nothing').mkdir()
     fails_cleanly(tool_here(curves, one, tmp_path / 'nothing', '--out', out), 'nothing has no training log')

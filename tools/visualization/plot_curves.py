@@ -141,7 +141,7 @@ def draw(runs: dict[str, Run], metrics: list[str], path: str) -> None:
 def main() -> None:
     parser = tool_parser(__doc__, needs_torch=False)
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='work dirs of training runs')
-    add_arguments(parser, '--out', help='figure to write (default: curves.png in the first work dir)')
+    add_arguments(parser, '--out', help='figure (default: curves.png in the work dir; of several runs comparison.png)')
     parser.add_argument(
         '--metrics',
         nargs='+',
@@ -152,7 +152,7 @@ def main() -> None:
     args = parser.parse_args()
 
     folders = list({os.path.realpath(folder): folder for folder in args.work_dirs}.values())
-    out = args.out or os.path.join(folders[0], 'curves.png')
+    out = args.out or os.path.join(folders[0], 'curves.png' if len(folders) == 1 else 'comparison.png')
     if os.path.splitext(out)[1].lower() not in ('.png', '.jpg', '.jpeg', '.pdf', '.svg'):
         raise UserError(f'--out {out} must end in .png, .jpg, .pdf or .svg')
     runs = [read_run(folder) for folder in folders]
