@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from mmengine.fileio import get_local_path
+from mmengine.fileio import get_file_backend, get_local_path
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
@@ -81,6 +81,7 @@ def read_checkpoint(path: str) -> dict:
         raise CheckpointError(f'checkpoint {path} is a folder; name a file in it')
     if '://' not in path and not os.path.isfile(path):
         raise CheckpointError(f'checkpoint {path} does not exist; check the path')
+    _require_backend(path)
     try:
         with get_local_path(path) as local:
             verify(local, path)
@@ -112,13 +113,25 @@ def read_checkpoint(path: str) -> dict:
     return checkpoint
 
 
+def _require_backend(path: str) -> None:
+    """Make sure that MMEngine reads addresses of a kind, and has the package that it needs for that."""
+    try:
+        get_file_backend(path)
+    except (KeyError, ValueError) as error:  # the kind is unknown, or there are two in one address
+        raise CheckpointError(
+            f'checkpoint {path} cannot be fetched: MMEngine reads no such address; download it and name the file'
+        ) from error
+    except ImportError as error:
+        raise CheckpointError(f'checkpoint {path} cannot be fetched{_reason(error)}') from error
+
+
 def _reason(error: Exception) -> str:
     """Why a file cannot be read, where an error has words for it: ``KeyError: 97`` is how unpickling stumbles."""
     if isinstance(error, MemoryError):
         return ' (it does not fit into memory)'
     if isinstance(error, OSError) and error.strerror:
         return f' ({error.strerror})'
-    if isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == 'SafetensorError':
+    if isinstance(error, (OSError, RuntimeError, ImportError)) or type(error).__name__ == 'SafetensorError':
         return f' ({str(error).partition(chr(10))[0]})'
     return ''
 

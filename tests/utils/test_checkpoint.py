@@ -105,6 +105,21 @@ def test_what_the_system_says_of_a_file_is_told(tmp_path, monkeypatch):
         read_checkpoint(tmp_path / 'c.pth')
 
 
+@pytest.mark.parametrize(
+    ('path', 'says'),
+    [
+        ('hf://name/x.pth', ': MMEngine reads no such address; download it and name the file'),
+        ('file:///x.pth', ': MMEngine reads no such address'),
+        ('http://a/http://b/x.pth', ': MMEngine reads no such address'),
+        ('s3://bucket/x.pth', r' \(.*petrel_client'),
+        ('http://127.0.0.1:9/x.pth', r' \(.*refused'),
+    ],
+)
+def test_address_that_cannot_be_read_is_told_with_the_reason(path, says):
+    with pytest.raises(CheckpointError, match=f'^checkpoint {path} cannot be fetched{says}'):
+        read_checkpoint(path)
+
+
 def test_missing_and_empty_checkpoints_are_named(tmp_path):
     with pytest.raises(CheckpointError, match='does not exist'):
         read_checkpoint(tmp_path / 'c.pth')
