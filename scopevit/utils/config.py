@@ -35,6 +35,8 @@ _TOP = tuple(_KINDS) + (
     'log_level',
     'experiment_name',
     'compile',
+    'sync_bn',
+    'tta_model',
     'gpu',
     'custom_imports',
     'vis_backends',
@@ -126,8 +128,11 @@ def _require_known(cfg: Config, cfg_options: dict) -> None:
 
 def _require_counts(cfg: Config) -> None:
     """Make sure that a training has a length, and a batch images: MMEngine ends the one at once without a word."""
-    batches = ((key, 'batch_size') for key in cfg if key.endswith('_dataloader'))
-    for top, name in (('train_cfg', 'max_epochs'), ('train_cfg', 'max_iters'), *batches):
+    counts = [('train_cfg', 'max_epochs'), ('train_cfg', 'max_iters')]
+    counts += [(key, 'batch_size') for key in cfg if key.endswith('_dataloader')]
+    if cfg.get('val_cfg'):
+        counts.append(('train_cfg', 'val_interval'))  # 0 would be divided by
+    for top, name in counts:
         value = cfg[top].get(name) if isinstance(cfg.get(top), dict) else None
         if isinstance(value, (int, float)) and value < 1:
             raise UserError(f'{top}.{name} is {value}, but has to be at least 1')

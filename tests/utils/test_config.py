@@ -73,11 +73,19 @@ def test_config_and_checkpoint_in_the_wrong_order_are_told(tmp_path):
         config.load_config(str(tmp_path / 'epoch_1.pth'))
 
 
-@pytest.mark.parametrize('key', ['train_cfg.max_epochs', 'train_cfg.max_iters', 'val_dataloader.batch_size'])
+@pytest.mark.parametrize(
+    'key', ['train_cfg.max_epochs', 'train_cfg.max_iters', 'train_cfg.val_interval', 'val_dataloader.batch_size']
+)
 @pytest.mark.parametrize('value', [0, -1])
 def test_length_or_batch_of_nothing_is_refused(key, value):
     with pytest.raises(UserError, match=f'{key} is {value}, but has to be at least 1'):
         config.load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {key: value})
+
+
+def test_interval_of_no_validation_is_free():
+    nothing = dict.fromkeys(('val_cfg', 'val_dataloader', 'val_evaluator'))
+    cfg = config.load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', {**nothing, 'train_cfg.val_interval': 0})
+    assert cfg.train_cfg.val_interval == 0
 
 
 def test_misspelt_setting_at_the_top_is_refused_and_a_new_one_is_not():
@@ -85,7 +93,7 @@ def test_misspelt_setting_at_the_top_is_refused_and_a_new_one_is_not():
     says = '--cfg-options optim_wraper.optimizer.lr: the config has no optim_wraper; did you mean optim_wrapper'
     with pytest.raises(UserError, match=says):
         config.load_config(name, {'optim_wraper.optimizer.lr': 0.1})
-    cfg = config.load_config(name, {'randomness.seed': 1, 'gpu.tf32': False, 'mine.a': 1})
+    cfg = config.load_config(name, {'randomness.seed': 1, 'gpu.tf32': False, 'sync_bn': 'torch', 'mine.a': 1})
     assert cfg.randomness.seed == cfg.mine.a == 1
 
 
