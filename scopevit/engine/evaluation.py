@@ -124,6 +124,8 @@ def read_predictions(path: str) -> list[dict]:
         UserError: If there is none, it is another file, or holds anything that could run code.
     """
     writer = tool_command('test.py', 'test')
+    if os.path.isdir(path):
+        raise UserError(f'{path} is a folder; name the file of predictions that {writer} wrote there')
     if not os.path.isfile(path):
         raise UserError(f'{path} does not exist; {writer} writes it')
     try:

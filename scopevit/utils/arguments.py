@@ -4,6 +4,7 @@ A help is to be there at once, so nothing that takes long to import is needed be
 """
 
 import argparse
+import glob
 import importlib
 import math
 import os
@@ -181,13 +182,22 @@ def _require_image(name: str) -> None:
         raise UserError(f'image {name} does not exist; check the path')
 
 
+def _require_input(name: str) -> None:
+    if not os.path.exists(name) and not glob.has_magic(name):
+        raise UserError(f'input {name} does not exist; check the path')
+
+
 def _require_predictions(name: str) -> None:
     if not os.path.exists(name):
         raise UserError(f'{name} does not exist; {tool_command("test.py", "test")} writes it')
 
 
 _READ: dict[str | tuple | None, Callable[[str], object]] = dict(
-    CONFIG=config_path, CHECKPOINT=_require_checkpoint, IMAGE=_require_image, PREDICTIONS=_require_predictions
+    CONFIG=config_path,
+    CHECKPOINT=_require_checkpoint,
+    IMAGE=_require_image,
+    INPUT=_require_input,
+    PREDICTIONS=_require_predictions,
 )
 """What makes sure that a file is there, by the metavar of the arguments that name one to read."""
 

@@ -123,6 +123,8 @@ def test_predictions_are_read_without_running_anything(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match='tools/test.py writes it'):
             read_predictions(path)
+    with pytest.raises(UserError, match='is a folder; name the file of predictions that .*test.py wrote there'):
+        read_predictions(tmp_path)
     assert not proof.exists()
 
 

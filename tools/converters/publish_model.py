@@ -21,12 +21,12 @@ def main() -> None:
     add_arguments(parser, 'out', help='file to write, without the hash (.pth, .safetensors)')
     add_arguments(parser, '--weights')
     args = parser.parse_args()
+    require_writable_file(args.out, 'OUT')
 
     from scopevit.utils.checkpoint import read_checkpoint, select_weights, slim_meta, to_bytes
 
     checkpoint = read_checkpoint(args.checkpoint)
     selected = select_weights(checkpoint, args.weights, args.checkpoint)
-    require_writable_file(args.out, 'OUT')
     # Clones: a view would drag the whole storage it looks into along.
     weights = {key: value.clone() for key, value in selected.items()}
     stem, suffix = os.path.splitext(args.out)
