@@ -67,6 +67,6 @@ def _resized(step: dict, scale: float) -> dict:
     def times(size: Any) -> Any:
         if isinstance(size, (list, tuple)):
             return tuple(map(times, size))
-        return round(size * scale) if 0 < size < math.inf else size  # -1 and inf set no limit
+        return max(round(size * scale), 1) if 0 < size < math.inf else size  # -1 and inf set no limit
 
     return {key: times(value) if key in ('scale', 'crop_size') else value for key, value in step.items()}

@@ -123,7 +123,9 @@ def _require_known(cfg: Config, cfg_options: dict) -> None:
         top = key.partition('.')[0]
         hint = '' if top in cfg or top in _TOP else did_you_mean(top, _TOP, cutoff=0.8)
         if hint:
-            raise UserError(f'--cfg-options {key}: the config has no {top}{hint}')
+            raise UserError(
+                f'--cfg-options {key}: the config has no {top}{hint} A setting of your own has to stand in the config'
+            )
 
 
 def _require_counts(cfg: Config) -> None:
