@@ -24,7 +24,8 @@ TABLE = [
 
 
 def parsed(line):
-    words = shlex.split(line)
+    # The page's placeholder stands for a file that there is.
+    words = [__file__ if word == 'CHECKPOINT' else word for word in shlex.split(line)]
     options = words[4 if words[0] == 'bash' else 3 :]  # after the number of GPUs
     with mock.patch('sys.argv', ['train.py', words[2], *options]):
         return words[2], load_tool('train.py').parse_args()

@@ -32,6 +32,7 @@ def own(tmp_path, monkeypatch):
     """Writes a module and a config that imports it; runs a tool with that."""
     monkeypatch.syspath_prepend(str(tmp_path))
     write_image(tmp_path / 'image.jpg')
+    (tmp_path / 'checkpoint.pth').touch()  # which no tool reads before the model is built
     names = []
 
     def run(tool, module, settings=''):
