@@ -68,7 +68,7 @@ SETS = {
     'fashion-mnist-600': Task('scopevit-xtiny_1xb64-40e_fashion-mnist-600-32px', *_FASHION),
     'fashion-mnist-6000': Task('scopevit-xtiny_1xb64-6e_fashion-mnist-6000-32px', *_FASHION),
     'crowns': Task(
-        'retinanet_scopevit-xtiny_fpn_1xb4-20e_crowns',
+        'atss_scopevit-xtiny_fpn_1xb4-20e_crowns',
         *('coco/bbox_mAP_50', 'box AP50', 100, 'data/crowns/annotations/val.json'),
         'the first commands of projects/tree_crowns/README.md make it',
     ),

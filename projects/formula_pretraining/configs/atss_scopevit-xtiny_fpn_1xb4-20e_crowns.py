@@ -1,5 +1,5 @@
 # Transfer to tree crowns: the recipe of projects/tree_crowns in half of its length.
-_base_ = '../../tree_crowns/configs/retinanet_scopevit-xtiny_fpn_1xb4-40e_crowns.py'
+_base_ = '../../tree_crowns/configs/atss_scopevit-xtiny_fpn_1xb4-40e_crowns.py'
 
 train_cfg = dict(max_epochs=20, val_interval=20)
 param_scheduler = [

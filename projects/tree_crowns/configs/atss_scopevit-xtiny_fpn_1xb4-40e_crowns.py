@@ -1,6 +1,6 @@
-# RetinaNet on tree crowns in aerial photographs, minutes on one CPU core.
+# ATSS on tree crowns in aerial photographs, minutes on one CPU core.
 # `projects/tree_crowns/make_crowns.py` makes the data; start with --pretrained.
-_base_ = '../../../configs/detection/retinanet_scopevit-xtiny_fpn_1xb4-40e-ft_custom-320px.py'
+_base_ = '../../../configs/detection/atss_scopevit-xtiny_fpn_1xb4-40e-ft_custom-320px.py'
 
 # Training sees parts of the tiles, in nearly their own scale, from all sides; tiles as large as these
 # parts are tested.
