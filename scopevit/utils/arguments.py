@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from .errors import UserError, user_errors
+from .errors import UserError, leave_it_to_the_first, user_errors
 from .shipped import PACKAGE, tool_command
 from .toolboxes import config_path
 
@@ -206,6 +206,10 @@ class _ToolParser(argparse.ArgumentParser):
     """Refuses what is wrong at once, files that do not exist included, and registers the backbone behind that."""
 
     needs_torch = True
+
+    def error(self, message: str) -> NoReturn:
+        leave_it_to_the_first()
+        super().error(message)
 
     def parse_args(self, *args: Any, **options: Any) -> Any:
         parsed = super().parse_args(*args, **options)

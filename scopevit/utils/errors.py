@@ -43,7 +43,7 @@ def user_errors() -> Iterator[None]:
             with interruptions_kept():
                 yield
         except UserError as error:
-            _leave_it_to_the_first(error)
+            leave_it_to_the_first(error)
             if isinstance(error, ExplainedError) or is_own_bug(error.__cause__):
                 traceback.print_exception(error.__cause__)
             # A data loader's worker hands over its whole traceback; the message stands behind the error's name.
@@ -53,7 +53,7 @@ def user_errors() -> Iterator[None]:
             print('interrupted', file=sys.stderr)
             sys.exit(130)
         except Exception as error:
-            _leave_it_to_the_first(error)
+            leave_it_to_the_first(error)
             raise
 
 
@@ -103,11 +103,11 @@ def _is_unread() -> bool:
     return True
 
 
-def _leave_it_to_the_first(error: Exception) -> None:
+def leave_it_to_the_first(error: Exception | None = None) -> None:
     """End this process in silence if another one of the launch has failed before."""
     if LAUNCH not in os.environ:
         return
-    if other_is_gone(error):
+    if error and other_is_gone(error):
         time.sleep(3)  # in which the launcher ends this process, unless the other one ran on another machine
     try:
         os.close(os.open(os.path.join(os.environ[LAUNCH], 'failed'), os.O_CREAT | os.O_EXCL))

@@ -147,6 +147,8 @@ class Fault(Hook):
 @pytest.mark.slow
 def test_an_error_is_said_once_whichever_processes_have_it(toy_options, tmp_path):
     fails_cleanly(tool('dist_train.sh', 'nothing.py', 2, check=False), 'config nothing.py does not exist')
+    result = tool('dist_train.sh', TOY, 2, '--nope', check=False)
+    assert result.stderr.count('usage: ') == result.stderr.count('unrecognized arguments: --nope') == 1
     work_dir = tmp_path / 'work'
     work_dir.mkdir()
     (work_dir / 'epoch_1.pth').touch()  # which the first process alone looks for
