@@ -16,6 +16,7 @@ import random
 import re
 import resource
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -124,6 +125,7 @@ def cases(count: int, seed: int) -> list[dict]:
 def run(case: dict, folder: Path, seconds: int) -> dict:
     """Train a case in a child of this process, which has imported all; returns how it ended."""
     log, start = folder / f'{case["number"]}.log', time.time()
+    shutil.rmtree(folder / 'run', ignore_errors=True)  # a training refuses a folder with another one's checkpoints
     child = os.fork()
     if not child:
         try:

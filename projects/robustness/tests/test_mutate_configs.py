@@ -1,6 +1,9 @@
 """Mutations are repeatable and change one setting; how a training ended is told from its log."""
 
+import json
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +58,11 @@ def test_how_a_training_ended(status, path, function, end):
     if path:
         log = f'Traceback (most recent call last):\n  File "{path}", line 3, in {function}\n    x\nKeyError: 1\n'
     assert classify(status, log)['end'] == end
+
+
+@pytest.mark.slow
+def test_a_case_is_not_refused_for_what_the_one_before_left(tmp_path):
+    command = [sys.executable, str(ROOT / 'projects/robustness/mutate_configs.py'), '--count', '2']
+    subprocess.run([*command, '--work-dir', str(tmp_path)], check=True, capture_output=True, timeout=300)
+    rows = [json.loads(line) for line in (tmp_path / 'results_0.jsonl').read_text().splitlines()]
+    assert [(row['end'], row['says']) for row in rows] == [('trained', '')] * 2
