@@ -88,10 +88,14 @@ def test_the_peak_lies_where_what_counts_is(predictors):
     assert np.allclose(peak(seen, cam, 0), seen.in_image(np.array([20, 28])))
 
 
-def test_heads_that_detach_their_scores():
+@pytest.mark.parametrize(
+    'name',
+    ['retinanet_scopevit-xtiny_fpn_1x_coco', 'atss_scopevit-xtiny_fpn_1xb4-40e-ft_custom-320px'],
+    ids=['of classes', 'times centerness'],
+)
+def test_heads_that_detach_their_scores(name):
     """As mmdet's dense heads do."""
-    config = str(ROOT / 'configs/detection/retinanet_scopevit-xtiny_fpn_1x_coco.py')
-    cfg = load_config(config, {'model.test_cfg.score_thr': 0.0})
+    cfg = load_config(str(ROOT / f'configs/detection/{name}.py'), {'model.test_cfg.score_thr': 0.0})
     innermost(cfg.test_dataloader.dataset).pipeline[1].scale = (96, 64)
     torch.manual_seed(0)
     predictor = build_predictor(cfg, None, 'cpu')
