@@ -20,7 +20,7 @@ model = dict(
 )
 
 # The base's training pipeline is the release's: RandAugment m9-mstd0.5-inc1, random erasing 0.25 in pixel mode.
-# Transforms of scopevit draw the same in 54 % of the time; resized images are at most 2 of 255 from Pillow's.
+# Transforms of scopevit draw the same in half the time; resized images are at most 2 of 255 from Pillow's.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='scopevit.RandomResizedCrop', scale=256, backend='torch', interpolation='bicubic'),

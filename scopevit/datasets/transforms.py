@@ -1,7 +1,7 @@
 """mmpretrain's transforms in less time: the same arguments and random draws.
 
-``backend='torch'`` resizes by torch, at most 2 of 255 from Pillow. Bicubic shears and translations of RandAugment are at
-most 1 from OpenCV's, in one value of a thousand. All else has equal results.
+``backend='torch'`` resizes by torch, at most 2 of 255 from Pillow. Bicubic shears and translations of RandAugment are
+at most 1 from OpenCV's, in less than one value of a thousand. All else has equal results.
 """
 
 from collections.abc import Callable, Sequence
