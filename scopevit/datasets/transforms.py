@@ -23,7 +23,6 @@ _BY_VALUE = (
     *(auto_augment.Brightness, auto_augment.Invert, auto_augment.Posterize),
     *(auto_augment.Solarize, auto_augment.SolarizeAdd),
 )
-_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # Pillow's filter of that name
 
 
 def resize(img: np.ndarray, size: Sequence[int], interpolation: str) -> np.ndarray:
@@ -85,12 +84,22 @@ class RandAugment(auto_augment.RandAugment):
     def transform(self, results: dict) -> dict | None:
         """Apply randomly chosen policies to ``img``."""
         img = results['img']
-        if img.strides[1] < 0:  # a flip's view, of which each policy would make a copy, pixel by pixel
+        # A flip's view, of which each policy would make a copy, pixel by pixel.
+        if _is_colour(img) and img.strides[1] < 0:
             results['img'] = cv2.flip(img[:, ::-1], 1)
         augmented: dict | None = results
         for number in self.random_policy_indices():
             augmented = augmented and _augment(self.transforms[number], augmented)
         return augmented
+
+
+def _is_colour(img: np.ndarray) -> bool:
+    return img.dtype == np.uint8 and img.shape[2:] == (3,)
+
+
+def _can_pad(transform: Any) -> bool:
+    pad_val = getattr(transform, 'pad_val', 0)
+    return isinstance(pad_val, int) or (isinstance(pad_val, tuple) and len(pad_val) == 3)
 
 
 def _magnitude(transform: Any) -> float:
@@ -116,7 +125,6 @@ def _equalize(_: Any, img: np.ndarray) -> np.ndarray:
         if step:
             before = np.cumsum(counts) - counts
             table[:, channel] = np.minimum((before + step // 2) // step, 255)
-            table[0, channel] = 0
     return cv2.LUT(img, table[None])
 
 
@@ -131,13 +139,6 @@ def _color(transform: Any, img: np.ndarray) -> np.ndarray:
     factor = 1 + _magnitude(transform)
     grey = cv2.cvtColor(cv2.cvtColor(img, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(img, factor, grey, 1 - factor, 0)
-
-
-def _sharpness(transform: Any, img: np.ndarray) -> np.ndarray:
-    factor = 1 + _magnitude(transform)
-    blurred = cv2.filter2D(img, -1, _SMOOTH)
-    # mmcv cuts fractions off, which is rounding what is a half less; the small number keeps whole values.
-    return cv2.addWeighted(img, factor, blurred, 1 - factor, -0.5 + 2**-14)
 
 
 def _shift_rows(img: np.ndarray, shifts: np.ndarray, pad_val: int | Sequence[int]) -> np.ndarray:
@@ -157,9 +158,11 @@ def _shift_rows(img: np.ndarray, shifts: np.ndarray, pad_val: int | Sequence[int
     for value, start, end in zip(values, first, [*first[1:], height]):  # rows that have the same weights
         x, y = value / 32, 1 - value / 32
         inner = [(1.25 * x - 2.25) * x * x + 1, (1.25 * y - 2.25) * y * y + 1]
-        weights = np.array([[-0.75 * x * y * y, *inner, -0.75 * y * x * x]], np.float32)
-        # The small number takes halves up, as warpAffine does.
-        filtered = cv2.filter2D(rows[start:end], -1, weights, anchor=(0, 0), delta=2**-16)
+        # As warpAffine has them: in 32768ths with a sum of 1. It may give the rest to a pixel of the next row instead.
+        weights = np.rint(32768 * np.array([[-0.75 * x * y * y, *inner, -0.75 * y * x * x]]))
+        weights[0, 2] += 32768 - weights.sum()
+        # The small number takes halves up, as warpAffine does; less would be lost in sums over 256, which are float32.
+        filtered = cv2.filter2D(rows[start:end], -1, weights / 32768, anchor=(0, 0), delta=2**-15)
         moved[order[start:end]] = filtered[:, :width]
     return moved
 
@@ -181,7 +184,6 @@ _OF_COLOURS: dict[type, Callable[[Any, np.ndarray], np.ndarray]] = {
     auto_augment.Equalize: _equalize,
     auto_augment.Contrast: _contrast,
     auto_augment.ColorTransform: _color,
-    auto_augment.Sharpness: _sharpness,
     auto_augment.Shear: _shift,
     auto_augment.Translate: _shift,
 }
@@ -189,15 +191,16 @@ _OF_COLOURS: dict[type, Callable[[Any, np.ndarray], np.ndarray]] = {
 
 def _augment(transform: Any, results: dict) -> dict | None:
     img, kind = results['img'], type(transform)
-    if img.dtype == np.uint8 and kind in _BY_VALUE:
+    if not _is_colour(img):
+        return transform(results)
+    if kind in _BY_VALUE:
         table = transform(dict(img=_VALUES))['img']
         if table is not _VALUES:  # it draws whether it does anything
-            results['img'] = cv2.LUT(img, table).reshape(img.shape)
+            results['img'] = cv2.LUT(img, table)
     elif (
-        img.dtype == np.uint8
-        and img.shape[2:] == (3,)
-        and kind in _OF_COLOURS
+        kind in _OF_COLOURS
         and getattr(transform, 'interpolation', 'bicubic') == 'bicubic'
+        and _can_pad(transform)  # else mmcv says what is wrong
     ):
         if not transform.random_disable():
             results['img'] = _OF_COLOURS[kind](transform, img)

@@ -157,7 +157,7 @@ def test_shifts_are_those_of_opencv(kind, direction):
         dict(type='Brightness', magnitude=0.7, prob=1.0),
         dict(type='Contrast', magnitude=0.6, prob=1.0),
         dict(type='ColorTransform', magnitude=0.87, prob=1.0),
-        dict(type='Sharpness', magnitude=0.87, prob=1.0),
+        dict(type='Sharpness', magnitude=0.7118635757911783, prob=1.0),
         dict(type='Rotate', angle=11.0, interpolation='bicubic', prob=1.0),
         dict(type='Shear', magnitude=0.2, interpolation='bilinear', prob=1.0),
         dict(type='Cutout', shape=8, prob=1.0),
@@ -173,12 +173,30 @@ def test_each_augmentation(policy, image):
     assert a.flags.writeable
 
 
-def test_values_that_are_not_bytes_are_left_to_mmpretrain():
-    image = noise(3, 20, 30, 3).astype(np.int64)
-    for policy in ('AutoContrast', 'Equalize', 'Invert'):
-        settings = dict(policies=[dict(type=policy, prob=1.0)], num_policies=2, magnitude_level=9)
-        a, b = (draw(build('RandAugment', **settings), image, 0)['img'] for build in (ours, theirs))
-        assert distance(a, b) == 0
+@pytest.mark.parametrize('kind', [np.int64, np.uint32, bool, 'one channel', 'grey'])
+def test_all_but_colour_images_of_bytes_are_left_to_mmpretrain(kind):
+    image = noise(3, 20, 30, 3)
+    views = {'one channel': image[..., :1], 'grey': image[..., 0]}
+    image = views[kind] if isinstance(kind, str) else image.astype(kind)
+    policies = [dict(type='Posterize', bits=3), dict(type='Solarize', thr=99), dict(type='Brightness', magnitude=0.3)]
+    for policy in policies:
+        settings = dict(policies=[dict(policy, prob=1.0)], num_policies=2, magnitude_level=9)
+        for view in (image, image[:, ::-1]):  # as a flip leaves it
+            np.random.seed(0)
+            a, b = (build('RandAugment', **settings)(dict(img=view))['img'] for build in (ours, theirs))
+            assert distance(a, b) == 0
+
+
+@pytest.mark.parametrize('pad_val', [None, 1.5, (1, 2), (1, 2, 3, 4)])
+@pytest.mark.parametrize('kind', ['Shear', 'Translate'])
+def test_wrong_padding_is_refused_as_by_mmpretrain(kind, pad_val):
+    policy = dict(type=kind, magnitude=0.2, interpolation='bicubic', prob=1.0, pad_val=pad_val)
+    messages = []
+    for build in (ours, theirs):
+        with pytest.raises((AssertionError, ValueError)) as caught:
+            draw(build('RandAugment', policies=[policy], num_policies=1, magnitude_level=9), noise(3, 20, 30, 3), 0)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.parametrize(
