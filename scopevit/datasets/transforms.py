@@ -4,6 +4,7 @@
 at most 1 from OpenCV's, in less than one value of a thousand. All else has equal results.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -141,29 +142,35 @@ def _color(transform: Any, img: np.ndarray) -> np.ndarray:
     return cv2.addWeighted(img, factor, grey, 1 - factor, 0)
 
 
+@functools.cache
+def _cubic_weights(fraction: int) -> np.ndarray:
+    """OpenCV's weights for the 4 pixels around a place that is so many 32nds behind the second of them, as (1, 4)."""
+    x, y = fraction / 32, 1 - fraction / 32
+    inner = [(1.25 * x - 2.25) * x * x + 1, (1.25 * y - 2.25) * y * y + 1]
+    weights = np.rint(32768 * np.array([[-0.75 * x * y * y, *inner, -0.75 * y * x * x]]))
+    weights[0, 2] += 32768 - weights.sum()  # which OpenCV may give to a pixel of the next row instead
+    return weights / 32768
+
+
 def _shift_rows(img: np.ndarray, shifts: np.ndarray, pad_val: int | Sequence[int]) -> np.ndarray:
     """Move each row to the right by so many pixels, as cv2.warpAffine does, with 4 weights a pixel instead of 16."""
     height, width = img.shape[:2]
-    # Where rows begin in the source, in the 32nds of a pixel that OpenCV knows; further out there is padding alone.
-    begin = np.clip((np.rint(-1024 * shifts).astype(int) + 16) // 32, -32 * (width + 4), 32 * (width + 4))
-    pixel, part = begin // 32, begin % 32
+    # Where rows start in the source, in the 32nds of a pixel that OpenCV knows; further out there is padding alone.
+    start = np.clip((np.rint(-1024 * shifts).astype(int) + 16) // 32, -32 * (width + 4), 32 * (width + 4))
+    pixel, fraction = start // 32, start % 32
     left, right = max(0, 1 - pixel.min()), max(0, 2 + pixel.max())
     border = (pad_val,) * 3 if isinstance(pad_val, int) else tuple(pad_val)
     padded = cv2.copyMakeBorder(img, 0, 0, left, right, cv2.BORDER_CONSTANT, value=border).reshape(height, -1)
-    order = np.argsort(part, kind='stable')
+    # The width + 3 pixels that a row is made of, for all rows, those with the same fraction one after the other.
+    order = np.argsort(fraction, kind='stable')
     windows = np.lib.stride_tricks.sliding_window_view(padded, 3 * (width + 3), axis=1)
-    rows = windows[order, 3 * (pixel[order] - 1 + left)].reshape(height, width + 3, 3)
+    sources = windows[order, 3 * (pixel[order] - 1 + left)].reshape(height, width + 3, 3)
     moved = np.empty_like(img)
-    values, first = np.unique(part[order], return_index=True)
-    for value, start, end in zip(values, first, [*first[1:], height]):  # rows that have the same weights
-        x, y = value / 32, 1 - value / 32
-        inner = [(1.25 * x - 2.25) * x * x + 1, (1.25 * y - 2.25) * y * y + 1]
-        # As warpAffine has them: in 32768ths with a sum of 1. It may give the rest to a pixel of the next row instead.
-        weights = np.rint(32768 * np.array([[-0.75 * x * y * y, *inner, -0.75 * y * x * x]]))
-        weights[0, 2] += 32768 - weights.sum()
+    fractions, first = np.unique(fraction[order], return_index=True)
+    for each, begin, end in zip(fractions.tolist(), first, [*first[1:], height]):
         # The small number takes halves up, as warpAffine does; less would be lost in sums over 256, which are float32.
-        filtered = cv2.filter2D(rows[start:end], -1, weights / 32768, anchor=(0, 0), delta=2**-15)
-        moved[order[start:end]] = filtered[:, :width]
+        filtered = cv2.filter2D(sources[begin:end], -1, _cubic_weights(each), anchor=(0, 0), delta=2**-15)
+        moved[order[begin:end]] = filtered[:, :width]
     return moved
 
 
@@ -178,8 +185,8 @@ def _shift(transform: Any, img: np.ndarray) -> np.ndarray:
     return cv2.transpose(moved) if is_vertical else moved
 
 
-# In these mmcv asks NumPy for histograms, goes by way of float32, or interpolates in two directions, more slowly.
-_OF_COLOURS: dict[type, Callable[[Any, np.ndarray], np.ndarray]] = {
+# In these mmcv asks NumPy for histograms, tiles a grey image, or interpolates in two directions, more slowly.
+_QUICK: dict[type, Callable[[Any, np.ndarray], np.ndarray]] = {
     auto_augment.AutoContrast: _autocontrast,
     auto_augment.Equalize: _equalize,
     auto_augment.Contrast: _contrast,
@@ -198,12 +205,12 @@ def _augment(transform: Any, results: dict) -> dict | None:
         if table is not _VALUES:  # it draws whether it does anything
             results['img'] = cv2.LUT(img, table)
     elif (
-        kind in _OF_COLOURS
+        kind in _QUICK
         and getattr(transform, 'interpolation', 'bicubic') == 'bicubic'
         and _can_pad(transform)  # else mmcv says what is wrong
     ):
         if not transform.random_disable():
-            results['img'] = _OF_COLOURS[kind](transform, img)
+            results['img'] = _QUICK[kind](transform, img)
     else:
         return transform(results)
     return results
