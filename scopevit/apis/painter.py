@@ -34,10 +34,12 @@ class Panel:
     Attributes:
         image: (H, W, 3), RGB.
         caption: The line above it.
+        shorter: What stands there instead where that is too long, the longest first.
     """
 
     image: np.ndarray
     caption: str
+    shorter: tuple[str, ...] = ()
 
 
 class Painter:
@@ -109,9 +111,10 @@ class Painter:
         if self.scope == 'mmpose':
             image, sample = _crop_to_person(image, sample)
         image, sample = _enlarge(image, sample)
+        truth, says = f'{self._name(sample, index)}: ground truth', self._describe(predicted)
         return [
-            Panel(self._draw(image, sample, is_truth=True), f'{self._name(sample, index)}: ground truth'),
-            Panel(self._draw(image, sample, is_truth=False), self._describe(predicted)),
+            Panel(self._draw(image, sample, is_truth=True), truth, ('ground truth', 'truth')),
+            Panel(self._draw(image, sample, is_truth=False), says, (says.partition(',')[0], 'predicted')),
         ]
 
     def _name(self, sample: BaseDataElement, index: int) -> str:
@@ -244,7 +247,7 @@ def _row_of_panels(items: list[list[Panel]], height: int, width: int) -> np.ndar
     for item in items:
         for panel in item:
             wide = max(1, int(panel.image.shape[1] * height / panel.image.shape[0]))
-            write_text(row[:margin, left : left + wide], _shortened(panel.caption, wide), (0, 2), TEXT)
+            write_text(row[:margin, left : left + wide], _fitting(panel, wide), (0, 2), TEXT)
             row[margin:, left : left + wide] = cv2.resize(panel.image, (wide, height), interpolation=cv2.INTER_AREA)
             left += wide + WITHIN
         left += BETWEEN - WITHIN
@@ -287,10 +290,11 @@ def _labels(results: list[dict], key: str) -> list[list[int] | None]:
     return [sorted(torch.as_tensor(result[key]).flatten().tolist()) if key in result else None for result in results]
 
 
-def _shortened(text: str, width: int) -> str:
-    """A caption that fits into so many pixels: of a long one the end, which tells names of files apart."""
-    if text_width(text, TEXT) <= width:
-        return text
+def _fitting(panel: Panel, width: int) -> str:
+    """The longest caption that fits into so many pixels, or the end of one, which tells names of files apart."""
+    for text in (panel.caption, *panel.shorter):
+        if text_width(text, TEXT) <= width:
+            return text
     while text and text_width(f'…{text}', TEXT) > width:
         text = text[1:]
     return f'…{text}'

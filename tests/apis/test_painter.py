@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from scopevit.apis.painter import BETWEEN, WITHIN, Painter, Panel, draw_classes, save_grid
+from scopevit.apis.painter import BETWEEN, WITHIN, Painter, Panel, _fitting, draw_classes, save_grid
 
 
 def columns(path):
@@ -33,6 +33,14 @@ def test_items_of_one_panel_and_names_of_any_length_fit(tmp_path):
     panel = Panel(np.zeros((30, 60, 3), np.uint8), 'a_very_long_name_of_a_photograph_' * 9)
     save_grid([[panel]], 4, str(tmp_path / 'x.png'), width=200)
     assert cv2.imread(str(tmp_path / 'x.png')).shape[1] == 200
+
+
+@pytest.mark.parametrize(
+    ('width', 'says'), [(300, '000000500099.jpg: ground truth'), (110, 'ground truth'), (50, 'truth'), (33, '…th')]
+)
+def test_a_caption_without_room_for_the_name_says_whether_it_is_the_truth(width, says):
+    panel = Panel(np.zeros((1, 1, 3), np.uint8), '000000500099.jpg: ground truth', ('ground truth', 'truth'))
+    assert _fitting(panel, width) == says
 
 
 def test_images_of_a_row_are_equally_high_and_fill_it(tmp_path):

@@ -126,11 +126,11 @@ def draw(runs: dict[str, Run], metrics: list[str], path: str) -> None:
     rates.set(xlabel='iteration', ylabel='learning rate')
     for axes, key in zip(others, chosen):
         axes.set(xlabel='epoch' if by_epoch else 'iteration', ylabel=key)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.margins(x=0.1, y=0.1)  # room for the values of the last points
     for axes in others[len(chosen) :]:
         axes.axis('off')
     for axes in (losses, rates, *others[: len(chosen)]):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     if not is_alone or len(losses.lines) > 1:
         losses.legend(fontsize=8)
