@@ -25,6 +25,7 @@ from .samples import class_names, load_sample
 SMALL = 360  # images whose longer side is below this are enlarged, so that names can be read
 WITHIN, BETWEEN = 4, 24  # pixels between the panels of an item, and between items
 TEXT = 14  # pixels, the size of captions
+NAME_END = 10  # characters of a file's name, ending and colon included, that are worth being shown
 
 
 @dataclass(frozen=True)
@@ -291,10 +292,13 @@ def _labels(results: list[dict], key: str) -> list[list[int] | None]:
 
 
 def _fitting(panel: Panel, width: int) -> str:
-    """The longest caption that fits into so many pixels, or the end of one, which tells names of files apart."""
-    for text in (panel.caption, *panel.shorter):
-        if text_width(text, TEXT) <= width:
-            return text
-    while text and text_width(f'…{text}', TEXT) > width:
-        text = text[1:]
-    return f'…{text}'
+    """The longest caption that fits into so many pixels, or the end of the shortest.
+
+    Before a shorter one that it ends in, a caption loses the beginning of its file's name: ends tell names apart.
+    """
+    texts = [panel.caption, *panel.shorter]
+    if panel.shorter and panel.caption.endswith(panel.shorter[0]):
+        most = len(panel.caption) - len(panel.shorter[0]) - NAME_END
+        texts[1:1] = [f'…{panel.caption[start:]}' for start in range(1, most + 1)]
+    texts += [f'…{texts[-1][start:]}' for start in range(len(texts[-1]))]
+    return next((text for text in texts if text_width(text, TEXT) <= width), '…')

@@ -36,9 +36,16 @@ def test_items_of_one_panel_and_names_of_any_length_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('width', 'says'), [(300, '000000500099.jpg: ground truth'), (110, 'ground truth'), (50, 'truth'), (33, '…th')]
+    ('width', 'says'),
+    [
+        (300, '000000500099.jpg: ground truth'),
+        (190, '…00099.jpg: ground truth'),
+        (110, 'ground truth'),
+        (50, 'truth'),
+        (33, '…th'),
+    ],
 )
-def test_a_caption_without_room_for_the_name_says_whether_it_is_the_truth(width, says):
+def test_a_caption_without_room_for_its_name_keeps_the_end_or_says_that_it_is_the_truth(width, says):
     panel = Panel(np.zeros((1, 1, 3), np.uint8), '000000500099.jpg: ground truth', ('ground truth', 'truth'))
     assert _fitting(panel, width) == says
 
