@@ -6,8 +6,8 @@ _base_ = './retinanet_scopevit-xtiny_fpn_1x_coco.py'
 size = (320, 320)
 metainfo = dict(classes=('object',))  # categories of the annotation files, in their order
 # A quarter of the benchmark's channels and half of its convolutions do for small images; with group norms, which its
-# neck and head lack, a short training is enough. ATSS has one anchor at a place, of 32 pixels on the finest map, for
-# RetinaNet's nine, and learnt more from few objects: see projects/tree_crowns.
+# neck and head lack, a short training is enough. ATSS has one anchor at a place, of 32 pixels on the finest map, where
+# RetinaNet has nine, and learnt more from few objects: see projects/tree_crowns.
 norm_cfg = dict(type='GN', num_groups=16)
 model = dict(
     type='ATSS',

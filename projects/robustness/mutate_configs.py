@@ -207,7 +207,7 @@ def write_table(rows: list[dict], path: str) -> None:
         lines.append(f'| {end} | {counts[end]} | {split} | {meaning} |')
     lines += [
         '',
-        '## All that ended in a traceback',
+        '## All that ended neither trained nor in one line',
         '',
         '| Config | Change | End | Says |',
         '| --- | --- | --- | --- |',

@@ -282,7 +282,7 @@ def compile_backbone(model: nn.Module, cfg: Config, *splits: str, batch_varies: 
     if 'train' in splits:
         _require_trainable_compiled(backbone)
     backbone.compile(dynamic=_varying_sizes(cfg, splits, batch_varies))
-    message = 'Compiling the backbone; the first images take minutes'
+    message = 'Compiling the backbone; the first images may take minutes'
     MMLogger.get_current_instance().info(message)
     return message
 

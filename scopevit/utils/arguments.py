@@ -130,7 +130,7 @@ SHARED: dict[str, dict[str, Any]] = {
     '--score-thr': dict(
         type=fraction, default=SCORE_THR, metavar='SCORE', help='lowest score of boxes (default: %(default)s)'
     ),
-    '--compile': dict(action='store_true', help='compile the backbone (takes minutes at the start)'),
+    '--compile': dict(action='store_true', help='compile the backbone (may take minutes at the start)'),
     '--pixel': dict(nargs=2, type=float, metavar=('X', 'Y'), help='a place in the image (default: its middle)'),
     '--box': dict(
         nargs=4, type=float, metavar=('X', 'Y', 'W', 'H'), help='of the person, for poses (default: the whole image)'
