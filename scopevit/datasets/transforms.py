@@ -121,7 +121,8 @@ def _autocontrast(_: Any, img: np.ndarray) -> np.ndarray:
 def _equalize(_: Any, img: np.ndarray) -> np.ndarray:
     table = np.tile(_VALUES, 3)
     for channel in range(3):
-        counts = cv2.calcHist([img], [channel], None, [256], [0, 256])[:, 0].astype(int)
+        # (256, 1), and (256,) from OpenCV 5 on.
+        counts = cv2.calcHist([img], [channel], None, [256], [0, 256]).ravel().astype(int)
         step = (img[..., 0].size - counts[counts > 0][-1]) // 255
         if step:
             before = np.cumsum(counts) - counts
