@@ -219,7 +219,7 @@ def write_table(rows: list[dict], path: str) -> None:
 
 
 def _cell(text: str) -> str:
-    return text.replace('|', '/').replace('\n', ' ')[:160]
+    return re.sub(' at 0x[0-9a-f]+', '', text).replace('|', '/').replace('\n', ' ')[:160]
 
 
 def _kind(row: dict) -> str:
