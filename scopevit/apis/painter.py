@@ -25,7 +25,7 @@ from .samples import class_names, load_sample
 SMALL = 360  # images whose longer side is below this are enlarged, so that names can be read
 WITHIN, BETWEEN = 4, 24  # pixels between the panels of an item, and between items
 TEXT = 14  # pixels, the size of captions
-NAME_END = 10  # characters of a file's name, ending and colon included, that are worth being shown
+NAME_END = 10  # characters of a file's name that tell it from others
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,10 @@ class Painter:
         if self.scope == 'mmpose':
             image, sample = _crop_to_person(image, sample)
         image, sample = _enlarge(image, sample)
-        truth, says = f'{self._name(sample, index)}: ground truth', self._describe(predicted)
+        name, says = self._name(sample, index), self._describe(predicted)
+        shorter = f'…{name[-NAME_END:]}: ground truth', 'ground truth', 'truth'
         return [
-            Panel(self._draw(image, sample, is_truth=True), truth, ('ground truth', 'truth')),
+            Panel(self._draw(image, sample, is_truth=True), f'{name}: ground truth', shorter),
             Panel(self._draw(image, sample, is_truth=False), says, (says.partition(',')[0], 'predicted')),
         ]
 
@@ -292,13 +293,7 @@ def _labels(results: list[dict], key: str) -> list[list[int] | None]:
 
 
 def _fitting(panel: Panel, width: int) -> str:
-    """The longest caption that fits into so many pixels, or the end of the shortest.
-
-    Before a shorter one that it ends in, a caption loses the beginning of its file's name: ends tell names apart.
-    """
-    texts = [panel.caption, *panel.shorter]
-    if panel.shorter and panel.caption.endswith(panel.shorter[0]):
-        most = len(panel.caption) - len(panel.shorter[0]) - NAME_END
-        texts[1:1] = [f'…{panel.caption[start:]}' for start in range(1, most + 1)]
-    texts += [f'…{texts[-1][start:]}' for start in range(len(texts[-1]))]
-    return next((text for text in texts if text_width(text, TEXT) <= width), '…')
+    """The longest caption that fits into so many pixels, or the end of the shortest: ends tell names of files apart."""
+    *longer, last = panel.caption, *panel.shorter
+    ends = [last, *(f'…{last[start:]}' for start in range(1, len(last)))]
+    return next((text for text in (*longer, *ends) if text_width(text, TEXT) <= width), '…')

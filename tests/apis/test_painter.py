@@ -46,8 +46,8 @@ def test_items_of_one_panel_and_names_of_any_length_fit(tmp_path):
     ],
 )
 def test_a_caption_without_room_for_its_name_keeps_the_end_or_says_that_it_is_the_truth(width, says):
-    panel = Panel(np.zeros((1, 1, 3), np.uint8), '000000500099.jpg: ground truth', ('ground truth', 'truth'))
-    assert _fitting(panel, width) == says
+    shorter = '…00099.jpg: ground truth', 'ground truth', 'truth'
+    assert _fitting(Panel(np.zeros((1, 1, 3), np.uint8), '000000500099.jpg: ground truth', shorter), width) == says
 
 
 def test_images_of_a_row_are_equally_high_and_fill_it(tmp_path):
