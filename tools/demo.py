@@ -1,16 +1,16 @@
-"""Try a model in the browser: upload a picture, see what is predicted and what its scopes attend to.
+"""Try a model in the browser: upload an image, see what is predicted and what its scopes attend to.
 
     python tools/demo.py CONFIG CHECKPOINT                # then open http://127.0.0.1:7860
     python tools/demo.py CONFIG CHECKPOINT --host 0.0.0.0 --port 8000
 
-For models of all four tasks: the picture with the prediction drawn, a table of the scores, and what the scopes
+For models of all four tasks: the image with the prediction drawn, a table of the scores, and what the scopes
 attend to from the place that is clicked. The page needs gradio, which set-up leaves out:
 
     pip install 'gradio>=6,<7' 'pandas<3.1'
 
 Only this machine can open the page unless --host says otherwise. Nothing is sent to anybody else, and what was
 uploaded is deleted when the program ends. Pose models that find the joints of one person in a box take the whole
-picture for one, unless --detector-config and --detector-checkpoint name a detector of people.
+image for one, unless --detector-config and --detector-checkpoint name a detector of people.
 """
 
 import importlib.util

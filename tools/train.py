@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or from the latest in the work dir if there is any (default: start anew)',
+        help='go on from this checkpoint, or from the latest in the work dir if there is any (default: neither)',
     )
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision: bfloat16 or float16 on GPUs, bfloat16 on CPUs'

@@ -3,7 +3,7 @@
     python projects/scenes/pointing.py CONFIG CHECKPOINT --table projects/scenes/pointing.md
 
 CONFIG is one of the scenes' configs for classification or segmentation, CHECKPOINT a checkpoint of it. The held-out
-scenes are made anew, with the exact masks of their objects. A classifier is asked for the class of the one object,
+scenes are made again, with the exact masks of their objects. A classifier is asked for the class of the one object,
 a segmenter for each class of object that there is, by its mean logit over the whole image, which says nothing of
 where. Beside it stand the same model with a backbone as initialised at random, and what a point in the middle of
 the image and one anywhere would hit. No tolerance: the point is on the mask or not.

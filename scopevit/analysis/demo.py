@@ -1,4 +1,4 @@
-"""A model, tried on one picture after another: what tools/demo.py shows in the browser."""
+"""A model, tried on one image after another: what tools/demo.py shows in the browser."""
 
 import time
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .attention_maps import attention_layers, head_distances, scopevit_of
 from .overlays import draw_scopes
 
 LONGEST = 2048
-"""Pixels of a picture's longer side; larger ones are shrunk to it, as the networks' inputs are smaller anyway."""
+"""Pixels of an image's longer side; larger ones are shrunk to it, as the networks' inputs are smaller anyway."""
 CLEAR = 512
 """Pixels of a figure's longer side; smaller ones are enlarged."""
 
@@ -32,10 +32,10 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a picture, to be looked at.
+    """What a model says of an image, to be looked at.
 
     Attributes:
-        figure: The picture with the prediction drawn, (H, W, 3), RGB.
+        figure: The image with the prediction drawn, (H, W, 3), RGB.
         columns, rows: The prediction as a table.
         summary: What was found in how long, in one line.
     """
@@ -47,11 +47,11 @@ class Answer:
 
 
 class Demo:
-    """Predictions and the scopes' attention for files of pictures, with a model of any task.
+    """Predictions and the scopes' attention for image files, with a model of any task.
 
     Args:
         predictor: The model.
-        find_boxes: Where the people are, for pose models that need to know it (default: the whole picture is one).
+        find_boxes: Where the people are, for pose models that need to know it (default: the whole image is one).
     """
 
     def __init__(self, predictor: Predictor, find_boxes: BoxFinder | None = None) -> None:
@@ -71,7 +71,7 @@ class Demo:
         return ''
 
     def read(self, path: str) -> tuple[np.ndarray, str]:
-        """A picture as the model takes it, shrunk if it is very large, and a remark on that.
+        """An image as the model takes it, shrunk if it is very large, and a remark on that.
 
         Raises:
             UserError: If it cannot be read.
@@ -88,13 +88,13 @@ class Demo:
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA), remark
 
     def predict(self, path: str, score_thr: float | None = None) -> Answer:
-        """What the model says of a picture.
+        """What the model says of an image.
 
         Args:
             score_thr: Instead of the predictor's.
 
         Raises:
-            UserError: If the picture cannot be read, or nothing of it is left at the size that the network takes.
+            UserError: If the image cannot be read, or nothing of it is left at the size that the network takes.
         """
         image, remark = self.read(path)
         if score_thr is not None:
@@ -102,9 +102,9 @@ class Demo:
         start = time.perf_counter()
         try:
             prediction = self.predictor(image, path)
-        except cv2.error as error:  # a line of a picture, of which the pipeline would leave nothing
+        except cv2.error as error:  # a line of an image, of which the pipeline would leave nothing
             size = f'{image.shape[1]} x {image.shape[0]}'
-            raise UserError(f'A picture of {size} pixels cannot be predicted: {one_line(error)}.') from error
+            raise UserError(f'An image of {size} pixels cannot be predicted: {one_line(error)}.') from error
         seconds = time.perf_counter() - start
         columns, rows, found = tabulate(prediction.data)
         took = f'{seconds:.2g} s on {self.predictor.device}, drawing included'
@@ -112,13 +112,13 @@ class Demo:
         return Answer(_enlarge(prediction.figure[..., ::-1]), columns, rows, summary)
 
     def scopes(self, path: str, at: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
-        """What the scopes attend to from a place in a picture: a figure (H, W, 3), RGB.
+        """What the scopes attend to from a place in an image: a figure (H, W, 3), RGB.
 
         Args:
-            at: The place, as shares of the picture's width and height.
+            at: The place, as shares of the image's width and height.
 
         Raises:
-            UserError: If the picture cannot be read, the model does not see the place, or its backbone is no ScopeViT.
+            UserError: If the image cannot be read, the model does not see the place, or its backbone is no ScopeViT.
         """
         backbone = scopevit_of(self.predictor.model)
         image, _ = self.read(path)
@@ -144,7 +144,7 @@ class Demo:
 
 
 def predicted(demo: Demo, path: str | None, score_thr: float) -> tuple:
-    """What the page shows of a picture: figure, columns and rows of the table, a line of text, the figure's shape."""
+    """What the page shows of an image: figure, columns and rows of the table, a line of text, the figure's shape."""
     if path is None:
         return None, [], [], '', None
     try:
@@ -157,7 +157,7 @@ def predicted(demo: Demo, path: str | None, score_thr: float) -> tuple:
 def attended(
     demo: Demo, path: str | None, shape: tuple | None, pixel: tuple[float, float] | None = None
 ) -> tuple[np.ndarray | None, str]:
-    """What the page shows of a picture's scopes: figure, and a line of text.
+    """What the page shows of an image's scopes: figure, and a line of text.
 
     Args:
         shape: Of the figure with the prediction; None if there is none.

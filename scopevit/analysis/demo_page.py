@@ -9,7 +9,7 @@ from ..apis.inferencer import Detector, PoseEstimator
 from .demo import Demo, attended, predicted
 
 FONTS = ['system-ui', 'sans-serif']  # the reader's own: none is loaded
-HEIGHT = 420  # pixels of a picture on the page, at most
+HEIGHT = 420  # pixels of an image on the page, at most
 STYLE = '#scopes img { margin-top: 40px }  /* below the buttons */'
 
 
@@ -33,9 +33,9 @@ def build_page(demo: Demo, title: str) -> Any:
         gr.Markdown(f'## {title}')
         shape = gr.State()
         with gr.Row():
-            picture = gr.Image(label='Your picture', height=HEIGHT)
+            image = gr.Image(label='Your image', height=HEIGHT)
             # The file as it is, for the model's own way of reading it.
-            picture.preprocess = lambda payload: payload and payload.path
+            image.preprocess = lambda payload: payload and payload.path
             figure = gr.Image(label='Prediction', height=HEIGHT, **look)
         with gr.Row():
             with gr.Column():
@@ -44,11 +44,11 @@ def build_page(demo: Demo, title: str) -> Any:
             table = gr.Dataframe(show_label=False, interactive=False, max_height=260, visible=False)
         hint = gr.Markdown(f'No attention is drawn: {demo.why_no_scopes}.' if demo.why_no_scopes else '')
         attention = gr.Image(show_label=False, elem_id='scopes', visible=not demo.why_no_scopes, **look)
-        # One picture at a time goes through the model, whoever asks.
+        # One image at a time goes through the model, whoever asks.
         queue = dict(concurrency_limit=1, concurrency_id='model', api_visibility='private')
-        prediction = dict(fn=predict, inputs=[picture, score_thr], outputs=[figure, table, text, shape], **queue)
-        scopes_of = dict(inputs=[picture, shape], outputs=[attention, hint], **queue)
-        changed = picture.change(**prediction)
+        prediction = dict(fn=predict, inputs=[image, score_thr], outputs=[figure, table, text, shape], **queue)
+        scopes_of = dict(inputs=[image, shape], outputs=[attention, hint], **queue)
+        changed = image.change(**prediction)
         score_thr.release(**prediction)
         if not demo.why_no_scopes:
             changed.then(scopes, **scopes_of)

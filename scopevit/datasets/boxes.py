@@ -92,15 +92,15 @@ def find_pairs(images: str, labels: str) -> list[tuple[Path, Path | None]]:
         UserError: If there are no images or no files of boxes, files of both kinds, one without its image, or two
             images of one name.
     """
-    pictures = {path.relative_to(images): path for path in sorted(Path(images).rglob('*')) if _is_image(path)}
-    if not pictures:
+    found = {path.relative_to(images): path for path in sorted(Path(images).rglob('*')) if _is_image(path)}
+    if not found:
         raise UserError(f'there are no images in {images}; known are {" ".join(SUFFIXES)}')
     files = [path for path in sorted(Path(labels).rglob('*')) if path.suffix in READERS and path.name != 'classes.txt']
     kinds = {path.suffix for path in files}
     if len(kinds) != 1:
-        found = 'files of both kinds' if kinds else 'neither'
-        raise UserError(f"{labels} should hold Pascal VOC's .xml or YOLO's .txt, but has {found}")
-    stems = Counter(path.with_suffix('') for path in pictures)
+        instead = 'files of both kinds' if kinds else 'neither'
+        raise UserError(f"{labels} should hold Pascal VOC's .xml or YOLO's .txt, but has {instead}")
+    stems = Counter(path.with_suffix('') for path in found)
     twice = next((stem for stem, count in stems.items() if count > 1), None)
     if twice is not None:
         raise UserError(f'{images} has several images called {twice}; one file of boxes cannot be for both')
@@ -108,7 +108,7 @@ def find_pairs(images: str, labels: str) -> list[tuple[Path, Path | None]]:
     lonely = [str(path) for stem, path in boxes.items() if stem not in stems]
     if lonely:
         raise UserError(f'{_told(lonely)}: no image of that name in {images}; add it, or remove the file of boxes')
-    return [(path, boxes.get(name.with_suffix(''))) for name, path in pictures.items()]
+    return [(path, boxes.get(name.with_suffix(''))) for name, path in found.items()]
 
 
 def to_coco(images: str, labels: str, classes: Sequence[str], clip: bool = False) -> dict:
@@ -124,16 +124,16 @@ def to_coco(images: str, labels: str, classes: Sequence[str], clip: bool = False
         UserError: If images or files are missing or cannot be read, a class is unknown, or a box has no area or,
             without ``clip``, reaches outside its image.
     """
-    pictures: list[dict] = []
+    entries: list[dict] = []
     annotations: list[dict] = []
     faults: dict[str, list[Box]] = defaultdict(list)
-    for picture, path in find_pairs(images, labels):
-        header = read_header(str(picture))
+    for image, path in find_pairs(images, labels):
+        header = read_header(str(image))
         if header is None:
-            raise UserError(f'{picture} is not an image that can be read: replace it, or remove it and its boxes')
+            raise UserError(f'{image} is not an image that can be read: replace it, or remove it and its boxes')
         width, height = header.size
-        name = picture.relative_to(images).as_posix()
-        pictures.append(dict(id=len(pictures) + 1, file_name=name, width=width, height=height))
+        name = image.relative_to(images).as_posix()
+        entries.append(dict(id=len(entries) + 1, file_name=name, width=width, height=height))
         for box in READERS[path.suffix](path, header.size) if path else ():
             fault = fault_of(box, width, height, classes, clip)
             if fault:
@@ -145,12 +145,12 @@ def to_coco(images: str, labels: str, classes: Sequence[str], clip: bool = False
             if w <= 0 or h <= 0:
                 continue
             number, bbox = _number_of(box.label, classes), [round(value, 2) for value in (x, y, w, h)]
-            of = dict(id=len(annotations) + 1, image_id=len(pictures), category_id=number)
+            of = dict(id=len(annotations) + 1, image_id=len(entries), category_id=number)
             annotations.append(dict(**of, iscrowd=0, area=round(w * h, 2), bbox=bbox))
     if faults:
         raise UserError('; '.join(_told_of(kind, faults[kind]) for kind in (UNKNOWN, FLAT, OUTSIDE) if kind in faults))
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
-    return dict(images=pictures, annotations=annotations, categories=categories)
+    return dict(images=entries, annotations=annotations, categories=categories)
 
 
 def fault_of(box: Box, width: int, height: int, classes: Sequence[str], clip: bool) -> str | None:

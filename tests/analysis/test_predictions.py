@@ -31,15 +31,15 @@ def read(path):
     return list(csv.DictReader(path.open(encoding='utf-8')))
 
 
-def classified(truths, scores):
-    infos = [dict(img=np.zeros((8, 8, 3), np.uint8)) for _ in truths]
+def classified(labels, scores):
+    infos = [dict(img=np.zeros((8, 8, 3), np.uint8)) for _ in labels]
     results = [
         dict(
-            gt_label=torch.tensor([truth]),
+            gt_label=torch.tensor([label]),
             pred_label=torch.tensor([int(np.argmax(score))]),
             pred_score=torch.tensor(score),
         )
-        for truth, score in zip(truths, scores)
+        for label, score in zip(labels, scores)
     ]
     return Samples(infos, classes=('cat, felis', 'dog', 'hämster', 'yak')), results
 
@@ -72,18 +72,18 @@ def test_average_precision_of_classes_is_that_of_mmpretrain():
     from mmpretrain.evaluation import AveragePrecision
 
     rng = np.random.default_rng(0)
-    truths = rng.integers(0, 3, 400)
-    scores = rng.dirichlet([1, 1, 1], 400) + 0.7 * np.eye(3)[truths]
-    rows = analyze(Config(), *classified(truths, scores)).rows
-    theirs = AveragePrecision.calculate(torch.tensor(scores), torch.tensor(np.eye(3)[truths]), average=None) / 100
+    labels = rng.integers(0, 3, 400)
+    scores = rng.dirichlet([1, 1, 1], 400) + 0.7 * np.eye(3)[labels]
+    rows = analyze(Config(), *classified(labels, scores)).rows
+    theirs = AveragePrecision.calculate(torch.tensor(scores), torch.tensor(np.eye(3)[labels]), average=None) / 100
     # COCO's 101 points, where theirs has one for each image.
     assert [row['AP'] for row in rows[:3]] == pytest.approx(theirs.tolist(), abs=0.02)
 
 
-def boxes(truth, predicted):
+def boxes(labelled, predicted):
     """A data set and results, of (label, box) and (label, box, score) of each image."""
     infos, results = [], []
-    for objects, found in zip(truth, predicted):
+    for objects, found in zip(labelled, predicted):
         instances = [dict(bbox=box, bbox_label=label, ignore_flag=flag) for label, box, flag in objects]
         infos.append(dict(img_path='x.jpg', height=100, width=100, instances=instances))
         labels, places, scores = ([entry[k] for entry in found] for k in range(3))
@@ -119,16 +119,16 @@ def test_average_precision_of_boxes_is_that_of_mmdets_metric(tmp_path):
     from mmdet.evaluation import CocoMetric
 
     rng = np.random.default_rng(0)
-    truth, predicted, annotations = [], [], []
+    labelled, predicted, annotations = [], [], []
     for i in range(12):
         corner = rng.uniform(0, 50, (4, 2))
         places = np.concatenate([corner, corner + rng.uniform(10, 40, (4, 2))], 1).tolist()
         labels = rng.integers(0, 2, 4).tolist()
-        truth.append([(label, place, int(k == 3)) for k, (label, place) in enumerate(zip(labels, places))])
+        labelled.append([(label, place, int(k == 3)) for k, (label, place) in enumerate(zip(labels, places))])
         moved = (np.array(places) + rng.normal(0, 2, (4, 4))).tolist()
         predicted.append([(label, place, float(rng.uniform())) for label, place in zip(labels, moved)])
         predicted[-1] += [(int(rng.integers(0, 2)), [5, 5, 30, 30], float(rng.uniform()))]
-        for label, (x, y, right, bottom), flag in truth[-1]:
+        for label, (x, y, right, bottom), flag in labelled[-1]:
             size = [x, y, right - x, bottom - y]
             annotations.append(
                 dict(
@@ -140,8 +140,8 @@ def test_average_precision_of_boxes_is_that_of_mmdets_metric(tmp_path):
                     iscrowd=flag,
                 )
             )
-    dataset, results = boxes(truth, predicted)
-    file = tmp_path / 'truth.json'
+    dataset, results = boxes(labelled, predicted)
+    file = tmp_path / 'labels.json'
     categories = [dict(id=k, name=name) for k, name in enumerate(('person', 'kite'))]
     images = [dict(id=i, file_name=f'{i}.jpg', height=100, width=100) for i in range(12)]
     file.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
@@ -160,9 +160,9 @@ def test_pixels_are_those_of_mmsegs_metric(tmp_path):
     from mmseg.evaluation import IoUMetric
 
     rng = np.random.default_rng(0)
-    truths = [rng.integers(0, 4, (20, 30), dtype=np.uint8) for _ in range(3)]  # 0 is ignored
-    for i, truth in enumerate(truths):
-        for folder, content in (('images', np.zeros((20, 30, 3), np.uint8)), ('maps', truth)):
+    label_maps = [rng.integers(0, 4, (20, 30), dtype=np.uint8) for _ in range(3)]  # 0 is ignored
+    for i, label_map in enumerate(label_maps):
+        for folder, content in (('images', np.zeros((20, 30, 3), np.uint8)), ('maps', label_map)):
             (tmp_path / folder).mkdir(exist_ok=True)
             cv2.imwrite(str(tmp_path / folder / f'{i}.png'), content)
     dataset = BaseSegDataset(
@@ -170,16 +170,19 @@ def test_pixels_are_those_of_mmsegs_metric(tmp_path):
         metainfo=dict(classes=('wall', 'sky', 'tree')), reduce_zero_label=True, test_mode=True,
         pipeline=[dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')],
     )  # fmt: skip
-    found = [np.where(rng.uniform(size=truth.shape) < i / 3, truth - 1, 1) % 3 for i, truth in enumerate(truths)]
+    found = [
+        np.where(rng.uniform(size=label_map.shape) < i / 3, label_map - 1, 1) % 3
+        for i, label_map in enumerate(label_maps)
+    ]
     results = [dict(img_path=f'{i}.png', pred_sem_seg=dict(data=labels[None])) for i, labels in enumerate(found)]
     analysis = analyze(Config(), dataset, results)
     areas = [
-        IoUMetric.intersect_and_union(torch.tensor(labels), torch.tensor(truth - 1), 3, 255)
-        for labels, truth in zip(found, truths)
+        IoUMetric.intersect_and_union(torch.tensor(labels), torch.tensor(label_map - 1), 3, 255)
+        for labels, label_map in zip(found, label_maps)
     ]
     union = sum(area[1] for area in areas)
     assert [row['IoU'] for row in analysis.rows] == pytest.approx((sum(area[0] for area in areas) / union).tolist())
-    assert analysis.confusion.sum() == sum((truth > 0).sum() for truth in truths)
+    assert analysis.confusion.sum() == sum((label_map > 0).sum() for label_map in label_maps)
     assert [image.index for image in analysis.images] == [0, 1, 2]
     assert analyze(Config(), dataset, results, most=2).of == '2 of 3 images'
 

@@ -136,8 +136,8 @@ class Page:
             'converters/publish_model.py',
         ]
         work_dir = self.folder / 'work_dirs' / self.name
-        for picture in ('samples.png', 'predictions.png', 'curves.png'):
-            assert (work_dir / picture).stat().st_size > 5_000
+        for figure in ('samples.png', 'predictions.png', 'curves.png'):
+            assert (work_dir / figure).stat().st_size > 5_000
         published = shlex.split(self.commands[-1])[-1].removesuffix('.pth')
         assert len(list(self.folder.glob(f'{published}-*.pth'))) == 1
         return work_dir

@@ -1,4 +1,4 @@
-"""ImageNet's variants in their real layouts, with tiny pictures: labels, the classes that count, errors."""
+"""ImageNet's variants in their real layouts, with tiny images: labels, the classes that count, errors."""
 
 import json
 import os
@@ -19,9 +19,9 @@ VARIANTS = sorted(path.stem for path in (CONFIGS / 'variants').glob('*.py'))
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Each variant's folders, a picture in each: of 1,000 classes, and all of ImageNet-C's are the same ones."""
+    """Each variant's folders, an image in each: of 1,000 classes, and all of ImageNet-C's are the same ones."""
     root = tmp_path_factory.mktemp('variants')
-    picture = write_image(root / 'picture.jpeg')
+    image = write_image(root / 'image.jpeg')
     for folder, names in (
         ('imagenet-a', synsets(SUBSETS['a'])),
         ('imagenet-r', synsets(SUBSETS['r'])),
@@ -30,7 +30,7 @@ def data(tmp_path_factory):
     ):
         for name in names:
             (root / folder / name).mkdir(parents=True)
-            os.link(picture, root / folder / name / 'x.JPEG')
+            os.link(image, root / folder / name / 'x.JPEG')
         (root / folder / 'README.txt').touch()
     for name in ALEXNET:
         (root / 'imagenet-c' / name).mkdir(parents=True)

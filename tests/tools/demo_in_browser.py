@@ -1,4 +1,4 @@
-"""Try the page of tools/demo.py in a headless browser, as a user does: upload, read, click, upload what is no picture.
+"""Try the page of tools/demo.py in a headless browser, as a user does: upload, read, click, upload what is no image.
 
     pip install -r requirements/optional/demo.txt playwright && sudo apt-get install -y chromium
     PYTHONPATH=. python tests/tools/demo_in_browser.py CONFIG CHECKPOINT IMAGE --out page.png
@@ -32,8 +32,8 @@ def scopes_of(page: Page) -> str:
     return page.locator('#scopes img').first.get_attribute('src') or ''
 
 
-def look(page: Page, picture: str, out: str) -> None:
-    upload(page, picture)
+def look(page: Page, image: str, out: str) -> None:
+    upload(page, image)
     expect(page.get_by_text('drawing included')).to_be_visible(timeout=60_000)
     expect(page.get_by_text('to choose another place')).to_be_visible(timeout=60_000)
     print(page.get_by_text('drawing included').inner_text())
@@ -85,7 +85,7 @@ def main() -> None:
             page.on('request', lambda request: asked.add(urlparse(request.url).hostname or ''))
             start = time.time()
             page.goto(line.split()[1])
-            expect(page.get_by_text('Your picture')).to_be_visible(timeout=60_000)
+            expect(page.get_by_text('Your image')).to_be_visible(timeout=60_000)
             print(f'the page is there after {time.time() - start:.1f} s')
             out = Path(args.out)
             look(page, args.images[0], args.out)
@@ -93,7 +93,7 @@ def main() -> None:
             for number, image in enumerate(args.images[1:], 1):
                 look(page, image, str(out.with_stem(f'{out.stem}_{number}')))
             broken = Path(folder, 'broken.jpg')
-            broken.write_text('no picture')
+            broken.write_text('no image')
             upload(page, str(broken))
             expect(page.get_by_text('This file is not an image')).to_be_visible(timeout=60_000)
             page.screenshot(path=str(out.with_stem(f'{out.stem}_broken')), full_page=True)

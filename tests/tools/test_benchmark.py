@@ -59,12 +59,12 @@ def test_models_of_several_kinds(nets, tmp_path):
 
 
 def test_several_sizes_in_training(nets, tmp_path):
-    picture = tmp_path / 'curve.png'
-    result = benchmark(nets, '--size', 16, '--size', 32, 24, '--train', '--plot', picture)
+    figure = tmp_path / 'curve.png'
+    result = benchmark(nets, '--size', 16, '--size', 32, 24, '--train', '--plot', figure)
     assert result.returncode == 0, result.stderr
     assert '16x16' in result.stdout
     assert '32x24' in result.stdout
-    assert cv2.imread(str(picture)) is not None
+    assert cv2.imread(str(figure)) is not None
 
 
 def test_deploy_for_all_that_have_it(nets):

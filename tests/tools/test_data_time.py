@@ -20,7 +20,7 @@ def data_time(*words, cwd=None):
 @pytest.mark.slow
 def test_table(toy_options, tmp_path):
     out, page = tmp_path / 'times.json', tmp_path / 'times.md'
-    # Four batches are an epoch: the loader starts anew in between.
+    # Four batches are an epoch: the loader starts again in between.
     result = data_time(TOY, '--workers', 0, 1, '--json', out, '--table', page, '--speed', 10**6, *toy_options)
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())['results']

@@ -43,7 +43,7 @@ def bounded():
     """Holds time and, on Linux, memory of this process to what a tool may take."""
     begun, before = time.process_time(), None
     with contextlib.suppress(OSError):
-        LINUX_PROCESS.joinpath('clear_refs').write_text('5')  # the highest amount of memory counts anew
+        LINUX_PROCESS.joinpath('clear_refs').write_text('5')  # the highest amount of memory counts from now on
         before = memory('VmRSS')
     yield
     assert time.process_time() - begun < MOST_SECONDS

@@ -10,7 +10,7 @@ from helpers import TOY, fails_cleanly, tool_here
 
 
 @pytest.mark.slow
-def test_pictures(toy_run, toy_options, fashion_mnist, tmp_path):
+def test_figures(toy_run, toy_options, fashion_mnist, tmp_path):
     tool_here('visualization/plot_curves.py', toy_run, '--out', tmp_path / 'curves.png', check=True)
     tool_here('test.py', TOY, toy_run / 'epoch_4.pth', '--work-dir', tmp_path, *toy_options, check=True)
     config = toy_run / 'toy_classifier.py'  # as it was run, with its data root
@@ -19,9 +19,9 @@ def test_pictures(toy_run, toy_options, fashion_mnist, tmp_path):
     result = tool_here('analysis/analyze_predictions.py', config, predictions)
     assert 'the worst 5 of 10 classes by F1' in result.stdout, result.stderr
     for name in ('curves.png', 'p.png', 'analysis/worst.jpg'):
-        picture = cv2.imread(str(tmp_path / name))
-        assert min(picture.shape[:2]) > 300
-        assert picture.std() > 10  # something was drawn
+        figure = cv2.imread(str(tmp_path / name))
+        assert min(figure.shape[:2]) > 300
+        assert figure.std() > 10  # something was drawn
 
     result = tool_here('visualization/draw_predictions.py', config, tmp_path / 'no.pkl')
     fails_cleanly(result, 'no.pkl does not exist')

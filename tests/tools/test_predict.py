@@ -1,4 +1,4 @@
-"""Prediction in every task: odd pictures, broken ones, videos, where people are, and what is written."""
+"""Prediction in every task: odd images, broken ones, videos, where people are, and what is written."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def write_video(path, frames=3, size=(64, 96)):
 
 @pytest.fixture(scope='session')
 def photographs(tmp_path_factory):
-    """Pictures of all kinds, a video, a text file, and three files that are no pictures."""
+    """Images of all kinds, a video, a text file, and three files that are no images."""
     root = tmp_path_factory.mktemp('photographs')
 
     def noise(*shape):
@@ -62,8 +62,8 @@ def photographs(tmp_path_factory):
     exif[0x0112] = 6  # turned by 90 degrees
     Image.fromarray(noise(40, 50, 3)).save(root / 'turned.jpg', exif=exif)
     write_video(root / 'clip.avi')
-    (root / 'notes.txt').write_text('not a picture')
-    (root / 'broken.jpg').write_text('not a picture either')
+    (root / 'notes.txt').write_text('not an image')
+    (root / 'broken.jpg').write_text('not an image either')
     (root / 'empty.png').touch()
     whole = (root / 'a' / 'x.jpg').read_bytes()
     (root / 'truncated.jpg').write_bytes(whole[: len(whole) // 2])
@@ -71,7 +71,7 @@ def photographs(tmp_path_factory):
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_a_folder_with_all_kinds_of_pictures(task, models, photographs, tmp_path):
+def test_a_folder_with_all_kinds_of_images(task, models, photographs, tmp_path):
     out = tmp_path / 'out'
     result = predict(models, task, photographs, '--out-dir', out, '--score-thr', 0)
     fails_cleanly(result, '3 of 15 inputs could not be read')
@@ -82,11 +82,11 @@ def test_a_folder_with_all_kinds_of_pictures(task, models, photographs, tmp_path
     assert 'WARN' not in result.stderr.upper()
 
     found = results(out)
-    pictures = {str(p.relative_to(out)) for p in out.rglob('*') if p.is_file() and p.suffix != '.json'}
-    pictures = {name for name in pictures if 'classes' not in name}
-    assert {f'{name}.json' for name in pictures} == found.keys()
+    images = {str(p.relative_to(out)) for p in out.rglob('*') if p.is_file() and p.suffix != '.json'}
+    images = {name for name in images if 'classes' not in name}
+    assert {f'{name}.json' for name in images} == found.keys()
     names = {'a/x.jpg', 'b/x.JPG', 'one.png', 'small.png', 'wide.png', 'grey.png', 'rgba.png', '16 bits.png'}
-    assert pictures == names | {'cmyk.jpg', 'cmyk.tif.png', 'turned.jpg', 'clip.avi.mp4'}
+    assert images == names | {'cmyk.jpg', 'cmyk.tif.png', 'turned.jpg', 'clip.avi.mp4'}
     assert (found['turned.jpg.json']['width'], found['turned.jpg.json']['height']) == (40, 50)
     assert (found['wide.png.json']['width'], found['one.png.json']['height']) == (900, 1)
 
@@ -138,7 +138,7 @@ def check_pose(record, path):
 CHECKS = {task: globals()[f'check_{task}'] for task in TASKS}
 
 
-def test_pictures_show_the_prediction(models, tmp_path):
+def test_images_show_the_prediction(models, tmp_path):
     write_image(tmp_path / 'x.png', size=(300, 400))
     for task in TASKS:
         result = predict(models, task, tmp_path / 'x.png', '--out-dir', tmp_path / task, '--score-thr', 0)
@@ -147,32 +147,32 @@ def test_pictures_show_the_prediction(models, tmp_path):
         changed = np.abs(drawn - cv2.imread(str(tmp_path / 'x.png'))).max(-1) > 20
         assert drawn.shape == (300, 400, 3)
         assert changed.mean() > 0.001
-        if task != 'segmentation':  # the rest is the picture, in its own colours
+        if task != 'segmentation':  # the rest is the image, in its own colours
             assert changed.mean() < 0.6
 
 
 def test_without_a_box_the_figure_and_the_json_say_the_best_score(models, tmp_path):
-    picture = write_image(tmp_path / 'x.png', size=(300, 400))
-    result = predict(models, 'detection', picture, '--out-dir', tmp_path / 'out', '--score-thr', 1)
+    image = write_image(tmp_path / 'x.png', size=(300, 400))
+    result = predict(models, 'detection', image, '--out-dir', tmp_path / 'out', '--score-thr', 1)
     assert result.returncode == 0, result.stderr
     found = results(tmp_path / 'out')['x.png.json']
     assert (found['instances'], found['score_thr']) == ([], 1)
     assert 0 < found['best_score'] < 1
     drawn = cv2.imread(str(tmp_path / 'out' / 'x.png')).astype(int)
-    changed = np.abs(drawn - cv2.imread(str(picture))).max(-1).mean(-1)
+    changed = np.abs(drawn - cv2.imread(str(image))).max(-1).mean(-1)
     assert changed[:10].min() > 20 > changed[60:].max()
-    result = predict(models, 'detection', picture, '--out-dir', tmp_path / 'out', '--score-thr', 30)
+    result = predict(models, 'detection', image, '--out-dir', tmp_path / 'out', '--score-thr', 30)
     assert '--score-thr: must be from 0 to 1' in result.stderr
 
 
 def test_the_numbers_are_those_of_the_toolbox(models, tmp_path):
-    """The same picture through mmdet's own functions for a file."""
+    """The same image through mmdet's own functions for a file."""
     from mmdet.apis import inference_detector, init_detector
 
     config, checkpoint = models['detection']
-    picture = write_image(tmp_path / 'x.png', size=(60, 90))
-    assert predict(models, 'detection', picture, '--out-dir', tmp_path / 'out', '--score-thr', 0).returncode == 0
-    expected = inference_detector(init_detector(str(config), str(checkpoint), device='cpu'), str(picture))
+    image = write_image(tmp_path / 'x.png', size=(60, 90))
+    assert predict(models, 'detection', image, '--out-dir', tmp_path / 'out', '--score-thr', 0).returncode == 0
+    expected = inference_detector(init_detector(str(config), str(checkpoint), device='cpu'), str(image))
     boxes = expected.pred_instances.bboxes.numpy()
     found = results(tmp_path / 'out')['x.png.json']['instances']
     assert len(found) == len(boxes) > 0
@@ -181,7 +181,7 @@ def test_the_numbers_are_those_of_the_toolbox(models, tmp_path):
 
 
 def test_compiled_predictions_are_the_same(models, tmp_path, monkeypatch):
-    picture, compiled = write_image(tmp_path / 'x.png', size=(60, 90)), []
+    image, compiled = write_image(tmp_path / 'x.png', size=(60, 90)), []
     compiles = torch.nn.Module.compile
 
     def compile_without_code(module, **options):
@@ -190,7 +190,7 @@ def test_compiled_predictions_are_the_same(models, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.nn.Module, 'compile', compile_without_code)
     for folder, options in (('plain', ()), ('compiled', ('--compile',))):
-        result = predict(models, 'classification', picture, '--out-dir', tmp_path / folder, *options)
+        result = predict(models, 'classification', image, '--out-dir', tmp_path / folder, *options)
         assert result.returncode == 0, result.stderr
     assert compiled == ['ScopeViT']
     assert 'Compiling the backbone' in result.stderr
@@ -199,13 +199,13 @@ def test_compiled_predictions_are_the_same(models, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_command_itself_is_quiet_and_takes_configs_of_a_toolbox(tmp_path):
-    picture = write_image(tmp_path / 'x.jpg')
+    image = write_image(tmp_path / 'x.jpg')
     name = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
     cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
     cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     init_default_scope('mmpretrain')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'x.pth')
-    result = tool('predict.py', name, tmp_path / 'x.pth', picture, '--out-dir', tmp_path / 'out')
+    result = tool('predict.py', name, tmp_path / 'x.pth', image, '--out-dir', tmp_path / 'out')
     assert results(tmp_path / 'out')['x.jpg.json']['predicted'][0]['class'] in ('airplane', 'automobile', 'bird', 'cat',
         'deer', 'dog', 'frog', 'horse', 'ship', 'truck')  # fmt: skip
     assert result.stdout == f'wrote the results of 1 of 1 inputs to {tmp_path / "out"}\n'
@@ -274,9 +274,9 @@ def test_inputs_by_name_and_pattern(models, photographs, tmp_path):
 
 @pytest.mark.parametrize('names', [('x.tif', 'x.tif.png'), ('x.jpg', 'x.jpg.classes.png'), ('a/x.jpg', 'b/x.jpg')])
 def test_names_of_results_never_meet(names, models, tmp_path):
-    pictures = [write_image(tmp_path / 'in' / name) for name in names]
-    result = predict(models, 'segmentation', *pictures, '--out-dir', tmp_path / 'out')
-    fails_cleanly(result, *map(str, pictures), 'would both write', 'name a folder that holds both')
+    images = [write_image(tmp_path / 'in' / name) for name in names]
+    result = predict(models, 'segmentation', *images, '--out-dir', tmp_path / 'out')
+    fails_cleanly(result, *map(str, images), 'would both write', 'name a folder that holds both')
     assert not (tmp_path / 'out').exists()
     if 'a/x.jpg' in names:
         result = predict(models, 'segmentation', tmp_path / 'in', '--out-dir', tmp_path / 'out')
@@ -285,8 +285,8 @@ def test_names_of_results_never_meet(names, models, tmp_path):
 
 
 def test_older_results_and_inputs_are_safe(models, tmp_path):
-    picture = write_image(tmp_path / 'in' / 'x.png')
-    before = picture.read_bytes()
+    image = write_image(tmp_path / 'in' / 'x.png')
+    before = image.read_bytes()
     out = tmp_path / 'in' / 'out'
     assert predict(models, 'classification', tmp_path / 'in', '--out-dir', out).returncode == 0
     fails_cleanly(
@@ -297,7 +297,7 @@ def test_older_results_and_inputs_are_safe(models, tmp_path):
     assert 'results of 1 of 1 inputs' in result.stdout
     result = predict(models, 'classification', tmp_path / 'in', '--out-dir', tmp_path / 'in', '--overwrite')
     fails_cleanly(result, 'would replace the input')
-    assert picture.read_bytes() == before
+    assert image.read_bytes() == before
 
 
 def test_inputs_that_are_not_there(models, tmp_path):
@@ -310,16 +310,14 @@ def test_inputs_that_are_not_there(models, tmp_path):
 
 
 def test_wrong_checkpoints_configs_and_devices(models, tmp_path):
-    picture = write_image(tmp_path / 'x.png')
+    image = write_image(tmp_path / 'x.png')
     out = ('--out-dir', tmp_path / 'out')
     config, _ = models['detection']
-    fails_cleanly(tool_here('predict.py', config, models['pose'][1], picture, *out), 'is of another model')
-    fails_cleanly(tool_here('predict.py', config, tmp_path / 'no.pth', picture, *out), 'no.pth does not exist')
-    fails_cleanly(predict(models, 'detection', picture, *out, '--device', 'cuda:77'), '--device cuda:77')
+    fails_cleanly(tool_here('predict.py', config, models['pose'][1], image, *out), 'is of another model')
+    fails_cleanly(tool_here('predict.py', config, tmp_path / 'no.pth', image, *out), 'no.pth does not exist')
+    fails_cleanly(predict(models, 'detection', image, *out, '--device', 'cuda:77'), '--device cuda:77')
     (tmp_path / 'x.py').write_text("default_scope = 'mmagic'")
-    fails_cleanly(
-        tool_here('predict.py', tmp_path / 'x.py', models['pose'][1], picture, *out), 'default_scope is mmagic'
-    )
+    fails_cleanly(tool_here('predict.py', tmp_path / 'x.py', models['pose'][1], image, *out), 'default_scope is mmagic')
     assert not (tmp_path / 'out').exists()
 
 
@@ -337,13 +335,13 @@ def test_damaged_video(models, tmp_path):
 
 class TestPose:
     @pytest.fixture(autouse=True)
-    def _picture(self, models, tmp_path):
-        self.folder, self.picture = tmp_path, write_image(tmp_path / '000000000139.jpg', size=(80, 100))
+    def _image(self, models, tmp_path):
+        self.folder, self.image = tmp_path, write_image(tmp_path / '000000000139.jpg', size=(80, 100))
         self.models = models
 
     def run(self, *words):
         shutil.rmtree(self.folder / 'out', ignore_errors=True)
-        return tool_here('predict.py', *self.models['pose'], self.picture, '--out-dir', self.folder / 'out', *words)
+        return tool_here('predict.py', *self.models['pose'], self.image, '--out-dir', self.folder / 'out', *words)
 
     def people(self, *words):
         result = self.run(*words)
@@ -397,7 +395,7 @@ class TestPose:
         words = (self.folder / 'empty.jpg', '--boxes', file)
         assert self.run(*words).returncode == 2  # options end the list of inputs
         result = tool_here(
-            'predict.py', *self.models['pose'], self.picture, self.folder / 'empty.jpg',
+            'predict.py', *self.models['pose'], self.image, self.folder / 'empty.jpg',
             '--out-dir', self.folder / 'out', '--boxes', file,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
@@ -424,7 +422,7 @@ class TestPose:
         people = self.people(*detector)
         assert people
         words = ('--out-dir', self.folder / 'boxes', '--score-thr', 0)
-        assert predict(self.models, 'detection', self.picture, *words).returncode == 0
+        assert predict(self.models, 'detection', self.image, *words).returncode == 0
         found = results(self.folder / 'boxes')['000000000139.jpg.json']['instances']
         boxes = [i['bbox'] for i in found if i['class'] == 'person']
         for person in people:
@@ -434,11 +432,11 @@ class TestPose:
         fails_cleanly(self.run(*detector, '--boxes', 'whole'), 'either --boxes whole')
 
     def test_boxes_for_another_task(self):
-        result = predict(self.models, 'detection', self.picture, '--out-dir', self.folder / 'out', '--boxes', 'whole')
+        result = predict(self.models, 'detection', self.image, '--out-dir', self.folder / 'out', '--boxes', 'whole')
         fails_cleanly(result, 'this model needs no boxes')
 
 
-def test_colours_of_unusual_pictures(photographs):
+def test_colours_of_unusual_images(photographs):
     red = read_image(str(photographs / 'cmyk.jpg'))[20, 20]
     assert red[2] > 200 > 80 > max(red[:2])
     deep = cv2.imread(str(photographs / '16 bits.png'), cv2.IMREAD_UNCHANGED)

@@ -6,7 +6,7 @@
 
 Floating-point weights are summed in float64; what else there is, as a batch norm's count of batches, is the newest
 checkpoint's. Running means and variances of batch norms are averaged as the weights are, which is near to what the
-averaged weights would give, but not that; --recompute-norms computes them anew over the config's training data. The
+averaged weights would give, but not that; --recompute-norms computes them again over the config's training data. The
 file has weights alone, and loads as any checkpoint does; one that exists is never replaced.
 """
 
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--recompute-norms',
         metavar='CONFIG',
-        help="compute batch norms' statistics anew, over its training data (default: they are averaged)",
+        help="compute batch norms' statistics again, over its training data (default: they are averaged)",
     )
     add_arguments(parser, '--count', default=8192, help='how many images of these data at most (default: %(default)s)')
     add_arguments(parser, '--seed', help='random seed of the order of these data (default: %(default)s)')

@@ -38,17 +38,17 @@ def analyze_classes(dataset: Any, results: list[dict], with_curves: bool) -> Ana
             row['AP'] = mean_of(precision[:, k])
         rows.append(row | {'taken for': other})
     curves = [] if precision is None else _curves(precision, names)
-    of_truth = torch.stack([score[label] for score, label in zip(scores, labels)])
+    of_label = torch.stack([score[label] for score, label in zip(scores, labels)])
     images = [
         Judged(
             int(i),
             results[i].get('img_path') or '',
-            float(of_truth[i]),
+            float(of_label[i]),
             f'{names[predicted[i]]} {scores[i].max():.0%}, '
-            + ('right' if predicted[i] == labels[i] else f'is {names[labels[i]]} ({of_truth[i]:.0%})'),
+            + ('right' if predicted[i] == labels[i] else f'is {names[labels[i]]} ({of_label[i]:.0%})'),
             results[i],
         )
-        for i in torch.argsort(of_truth, stable=True).tolist()
+        for i in torch.argsort(of_label, stable=True).tolist()
     ]
     measure, of = 'score of the true class', f'{len(results):,} images'
     return Analysis(dataset, 'class', rows, 'F1', measure, images, of, names, matrix, curves)

@@ -69,7 +69,7 @@ class Analysis:
     curves: list[Curve] = field(default_factory=list)
 
     def confused(self, most: int) -> list[tuple[str, str, int, float]]:
-        """The pairs of classes that are confused most often: truth, prediction, how often, share of the truth."""
+        """The pairs of classes confused most often: ground truth, prediction, how often, share of the ground truth."""
         if self.confusion is None:
             return []
         wrong = self.confusion.copy()
@@ -98,12 +98,12 @@ def rates(matrix: np.ndarray) -> list[dict[str, Any]]:
     """Precision, recall, F1 and IoU of every class.
 
     Args:
-        matrix: Confusion matrix (C, C); rows are the truth.
+        matrix: Confusion matrix (C, C); rows are the ground truth.
     """
-    right, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    right, ground_truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     return [
         dict(precision=share(r, p), recall=share(r, t), F1=share(2 * r, p + t), IoU=share(r, p + t - r))
-        for r, t, p in zip(right, truth, predicted)
+        for r, t, p in zip(right, ground_truth, predicted)
     ]
 
 

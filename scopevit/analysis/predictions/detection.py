@@ -33,10 +33,10 @@ def analyze_boxes(
     names = class_names(dataset)
     infos = {int(i): dataset.get_data_info(int(i)) for i in chosen}
     found = {i: results[i]['pred_instances'] for i in infos}
-    truth = _coco(infos, names, _labelled(infos))
-    if not any(not annotation['iscrowd'] for annotation in truth.dataset['annotations']):
+    ground_truth = _coco(infos, names, _labelled(infos))
+    if not any(not annotation['iscrowd'] for annotation in ground_truth.dataset['annotations']):
         raise UserError('no object of the test set is labelled')
-    evaluation = _evaluate(truth, _coco(infos, names, _predicted(found, with_masks)), 'bbox')
+    evaluation = _evaluate(ground_truth, _coco(infos, names, _predicted(found, with_masks)), 'bbox')
     precision = _precision(evaluation)
     scores = evaluation.eval['scores'][0, ..., 0, -1]  # (recalls, classes)
     right, wrong, missed = _counts(evaluation, score_thr)  # (classes, images) each
@@ -44,7 +44,7 @@ def analyze_boxes(
 
     of_masks = None
     if with_masks and any('masks' in instances for instances in found.values()):
-        of_masks = _precision_of_masks(truth, infos, names, found)
+        of_masks = _precision_of_masks(ground_truth, infos, names, found)
 
     others = taken_for(matrix[: len(names), : len(names)], names)
     rows = []
@@ -136,12 +136,14 @@ def _precision(evaluation: COCOeval) -> np.ndarray:
     return np.where(precision < 0, np.nan, precision)
 
 
-def _precision_of_masks(truth: COCO, infos: dict, names: Sequence[str], found: dict[int, Any]) -> np.ndarray | None:
-    """As :func:`_precision`; None if the truth has no masks."""
-    if not all('segmentation' in annotation for annotation in truth.dataset['annotations']):
+def _precision_of_masks(
+    ground_truth: COCO, infos: dict, names: Sequence[str], found: dict[int, Any]
+) -> np.ndarray | None:
+    """As :func:`_precision`; None if the ground truth has no masks."""
+    if not all('segmentation' in annotation for annotation in ground_truth.dataset['annotations']):
         return None
     predicted = [annotation for annotation in _predicted(found, True) if 'segmentation' in annotation]
-    return _precision(_evaluate(truth, _coco(infos, names, predicted), 'segm'))
+    return _precision(_evaluate(ground_truth, _coco(infos, names, predicted), 'segm'))
 
 
 def _counts(evaluation: COCOeval, score_thr: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

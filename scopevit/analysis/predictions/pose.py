@@ -24,15 +24,15 @@ def analyze_keypoints(cfg: Config, dataset: Any, results: list[dict]) -> Analysi
     sigmas = np.asarray(meta.get('sigmas', ()), float)
     if not len(sigmas):
         raise UserError('the data set has no sigmas, without which keypoints cannot be compared by OKS')
-    truth, by_image = dataset, None
+    ground_truth, by_image = dataset, None
     if getattr(dataset, 'bbox_file', None):  # then the samples are a detector's boxes, which have no labels
-        truth = DATASETS.build({**cfg.test_dataloader.dataset, 'bbox_file': None})
+        ground_truth = DATASETS.build({**cfg.test_dataloader.dataset, 'bbox_file': None})
         by_image = defaultdict(list)
         for result in results:
             by_image[result['img_id']].append(result)
     similar, errors, images = [], [], []
-    for i in range(len(truth)):
-        info = truth.get_data_info(i)
+    for i in range(len(ground_truth)):
+        info = ground_truth.get_data_info(i)
         of_sample = []
         for person in _people(info):
             candidates = [results[i]] if by_image is None else by_image[info['img_id']]
@@ -48,7 +48,7 @@ def analyze_keypoints(cfg: Config, dataset: Any, results: list[dict]) -> Analysi
     images.sort(key=lambda image: image.score)
     rows = _rows(np.stack(similar), np.stack(errors), [meta['keypoint_id2name'][k] for k in range(len(sigmas))])
     people = f'{len(similar):,} people'
-    return Analysis(truth, 'keypoint', rows, 'similarity', 'OKS', images, people)
+    return Analysis(ground_truth, 'keypoint', rows, 'similarity', 'OKS', images, people)
 
 
 def _people(info: dict) -> list[tuple[np.ndarray, np.ndarray, float]]:

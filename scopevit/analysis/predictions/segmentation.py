@@ -26,14 +26,16 @@ def analyze_pixels(dataset: Any, results: list[dict], chosen: Iterable[int]) -> 
     n = len(names)
     total, occurs, images = np.zeros((n, n), np.int64), np.zeros(n, int), []
     for i in chosen:
-        truth = _label_map(dataset, i)
+        ground_truth = _label_map(dataset, i)
         found = results[i]['pred_sem_seg']
         found = np.asarray(found.get('data', found.get('sem_seg'))).squeeze()
         path = results[i].get('img_path') or ''
-        if truth.shape != found.shape:
-            raise UserError(f'the label map of {path} has the shape {truth.shape}, but its prediction {found.shape}')
-        counted = (truth != getattr(dataset, 'ignore_index', 255)) & (truth < n) & (found < n)
-        pairs = n * truth[counted].astype(np.int64) + found[counted]
+        if ground_truth.shape != found.shape:
+            raise UserError(
+                f'the label map of {path} has the shape {ground_truth.shape}, but its prediction {found.shape}'
+            )
+        counted = (ground_truth != getattr(dataset, 'ignore_index', 255)) & (ground_truth < n) & (found < n)
+        pairs = n * ground_truth[counted].astype(np.int64) + found[counted]
         matrix = np.bincount(pairs, minlength=n * n).reshape(n, n)
         total += matrix
         occurs += matrix.any(1)

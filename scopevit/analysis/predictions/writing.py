@@ -83,10 +83,10 @@ def summary(analysis: Analysis, most: int = 5) -> str:
     return '\n'.join(lines)
 
 
-def _confusion_text(truth: str, other: str, times: int, part: float) -> str:
-    if truth == BACKGROUND:
+def _confusion_text(label: str, other: str, times: int, part: float) -> str:
+    if label == BACKGROUND:
         return f'{other}: predicted {times:,} times where there is none'
-    return f'{truth}: {part:.0%} ' + ('missed' if other == BACKGROUND else f'predicted as {other}') + f' ({times:,})'
+    return f'{label}: {part:.0%} ' + ('missed' if other == BACKGROUND else f'predicted as {other}') + f' ({times:,})'
 
 
 def _cell(value: Any) -> str:
