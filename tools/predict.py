@@ -79,9 +79,11 @@ def main() -> None:
     console = Console(stderr=True, markup=False, highlight=False)
     note = functools.partial(console.print, soft_wrap=True)
     cfg = load_config(args.config, args.cfg_options)
+    # Inputs that would write the same file are refused before a model is built.
     inputs = find_inputs(args.inputs, args.out_dir, note)
     predictor = build_predictor(cfg, args.checkpoint, args.device, args.score_thr)
     set_box_finder(predictor, inputs, args)
+    # It makes the folder, which a wrong config or checkpoint should not leave behind.
     require_writable_folder(args.out_dir, '--out-dir')
     if os.listdir(args.out_dir) and not args.overwrite:
         raise UserError(
@@ -89,6 +91,7 @@ def main() -> None:
             'older results (files of other names stay)'
         )
     if args.compile:
+        # As many people as there are in an image make a batch, so one graph is to serve all sizes.
         of_persons = isinstance(predictor, PoseEstimator) and predictor.needs_boxes
         note(compile_backbone(predictor.model, cfg, 'test', batch_varies=of_persons))
     failed = predict_all(predictor, inputs, args, console)

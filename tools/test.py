@@ -84,9 +84,11 @@ def test(args: argparse.Namespace) -> tuple[Any, Any, str, str] | None:
     if args.tta is not None:
         augment_test(cfg, args.tta or [1.0])
     prepare(cfg, args, split='test')
+    # The checkpoint is the one on the command line, wherever a training by this config would start.
     given = start_of(cfg)
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    # A test may take an hour: where its results go is settled before.
     predictions = args.out or os.path.join(cfg.work_dir, 'predictions.pkl')
     metrics_file = args.json or os.path.join(cfg.work_dir, 'metrics.json')
     if not predictions.endswith(('.pkl', '.pickle')):
@@ -96,12 +98,14 @@ def test(args: argparse.Namespace) -> tuple[Any, Any, str, str] | None:
     dump_predictions(cfg, predictions)
 
     runner = build_runner(cfg, given=given)
+    # MMEngine would test with random values for what the checkpoint lacks.
     require_fit(runner.model, args.checkpoint)
     require_sound_data(runner, args.config, splits=('test',))
     if args.compile:
         compile_backbone(runner.model, runner.cfg, 'test')
     with failures_explained(runner, args.config), progress_shown(runner):
         metrics = runner.test()
+    # All processes have the metrics; one writes them.
     end_loaders(runner)
     if is_main_process():
         write_json(metrics_file, to_plain(metrics))

@@ -33,11 +33,14 @@ def draw_scopes(view: View, layers: Sequence[Layer], heads: list[dict], pixel: t
         layers: Of the stages to draw; of each stage and scope it is the last one.
         heads: What :func:`head_distances` gives.
     """
+    # A scope has one panel a stage; its last layer is nearest to the stage's output.
     last = {(layer.stage, scope): layer for layer in layers for scope in layer.scopes}
     stages = sorted({layer.stage for layer in layers})
+    # The rows of panels decide the height, but never below what the left column needs.
     high = 0.9 * PANEL * view.image.shape[0] / view.image.shape[1]
     size = (LEFT + PANEL * len(COLUMNS), 0.3 + max((high + 0.25) * len(stages), 6.4))
     figure = Figure(figsize=size, layout='constrained')
+    # What is said once, for all stages, stands on the left.
     left, right = figure.subfigures(1, 2, width_ratios=(LEFT, PANEL * len(COLUMNS)))
     above, below = left.subplots(2, 1)
     _show(above, view.image)
@@ -47,6 +50,7 @@ def draw_scopes(view: View, layers: Sequence[Layer], heads: list[dict], pixel: t
     _plot_distances(below, heads)
     left.legend(loc='outside lower center', ncols=3, fontsize=9)
 
+    # A scope keeps its column where a stage has no head of it, so that stages can be compared downwards.
     grid = right.subplots(len(stages), len(COLUMNS), squeeze=False)
     means = by_scope(heads)
     for row, stage in zip(grid, stages):

@@ -48,9 +48,11 @@ class Profile:
 
 def profile(step: Callable[[], object], device: torch.device, times: int = 1) -> Profile:
     """Run a step some times under torch's profiler."""
+    # What earlier steps left behind, freed during this one, would make room that it seems not to need.
     gc.collect()
     on_gpu = device.type == 'cuda'
     activities = [torch.profiler.ProfilerActivity.CPU]
+    # A GPU's allocator knows its maximum; on CPUs it is added up from what the profiler records.
     if on_gpu:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
         torch.cuda.synchronize(device)
@@ -62,9 +64,11 @@ def profile(step: Callable[[], object], device: torch.device, times: int = 1) ->
     ):
         for _ in range(times):
             step()
+        # Kernels are started, not awaited.
         if on_gpu:
             torch.cuda.synchronize(device)
     memory = torch.cuda.max_memory_allocated(device) - before if on_gpu else _most_allocated(profiler)
+    # Without the operators that started the kernels, whose entries count the same time.
     kernels = [
         (event.key, event.self_device_time_total / times / 1e3, event.count / times)
         for event in (profiler.key_averages() if on_gpu else ())

@@ -33,6 +33,7 @@ def check_dataset(cfg: Config, sample: int = 50, seed: int = 0) -> Iterator[Find
     splits = {split: settings for split, settings in splits.items() if settings is not None}
     if not splits:
         raise UserError('this config has no data: no train_dataloader, val_dataloader or test_dataloader')
+    # A config whose model cannot be built still has data to check.
     model = None
     try:
         model = build_model(cfg)
@@ -42,10 +43,12 @@ def check_dataset(cfg: Config, sample: int = 50, seed: int = 0) -> Iterator[Find
         yield from check_softmax(model)
     those: list[Part] = []
     for i, (split, settings) in enumerate(splits.items()):
+        # Validation and test are often the same files, which would be read and reported twice.
         same = next((other for other in list(splits)[:i] if splits[other] == settings), None)
         if same:
             yield Finding('info', split, f'the same data as {same}')
             continue
+        # Rules come before loading: they name the remedy, where loading ends in an exception of a toolbox.
         problems = 0
         for finding in check_settings(cfg, split):
             problems += 1

@@ -95,10 +95,12 @@ def check_orientation(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
         labelled = _labelled_size(item)
         if labelled is None:
             continue
+        # Turned by 180 degrees, or square, an image has the same size either way.
         if header.upright == header.size:
             unsure.append(item['img_path'])
         elif labelled == header.size:
             wrong.append(item['img_path'])
+    # Only what is wrong for certain is an error; where nothing is, a note tells that images are turned.
     remedy = (
         "save the images upright (ImageMagick's mogrify -auto-orient), or read them as stored with "
         "color_type='color_ignore_orientation' in LoadImageFromFile"

@@ -46,6 +46,7 @@ def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
     if not people:
         yield part.error(f'{coco.path} has no keypoints: take the file with joints (person_keypoints_...json)')
         return
+    # One other number for everybody is a fault of the config, which is not told person by person.
     there = {len(p['keypoints']) / 3 if isinstance(p['keypoints'], list) else None for p in people}
     if len(there) == 1 and there not in ({None}, {number}):
         yield part.error(
@@ -56,6 +57,7 @@ def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
     wrong, outside, miscounted, usable = [], [], [], 0
     for person in people:
         name, joints = coco.name(person), person['keypoints']
+        # What has another form cannot be counted, so the rules that follow leave it out.
         if not is_numbers(joints, 3 * number) or max(map(abs, joints)) > MOST_PIXELS_AWAY:
             wrong.append(f'{name}: {len(joints) if isinstance(joints, list) else joints} numbers')
             continue
@@ -64,6 +66,7 @@ def check_joints(part: Part, coco: CocoFile) -> Iterator[Finding]:
         usable += len(marked) > 0 and not person.get('iscrowd')
         if person.get('num_keypoints', len(marked)) != len(marked):
             miscounted.append(name)
+        # Labelling tools round, so that a joint on the edge may lie a pixel beyond it.
         size = coco.sizes.get(person.get('image_id'))
         if size and len(marked) and ((marked[:, :2] < -1) | (marked[:, :2] > np.add(size, 1))).any():
             outside.append(name)

@@ -125,6 +125,7 @@ def check_occurring(part: Part, items: Sequence[dict], seen: set[int]) -> Iterat
     dataset, numbers = part.dataset, _numbers(part.dataset)
     if not part.is_learnt or not seen or len(numbers) < 2:
         return
+    # Decoding takes time: no more maps are opened than until each class was seen.
     paths = spread([item['seg_map_path'] for item in items if item.get('seg_map_path')], MOST_MAPS)
     for path in paths:
         if set(numbers) <= seen:
@@ -133,17 +134,20 @@ def check_occurring(part: Part, items: Sequence[dict], seen: set[int]) -> Iterat
         if values is None:
             return
         seen |= values
+    # Values are those of the files, classes those after renumbering.
     classes = list(dataset.metainfo['classes'])
     there = {new for old, new in numbers.items() if old in seen}
     lacking = [name for i, name in enumerate(classes) if i not in there]
     if not lacking or not there:
         return
     text = f'{len(lacking)} of {len(classes)} classes occur in none of {len(paths)} label maps ({first(lacking)})'
+    # One class alone is most often a mask of 0 and 255, of which 255 is ignored.
     if len(there) == 1:
         text += f': one class is all there is to learn; the maps have the values {first(sorted(seen))}'
         yield Finding(
             'warning', part.where, f'{text}, classes are 0, 1, ... (and {dataset.ignore_index} for ignored pixels)'
         )
+    # Of a toolbox's own classes, or where not all maps were opened, a rare one may well be elsewhere.
     elif classes == list(type(dataset).METAINFO.get('classes', ())) or len(paths) == MOST_MAPS:
         yield part.note(text)
     else:

@@ -135,10 +135,12 @@ def to_coco(images: str, labels: str, classes: Sequence[str], clip: bool = False
         name = image.relative_to(images).as_posix()
         entries.append(dict(id=len(entries) + 1, file_name=name, width=width, height=height))
         for box in READERS[path.suffix](path, header.size) if path else ():
+            # Faults are collected, so that one run tells all of them.
             fault = fault_of(box, width, height, classes, clip)
             if fault:
                 faults[fault].append(box)
                 continue
+            # Without --clip only a rounding is cut off here; with it nothing may be left.
             left, top, right, bottom = box.corners
             x, y = max(left, 0), max(top, 0)
             w, h = min(right, width) - x, min(bottom, height) - y

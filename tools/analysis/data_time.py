@@ -85,6 +85,7 @@ def main() -> None:
 
     if min(args.workers or [0]) < 0:
         raise UserError('--workers must be at least 0')
+    # Refused before the first measurement, not after the last.
     for option in ('json', 'table'):
         if getattr(args, option):
             require_writable_file(getattr(args, option), f'--{option}')
@@ -92,12 +93,14 @@ def main() -> None:
     machine = describe_machine('cuda' if torch.cuda.is_available() else 'cpu')
     for config in args.configs:
         for workers in args.workers or [None]:
+            # MMEngine wants a work dir, of which nothing is kept.
             with tempfile.TemporaryDirectory() as folder:
                 runner = training(config, args.cfg_options, workers, folder)
                 with failures_explained(runner, config):
                     row = measure(runner, args.iters, args.warmup)
                 rows.append(dict(config=Path(config).stem, **row))
                 end_loaders(runner)
+                # Its memory and its loader's processes would slow the next one down.
                 del runner
                 gc.collect()
     machine['load_after'] = load_average()

@@ -52,6 +52,7 @@ def main() -> None:
     found = []
     for path in args.images:
         seen = view_of(predictor, path, args.box)
+        # One backward pass gives the maps of all methods.
         target, cams = evidence(predictor, seen, choice)
         print(f'{path}: {target.title}')
         found.append((seen, target, {name: cams[name] for name in args.methods}))

@@ -39,7 +39,9 @@ def main() -> None:
     require_writable_figure(args.out)
     results = read_predictions(args.predictions)
     dataset = build_dataset(cfg, 'test', args.config)
+    # Predictions of other data would be drawn over these images without an error.
     require_same_images(dataset, results)
+    # A class is written above a small image; what has a place in the image needs a large one, and a pair of them.
     is_classifier = 'pred_label' in results[0]
     count, cols = args.count or (40 if is_classifier else 8), args.cols or (8 if is_classifier else 2)
     chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(count, len(dataset))))

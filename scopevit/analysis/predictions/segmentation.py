@@ -34,16 +34,20 @@ def analyze_pixels(dataset: Any, results: list[dict], chosen: Iterable[int]) -> 
             raise UserError(
                 f'the label map of {path} has the shape {ground_truth.shape}, but its prediction {found.shape}'
             )
+        # Neither ignored pixels nor numbers beyond the classes have a place in the matrix.
         counted = (ground_truth != getattr(dataset, 'ignore_index', 255)) & (ground_truth < n) & (found < n)
+        # One number stands for a pair of classes: a single bincount then fills the matrix.
         pairs = n * ground_truth[counted].astype(np.int64) + found[counted]
         matrix = np.bincount(pairs, minlength=n * n).reshape(n, n)
         total += matrix
         occurs += matrix.any(1)
+        # A class that is neither there nor predicted says nothing of an image.
         ious = [rate['IoU'] for rate in rates(matrix) if rate['IoU'] is not None]
         if ious:
             images.append(Judged(int(i), path, float(np.mean(ious)), f'mIoU {np.mean(ious):.2f}', results[i]))
     if not images:
         raise UserError('all pixels of the test set are ignored')
+    # The rates are of all pixels together, as mmseg's are, not means over images.
     rows = []
     others = taken_for(total, names)
     for k, rate in enumerate(rates(total)):

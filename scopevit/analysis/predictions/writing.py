@@ -110,9 +110,11 @@ def _confusion_figure(analysis: Analysis) -> Figure:
     """In percent of each row; of many classes those with the most mistakes."""
     matrix = analysis.confusion
     assert matrix is not None
+    # Classes that are neither there nor predicted would be empty rows. Those chosen keep their order.
     wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
     occurring = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
     chosen = np.sort(occurring[np.argsort(-wrong[occurring], kind='stable')[:MOST_CLASSES]])
+    # Shares of the whole row, mistakes for classes that are left out included.
     percent = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     percent = percent[np.ix_(chosen, chosen)]
     names = [_short(analysis.labels[k]) for k in chosen]
@@ -121,6 +123,7 @@ def _confusion_figure(analysis: Analysis) -> Figure:
     axes = figure.subplots()
     axes.imshow(percent, cmap='Blues', vmin=0, vmax=100)
     for (i, j), value in np.ndenumerate(percent):
+        # What rounds to 0 would only cover the colours.
         if value >= 0.5:
             axes.text(
                 j, i, f'{value:.0f}', ha='center', va='center', fontsize=7, color='white' if value > 60 else 'black'
