@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
 
 from helpers import ROOT, TOY, fails_cleanly, tool_here
 from scopevit.models import ScopeViT
@@ -379,15 +380,31 @@ def test_65536_groups(dtype, triton, monkeypatch):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize(('has_bias', 'uses_cudnn'), [(True, False), (False, True)])
+def test_cudnn_never_attends_with_a_bias(has_bias, uses_cudnn, monkeypatch):
+    used = []
+
+    def attend(q, k, v, attn_mask):
+        used.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return v
+
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', attend)
+    with FakeTensorMode():  # of a GPU, which need not be there
+        q, k, v = torch.empty(3, 2, 2, 64, 16, device='cuda').unbind()
+        attention.attention(q, k, v, torch.empty(1, 2, 64, 64, device='cuda') if has_bias else None)
+    assert used == [uses_cudnn]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('triton', [True, False], ids=['triton', 'pytorch'])
-def test_a_frozen_bias_far_below_zero_leaves_gradients_finite(triton, monkeypatch):
+@pytest.mark.parametrize('size', [(16, 24), (15, 23)], ids=['whole', 'padded'])  # cuDNN fails with groups of 64 tokens
+def test_a_frozen_bias_far_below_zero_leaves_gradients_finite(size, triton, monkeypatch):
     if not triton:
         monkeypatch.setattr(gpu, 'serves', lambda x: False)
     layer = GlobalScaleDilatedAttention(32, 2, 8, 0.0).cuda()
     layer.rel_pos.requires_grad_(False)
     layer.rel_pos.fc2.bias -= 200
-    x = torch.randn(4, 13, 21, 32, device='cuda', requires_grad=True)
+    x = torch.randn(4, *size, 32, device='cuda', requires_grad=True)
     with torch.autocast('cuda', torch.bfloat16):
         layer(x).float().square().mean().backward()
     assert x.grad.isfinite().all()
