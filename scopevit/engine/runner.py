@@ -23,6 +23,7 @@ from ..utils.errors import UserError, one_line, other_is_gone, raise_own
 from ..utils.files import whole_file
 from ..utils.wrappers import unwrap
 from .accumulation import iterations_done
+from .averages import UpdateAtOnceHook
 from .console import ScreenHook, UntilTheFirstIteration, screen_handlers
 from .logs import survive_unwritable_curves, survive_unwritable_logs
 from .optim import step_as_few_groups
@@ -153,6 +154,7 @@ class QuietRunner(Runner):
         self.register_hook(ScreenHook(self.screen), priority='VERY_LOW')
         self.register_hook(GoOnHook())
         self.register_hook(StopHook())
+        self.register_hook(UpdateAtOnceHook())
         by_epoch = loop.get('by_epoch', _BY_EPOCH.get(_name(loop.get('type'))))
         if by_epoch is None or {'by_epoch', 'type'} <= set(loop):
             return super().build_train_loop(loop)
