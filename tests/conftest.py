@@ -1,15 +1,17 @@
-"""Fast tests first; in CI nothing may skip but what needs a GPU or a compiled mmcv."""
+"""Fast tests first; nothing may skip but what needs what a machine can lack, which is counted."""
 
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-GPU, COMPILED = 'gpu', 'compiled_mmcv'  # markers of what may skip
+# Markers of what may skip, and what such tests need. CPU builds of torch bring no Triton.
+MAY_SKIP = dict(gpu='a GPU', compiled_mmcv='a compiled mmcv', kernel='the compiled attention', triton='Triton')
 sys.path.insert(0, str(Path(__file__).parent))  # for tests/reference
 
 # Without a GPU kernels in Triton are interpreted, which Triton has to know when it is imported.
@@ -29,12 +31,9 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 def pytest_collection_modifyitems(config, items):
     from helpers import COMPILED_MMCV, KERNEL_IS_POSSIBLE, TRITON_IS_POSSIBLE
 
-    for marker, is_possible in (('kernel', KERNEL_IS_POSSIBLE), ('triton', TRITON_IS_POSSIBLE)):
-        without = [item for item in items if item.get_closest_marker(marker) and not is_possible]
-        config.hook.pytest_deselected(items=without)
-        items[:] = [item for item in items if item not in without]
+    are_there = (torch.cuda.is_available(), COMPILED_MMCV, KERNEL_IS_POSSIBLE, TRITON_IS_POSSIBLE)
     for item in items:
-        for marker, is_there in ((GPU, torch.cuda.is_available()), (COMPILED, COMPILED_MMCV)):
+        for marker, is_there in zip(MAY_SKIP, are_there):
             if item.get_closest_marker(marker) and not is_there:
                 item.add_marker(pytest.mark.skip(reason=marker))
     items.sort(key=lambda item: item.get_closest_marker('slow') is not None)
@@ -42,12 +41,9 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get('skipped', [])
-    reasons = [report.longrepr[2].removeprefix('Skipped: ') for report in skipped]
-    on_gpu, compiled = reasons.count(GPU), reasons.count(COMPILED)
-    terminalreporter.write_line(
-        f'Skipped here: {on_gpu} tests that need a GPU, {compiled} that need a compiled mmcv, '
-        f'{len(reasons) - on_gpu - compiled} others'
-    )
+    reasons = Counter(report.longrepr[2].removeprefix('Skipped: ') for report in skipped)
+    counts = [f'{reasons.pop(marker, 0)} tests that need {needed}' for marker, needed in MAY_SKIP.items()]
+    terminalreporter.write_line(f'Skipped here: {", ".join(counts)}, {reasons.total()} others')
 
 
 @pytest.hookimpl(trylast=True)
@@ -55,9 +51,7 @@ def pytest_sessionfinish(session, exitstatus):
     """A test that skips for want of a package would hide a broken set-up."""
     reporter = session.config.pluginmanager.get_plugin('terminalreporter')
     skipped = reporter.stats.get('skipped', []) if reporter else []
-    if exitstatus == 0 and any(
-        report.longrepr[2] not in (f'Skipped: {GPU}', f'Skipped: {COMPILED}') for report in skipped
-    ):
+    if exitstatus == 0 and any(report.longrepr[2].removeprefix('Skipped: ') not in MAY_SKIP for report in skipped):
         session.exitstatus = 1
 
 

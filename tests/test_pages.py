@@ -6,6 +6,7 @@ import importlib.util
 import io
 import re
 import shlex
+from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ import yaml
 
 from helpers import ROOT
 from scopevit import ScopeViT
+from scopevit.stack.plan import pinned
 from scopevit.utils.config import load_config, parse_pairs
 
 README = (ROOT / 'README.md').read_text()
@@ -179,6 +181,9 @@ def test_workflows_run_what_ci_runs_on_pythons_that_set_up_takes():
     assert '.ci/run' in runs['all']
     assert 'tools/run_tests.sh' in runs['fast']
     assert 'tools/run_tests.sh' in (ROOT / '.ci/run').read_text()
+    if metadata.version('torch') == pinned('torch'):  # as PyPI has it
+        (triton,) = (name.partition(';')[0] for name in metadata.requires('torch') if name.startswith('triton'))
+        assert f"'{triton}'" in runs['all']
     assert all(re.fullmatch(r'3\.1[0-4]', python) for python in jobs['fast']['strategy']['matrix']['python'])
 
 
