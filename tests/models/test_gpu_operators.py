@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -194,16 +195,30 @@ def test_depthwise(shape, widths, kernels, stride, dtype):
         assert close(value, wanted, dtype)
 
 
-@pytest.mark.triton
-@pytest.mark.parametrize('size', [(32, 32), (37, 41)])
-def test_a_model_is_the_same_with_and_without_kernels(size, served, monkeypatch):
+@pytest.fixture
+def used(served, monkeypatch):
+    """Names of the operators that were called."""
+    names = []
+    for name in ('dilated_attention', 'layer_norm', 'close_branch', 'mlp_branch', 'depthwise'):
+        run = getattr(OPERATORS, name)
+        monkeypatch.setattr(OPERATORS, name, lambda *inputs, name=name, run=run: names.append(name) or run(*inputs))
+    return names
+
+
+def two_stages():
     torch.manual_seed(0)
-    model = ScopeViT(
-        dict(embed_dims=(32, 64), depths=(1, 1), num_heads=(2, 4)), out_indices=(1,), drop_path_rate=0.5
-    ).to(DEVICE)
+    arch = dict(embed_dims=(32, 64), depths=(1, 1), num_heads=(2, 4))
+    model = ScopeViT(arch, out_indices=(1,), drop_path_rate=0.5).to(DEVICE)
     for name, parameter in model.named_parameters():
         if name.endswith('gamma'):
             parameter.data.normal_(1, 0.2)
+    return model
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize('size', [(32, 32), (37, 41)])
+def test_a_model_is_the_same_with_and_without_kernels(size, used, monkeypatch):
+    model = two_stages()
     images = torch.randn(2, 3, *size, device=DEVICE)
 
     def train():
@@ -213,15 +228,32 @@ def test_a_model_is_the_same_with_and_without_kernels(size, served, monkeypatch)
         output.square().mean().backward()
         return [output.detach(), *(p.grad.clone() for p in model.parameters())]
 
-    used = []
-    for name in ('dilated_attention', 'layer_norm', 'close_branch', 'mlp_branch', 'depthwise'):
-        run = getattr(OPERATORS, name)
-        monkeypatch.setattr(OPERATORS, name, lambda *inputs, name=name, run=run: used.append(name) or run(*inputs))
     by_kernels = train()
     assert len(used) == 2 * (1 + 1 + 2 + 2 + 2)  # of each stage's two blocks
     monkeypatch.setattr(gpu, 'serves', lambda x: False)
     for value, expected in zip(by_kernels, train()):
         assert (value - expected).norm() <= 2e-4 * expected.norm() + 1e-7
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize('size', [(32, 32), (37, 41)])
+def test_a_model_infers_the_same_with_and_without_kernels_and_in_the_deploy_form(size, used, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)  # in which folded weights are rounded otherwise
+    model = two_stages()
+    images = torch.randn(2, 3, *size, device=DEVICE)
+    with monkeypatch.context() as plain, torch.no_grad():
+        plain.setattr(gpu, 'serves', lambda x: False)
+        model.train()(images)  # for the statistics of batch norms
+        (expected,) = model.eval()(images)
+    assert not used
+    calls = dict(depthwise=2, dilated_attention=2, layer_norm=4, mlp_branch=4)
+    for switch, scales in ((lambda: None, dict(close_branch=4)), (model.switch_to_deploy, {})):
+        switch()
+        with torch.no_grad():
+            (output,) = model(images)
+        assert Counter(used) == calls | scales
+        assert (output - expected).norm() <= 1e-5 * expected.norm()
+        used.clear()
 
 
 @pytest.mark.triton
