@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensorMode
 
 from helpers import ROOT, TOY, fails_cleanly, tool_here
 from scopevit.models import ScopeViT
-from scopevit.models.layers import GlobalScaleDilatedAttention
+from scopevit.models.layers import GlobalScaleDilatedAttention, gsda
 from scopevit.models.ops import attention, gpu
 from scopevit.utils.errors import UserError
 
@@ -383,25 +383,43 @@ def test_a_switch_that_means_nothing_is_named_by_tools(monkeypatch):
     fails_cleanly(tool_here('analysis/get_flops.py', TOY), says)
 
 
-def test_large_batches_are_split(monkeypatch):
+@pytest.mark.parametrize(
+    ('size', 'entries'),
+    [((16, 16), [3] * 10 + [2]), ((13, 21), [3, 3, 2])],  # 4 groups each of 8 maps; 6 as heads of each
+    ids=['groups_are_entries', 'groups_are_heads'],
+)
+def test_large_batches_are_split(size, entries, monkeypatch):
     monkeypatch.setattr(attention, 'MOST_ENTRIES', 3)
-    q, k, v = torch.randn(3, 8, 2, 5, 16, requires_grad=True).unbind()
-    bias = torch.randn(1, 2, 5, 5, requires_grad=True)
-    output = attention._within_limits(q, k, v, bias)
-    expected = attention.attention(q, k, v, bias)
-    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-6)
-    (of_bias,), (wanted,) = (torch.autograd.grad(x.square().sum(), bias) for x in (output, expected))
-    torch.testing.assert_close(of_bias, wanted, rtol=1e-4, atol=1e-5)
+    torch.manual_seed(0)
+    layer = GlobalScaleDilatedAttention(32, 2, 8, 0.0)
+    maps = torch.randn(8, *size, 32, requires_grad=True)
+    attend, split = F.scaled_dot_product_attention, []
+
+    def attend_and_count(q, *inputs, **options):
+        split.append(len(q))
+        return attend(q, *inputs, **options)
+
+    def train():
+        output = layer(maps)
+        return output, *torch.autograd.grad(output.square().mean(), (maps, *layer.parameters()))
+
+    expected = train()
+    monkeypatch.setattr(gsda, 'attention', attention._within_limits)
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', attend_and_count)
+    for value, wanted in zip(train(), expected):
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-6)
+    assert split == entries
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('triton', [True, False], ids=['triton', 'pytorch'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
-def test_65536_groups(dtype, triton, monkeypatch):
+@pytest.mark.parametrize('size', [256, 200], ids=['whole', 'padded'])
+def test_65536_groups(size, dtype, triton, monkeypatch):
     if not triton:
         monkeypatch.setattr(gpu, 'serves', lambda x: False)
     model = ScopeViT(ONE_STAGE, out_indices=(0,)).cuda()
-    images = torch.randn(1024, 3, 256, 256, device='cuda')
+    images = torch.randn(1024, 3, size, size, device='cuda')
     with torch.autocast('cuda', dtype, enabled=dtype != torch.float32):
         with torch.no_grad():
             whole = model.eval()(images)[0]

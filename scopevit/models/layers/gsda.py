@@ -106,7 +106,7 @@ def attend_in_groups(qkv: Tensor, table: Tensor, heads: int, grid: int, H: int, 
     # ((2g-1)**2, h) -> (T, T, h) -> (1, h, T, T)
     bias = table[position_index(qkv, rows, cols, grid)].to(qkv.dtype).permute(2, 0, 1)[None]
     # Groups that share one bias are batch entries; groups with a bias of their own are
-    # heads, so that the batch still shares it.
+    # heads, so that the batch still shares it. Of entries GPUs take any number, see ops/attention.py.
     entries, heads = B * G, h
     is_padded = (rows * sh, cols * sw) != (H, W)
     if is_padded:

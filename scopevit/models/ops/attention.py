@@ -59,7 +59,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
 def _within_limits(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """PyTorch's attention on GPUs where one of its kernels would fail.
 
-    From 65,536 batch entries on the kernels' grids are too large (pytorch #142228, #177985, #180718). cuDNN's
+    From 65,536 batch entries on the kernels' grids are too large (pytorch #142228, #177985, #180718). Heads are not
+    split: GSDA has so many only on padded maps of over 1,448 x 1,448 tokens, images of 5,792 x 5,792. cuDNN's
     gradient of q is NaN where a bias makes a row's sum of weights very small (pytorch #196678).
     """
     inputs = zip(*(x.split(MOST_ENTRIES) for x in (q, k, v)))
