@@ -479,15 +479,20 @@ def test_mixed_precision_is_as_exact_with_kernels_as_without(dtype, monkeypatch)
 
 
 @pytest.mark.gpu
-def test_a_compiled_model_trains_as_an_eager_one():
+@pytest.mark.parametrize(
+    ('dynamic', 'sizes'), [(False, [(64, 96)]), (True, [(64, 96), (72, 104)])], ids=['one_size', 'all_sizes']
+)
+def test_a_compiled_model_trains_as_an_eager_one(dynamic, sizes):
     torch.manual_seed(0)
     model = ScopeViT(ONE_STAGE, out_indices=(0,), rel_pos_drop=0.0).cuda().train()
-    images = torch.randn(4, 3, 64, 96, device='cuda')
-    gradients = []
-    for run in (model, torch.compile(model, dynamic=False)):
-        torch.manual_seed(1)
-        model.zero_grad()
-        with torch.autocast('cuda', torch.bfloat16):
-            run(images)[0].float().square().mean().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    assert (gradients[0] - gradients[1]).norm() <= 5e-2 * gradients[0].norm()
+    compiled = torch.compile(model, dynamic=dynamic)
+    for size in sizes:
+        images = torch.randn(4, 3, *size, device='cuda')
+        gradients = []
+        for run in (model, compiled):
+            torch.manual_seed(1)
+            model.zero_grad()
+            with torch.autocast('cuda', torch.bfloat16):
+                run(images)[0].float().square().mean().backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        assert (gradients[0] - gradients[1]).norm() <= 5e-2 * gradients[0].norm()
