@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'flops': ('analysis/get_flops.py', 'count parameters and multiply-accumulates'),
     'benchmark': ('analysis/benchmark.py', 'measure speed and memory of models side by side'),
     'average': ('converters/average_checkpoints.py', "average a training's checkpoints"),
-    'publish': ('converters/publish_model.py', 'take from a checkpoint all but its weights, to hand them on'),
+    'publish': ('converters/publish_model.py', 'take from a checkpoint all but its weights, to pass them on'),
     'rename-weights': ('converters/rename_weights.py', "rename a checkpoint's weights for timm or the paper's code"),
     'deploy': ('converters/deploy_model.py', 'write an equal, faster form of a model'),
     'export': ('export/onnx_export.py', 'export a model to ONNX'),

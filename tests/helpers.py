@@ -113,7 +113,7 @@ def quiet_toolboxes():
     before = {kind: dict(existing) for kind, existing in instances().items()}
     with warnings.catch_warnings():
         yield
-    # Asked anew: a toolbox imported in between brings classes of its own.
+    # Asked each time: a toolbox imported in between brings classes of its own.
     for kind, existing in instances().items():
         existing.clear()
         existing.update(before.get(kind, {}))
@@ -170,7 +170,7 @@ def fails_cleanly(result, *says):
 
 
 def write_image(path, seed=0, size=(40, 48)):
-    """A small picture of coloured noise."""
+    """A small image of coloured noise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     small = np.random.default_rng(seed).integers(0, 255, (5, 6, 3), dtype=np.uint8)
@@ -188,18 +188,18 @@ def image_folders(root, classes=3, train=4, val=2):
 
 
 def imagenet_folders(root):
-    """ImageNet's layout: 1,000 class folders in train and val, one (shared) picture in each."""
-    picture = write_image(root / 'picture.jpeg', size=(300, 280))
+    """ImageNet's layout: 1,000 class folders in train and val, one (shared) image in each."""
+    image = write_image(root / 'image.jpeg', size=(300, 280))
     for split in ('train', 'val'):
         for c in range(1000):
             folder = root / split / f'n{c:08d}'
             folder.mkdir(parents=True)
-            os.link(picture, folder / f'{split}_{c}.JPEG')
+            os.link(image, folder / f'{split}_{c}.JPEG')
     return root
 
 
 def write_coco(root):
-    """Two pictures a split, each with one person: box, mask, 17 keypoints, and a detection."""
+    """Two images a split, each with one person: box, mask, 17 keypoints, and a detection."""
     from mmdet.datasets import CocoDataset
 
     rng = np.random.default_rng(0)
@@ -229,7 +229,7 @@ def write_coco(root):
 
 
 def write_ade20k(root):
-    """Two pictures a split, with every class and ignored pixels."""
+    """Two images a split, with every class and ignored pixels."""
     for split in ('training', 'validation'):
         for i in range(2):
             write_image(root / 'images' / split / f'ADE_{i:08d}.jpg', seed=i, size=(128, 160))

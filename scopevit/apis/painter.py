@@ -30,7 +30,7 @@ NAME_END = 10  # characters of a file's name that tell it from others
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a figure.
+    """One image of a figure.
 
     Attributes:
         image: (H, W, 3), RGB.
@@ -91,7 +91,7 @@ class Painter:
         if self.scope == 'mmpretrain':
             return [Panel(self._draw_class(image, sample), self._name(sample, index))]
         image, sample = _enlarge(image, sample)
-        return [Panel(image, self._name(sample, index)), Panel(self._draw(image, sample, is_truth=True), 'labels')]
+        return [Panel(image, self._name(sample, index)), Panel(self._draw(image, sample, draw_gt=True), 'labels')]
 
     def prediction(self, index: int, predicted: dict) -> list[Panel]:
         """The image with the ground truth, and with what was predicted.
@@ -113,10 +113,10 @@ class Painter:
             image, sample = _crop_to_person(image, sample)
         image, sample = _enlarge(image, sample)
         name, says = self._name(sample, index), self._describe(predicted)
-        shorter = f'…{name[-NAME_END:]}: ground truth', 'ground truth', 'truth'
+        shorter = f'…{name[-NAME_END:]}: ground truth', 'ground truth', 'GT'
         return [
-            Panel(self._draw(image, sample, is_truth=True), f'{name}: ground truth', shorter),
-            Panel(self._draw(image, sample, is_truth=False), says, (says.partition(',')[0], 'predicted')),
+            Panel(self._draw(image, sample, draw_gt=True), f'{name}: ground truth', shorter),
+            Panel(self._draw(image, sample, draw_gt=False), says, (says.partition(',')[0], 'predicted')),
         ]
 
     def _name(self, sample: BaseDataElement, index: int) -> str:
@@ -134,8 +134,8 @@ class Painter:
             '' if shown else f'; best {scores.max():.2g}'
         )
 
-    def _draw(self, image: np.ndarray, sample: BaseDataElement, is_truth: bool) -> np.ndarray:
-        self.visualizer.add_datasample('', image, sample, draw_gt=is_truth, draw_pred=not is_truth, **self.options)
+    def _draw(self, image: np.ndarray, sample: BaseDataElement, draw_gt: bool) -> np.ndarray:
+        self.visualizer.add_datasample('', image, sample, draw_gt=draw_gt, draw_pred=not draw_gt, **self.options)
         return self.visualizer.get_image()
 
     def _draw_class(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
@@ -266,8 +266,9 @@ def draw_classes(dataset: Any, results: list[dict], chosen: list[int], cols: int
         cols: How many stand in a row.
     """
     rows = math.ceil(len(chosen) / cols)
-    predicted, truth = (_labels(results, key) for key in ('pred_label', 'gt_label'))
-    names = class_names(dataset, 1 + max((k for labels in (*predicted, *truth) for k in labels or ()), default=0))
+    predicted, ground_truth = (_labels(results, key) for key in ('pred_label', 'gt_label'))
+    highest = max((k for labels in (*predicted, *ground_truth) for k in labels or ()), default=0)
+    names = class_names(dataset, 1 + highest)
     figure = Figure(figsize=(1.7 * cols, 2.05 * rows), layout='constrained')
     grid = figure.subplots(rows, cols, squeeze=False)
     for axes in grid.flat:
@@ -275,13 +276,13 @@ def draw_classes(dataset: Any, results: list[dict], chosen: list[int], cols: int
     for axes, i in zip(grid.flat, chosen):
         scores = results[i].get('pred_score')
         found = [names[k] if scores is None else f'{names[k]} {float(scores[k]):.0%}' for k in predicted[i] or ()]
-        title, target = '\n'.join(found) or 'nothing', truth[i]
+        title, target = '\n'.join(found) or 'nothing', ground_truth[i]
         if target is not None and predicted[i] != target:
             title += f'\nnot {", ".join(names[k] for k in target) or "nothing"}'
         color = 'black' if target is None else 'darkgreen' if predicted[i] == target else 'red'
         axes.imshow(load_sample(dataset, i), cmap='gray')
         axes.set_title(title, fontsize=8, color=color)
-    known = [labels == target for labels, target in zip(predicted, truth) if target is not None]
+    known = [labels == target for labels, target in zip(predicted, ground_truth) if target is not None]
     right = f'{sum(known)} of {len(known)} test images right ({np.mean(known):.1%}); ' if known else ''
     figure.suptitle(f'{right}{len(chosen)} of {"them" if known else f"{len(results)} test images"}:')
     return figure

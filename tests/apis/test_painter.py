@@ -41,12 +41,12 @@ def test_items_of_one_panel_and_names_of_any_length_fit(tmp_path):
         (300, '000000500099.jpg: ground truth'),
         (190, '…00099.jpg: ground truth'),
         (110, 'ground truth'),
-        (50, 'truth'),
-        (33, '…th'),
+        (50, 'GT'),
+        (16, '…'),
     ],
 )
-def test_a_caption_without_room_for_its_name_keeps_the_end_or_says_that_it_is_the_truth(width, says):
-    shorter = '…00099.jpg: ground truth', 'ground truth', 'truth'
+def test_a_caption_without_room_for_its_name_keeps_the_end_or_says_that_it_is_the_ground_truth(width, says):
+    shorter = '…00099.jpg: ground truth', 'ground truth', 'GT'
     assert _fitting(Panel(np.zeros((1, 1, 3), np.uint8), '000000500099.jpg: ground truth', shorter), width) == says
 
 
@@ -96,8 +96,8 @@ def drawn(dataset, results):
     return [(part.get_title(), part.title.get_color()) for part in axes], figure.get_suptitle()
 
 
-def labelled(predicted, truth, **more):
-    return dict(pred_label=torch.tensor(predicted), gt_label=torch.tensor(truth), **more)
+def labelled(predicted, labels, **more):
+    return dict(pred_label=torch.tensor(predicted), gt_label=torch.tensor(labels), **more)
 
 
 def test_classes_without_names_have_numbers_and_predictions_without_scores_are_drawn():

@@ -1,4 +1,4 @@
-"""Batch norms' statistics are computed anew over a config's training data."""
+"""Batch norms' statistics are computed again over a config's training data."""
 
 import pytest
 import torch

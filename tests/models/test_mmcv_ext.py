@@ -77,7 +77,7 @@ def cases(tie=True):
         yield 'modulated_deform_conv2d', tensors, options
     tensors, options = deform_case(1, 1, 1, 1, with_bias=False)
     yield 'modulated_deform_conv2d', tensors, options
-    # Offsets and masks of another map, twice the size, as DyHead hands them on.
+    # Offsets and masks of another map, twice the size, as DyHead passes them on.
     (input, offset, mask, weight, bias), options = deform_case(1, 1, 1, 1)
     yield 'modulated_deform_conv2d', [input[:, :, :5, :4].clone(), offset, mask, weight, bias], (*options[:4], 1)
     for psa_type in (0, 1):

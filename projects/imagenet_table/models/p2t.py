@@ -81,7 +81,7 @@ class P2TStage(nn.Module):
 class P2T(Pyramid):
     """The P2T backbone, of "P2T: Pyramid Pooling Transformer for Scene Understanding".
 
-    Maps are handed on as the last block leaves them, without a norm, and any H, W >= 1 will do.
+    Maps are passed on as the last block leaves them, without a norm, and any H, W >= 1 will do.
     Its options are those of :class:`Pyramid`.
     """
 
