@@ -145,6 +145,12 @@ class QuietRunner(Runner):
         survive_unwritable_curves(visualizer)
         return visualizer
 
+    def call_hook(self, fn_name: str, **options: Any) -> None:
+        """MMEngine's, which tells a hook's TypeError without the file and line that raised it."""
+        for hook in self.hooks:
+            if hasattr(hook, fn_name):
+                getattr(hook, fn_name)(self, **options)
+
     # Building
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:

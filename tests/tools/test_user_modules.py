@@ -3,8 +3,11 @@
 import sys
 
 import pytest
+import torch
+from mmengine.config import Config
 
 from helpers import TOY, fails_cleanly, tool_here, write_image
+from scopevit.apis.model import build_model
 
 WORDS = {
     'train.py': [],
@@ -88,21 +91,30 @@ MODELS.register_module(module=OwnNeck, force=True)
     assert result.stderr.splitlines()[-1].startswith('error: the backbone cannot be replaced')
 
 
-def test_bug_while_training_on_sound_data(own, fashion_mnist):
-    module = """
+@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+@pytest.mark.parametrize(
+    ('bug', 'error'),
+    [
+        ('runner.no_such_thing', "AttributeError: 'QuietRunner' object has no attribute 'no_such_thing'"),
+        ('len(7)', "TypeError: object of type 'int' has no len()"),
+    ],
+)
+def test_bug_in_a_hook_that_runs_on_sound_data(tool, bug, error, own, fashion_mnist, tmp_path):
+    module = f"""
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 class OwnHook(Hook):
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        runner.no_such_thing
+    def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
+        {bug}
 
 HOOKS.register_module(module=OwnHook, force=True)
 """
+    torch.save(build_model(Config.fromfile(TOY)).state_dict(), tmp_path / 'checkpoint.pth')
     data = f'data = dict(dataset=dict(data_root={str(fashion_mnist)!r}))\n'
     data += 'train_dataloader = val_dataloader = test_dataloader = data\n'
-    result = own('train.py', module, data + "custom_hooks = [dict(type='OwnHook')]")
-    ends_in(result, result.module, 7, "AttributeError: 'QuietRunner' object has no attribute 'no_such_thing'")
+    result = own(tool, module, data + "custom_hooks = [dict(type='OwnHook')]")
+    ends_in(result, result.module, 7, error)
 
 
 def test_import_that_fails_within_an_imported_module(own):
