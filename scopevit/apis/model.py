@@ -219,6 +219,15 @@ def backbone_of(model: nn.Module) -> tuple[str, nn.Module]:
     raise UserError(f'{type(model).__name__} has no backbone, neither of its own nor in a detector or student')
 
 
+def computes(device: str | torch.device) -> bool:
+    """Whether a device computes: after an error of CUDA's own, of which not all have a type, none does any more."""
+    try:
+        torch.zeros(1, device=device).item()
+    except RuntimeError:
+        return False
+    return True
+
+
 def count_classes(model: nn.Module) -> dict[str, int]:
     """How many classes each head of a model tells apart, by the head's name."""
     return {

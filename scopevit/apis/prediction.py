@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..utils.errors import UserError, one_line, raise_own
 from .inferencer import PoseEstimator, Predictor
+from .model import computes
 from .people import boxes_from_file, detected_boxes, whole_image
 from .prediction_files import Input, frames_of, opened_video, predict_image, predict_video, printable
 
@@ -61,7 +62,7 @@ def predict_all(predictor: Predictor, inputs: list[Input], args: argparse.Namesp
                 _predict(predictor, item, args, progress)
             except Exception as error:  # whatever is wrong with one input, the others are to be done
                 raise_own(error)
-                if 'CUDA error' in str(error):  # after which nothing more can be computed in this process
+                if not computes(predictor.device):
                     raise
                 failed += 1
                 reason = str(error) if isinstance(error, UserError) else f'cannot be predicted: {one_line(error)}'

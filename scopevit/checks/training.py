@@ -4,8 +4,9 @@ They leave the random state and with it the results as they are.
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -163,14 +164,16 @@ def failures_explained(runner: Runner, config: str) -> Iterator[None]:
 
 
 def lost_worker(error: Exception) -> str | None:
-    """What to do about a process of a data loader that has ended without an error of its own, if that is what it is."""
+    """What is known if a process of a data loader has ended without an error of its own; torch has no type for that."""
     said = next((str(link) for link in chain(error) if str(link).startswith('DataLoader worker')), None)
     if said is None:
         return None
+    shared = ''
+    with suppress(OSError):  # where the system has none
+        shared = f'; /dev/shm, through which batches come, has {shutil.disk_usage("/dev/shm").free >> 20} MiB free'
     return (
-        f'a process of the data loader was ended ({" ".join(said.split())[:100]}): by the system, if memory is short '
-        '(take fewer *_dataloader.num_workers) or shared memory full (df -h /dev/shm; a container takes --shm-size or '
-        '--ipc=host), or by a crash of a library, which *_dataloader.num_workers=0 shows'
+        f'a process of the data loader was ended from outside or crashed ({" ".join(said.split())[:100]}){shared}; '
+        '*_dataloader.num_workers=0 loads without such processes'
     )
 
 

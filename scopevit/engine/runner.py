@@ -10,14 +10,16 @@ from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import get_rank, is_main_process
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.visualization import Visualizer
-from torch import Generator, nn
+from torch import Generator, OutOfMemoryError, nn
 from torch.utils.data import DataLoader
 
+from ..apis.model import computes
 from ..utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint
 from ..utils.errors import UserError, one_line, other_is_gone, raise_own
 from ..utils.files import whole_file
@@ -313,7 +315,7 @@ class QuietRunner(Runner):
             super().resume(filename, *args, **options)
         except _MISFITS as error:
             raise_own(error)
-            if isinstance(error, UserError) or 'CUDA' in str(error):  # out of memory, or the device is lost
+            if isinstance(error, (UserError, OutOfMemoryError)) or not computes(get_device()):
                 raise
             raise CheckpointError(
                 f'no training can go on from checkpoint {filename}, which is of another run or damaged: '

@@ -98,8 +98,8 @@ def _candidates(site: ConfigDict, where: str, scope: str, in_channels: int) -> l
     except ProbeError as error:
         raise_own(error)
         problems = [(where, str(error))]
-        if scope == 'mmengine' and 'registry' in str(error):
-            problems.append(('default_scope', 'is missing; set it to the toolbox of the model, for example mmdet'))
+        if scope == 'mmengine':  # which has no backbones
+            problems.append(('default_scope', 'names no toolbox; set it to that of the model, for example mmdet'))
         raise SwapError(problems) from error
 
 

@@ -93,7 +93,7 @@ def _image_size(cfg: Config, model: nn.Module, size: int) -> Size:
 
 
 def gpu_operator(error: BaseException) -> str | None:
-    """The operator of mmcv that an error says has no implementation for CPUs."""
+    """The operator of mmcv that an error says has no implementation for CPUs; mmcv has no type for that."""
     found = re.match(r'(\w+?)(_forward)?(_impl)?: implementation for device cpu not found', str(error))
     return found and found.group(1)
 

@@ -83,7 +83,7 @@ def wrong_setting(
     if only_building and (not functions & {'build_from_cfg', *_KEYS} or functions & {'run_epoch', 'run_iter'}):
         return None
     if type(error).__module__.startswith('wandb.'):
-        return f'wandb does not start: {one_line(error)}; it needs `wandb login`, or WANDB_MODE=offline'
+        return f'wandb does not start: {one_line(error)} (`wandb login` keeps a key, WANDB_MODE=offline needs none)'
     key = failing_key(error, cfg) or 'the config'
     builders = [other for other, _ in passed if other.f_code.co_name == 'build_from_cfg']
     # Classes of which there is one for a name are made in MMEngine's manager.
@@ -108,6 +108,7 @@ def _registry_message(error: BaseException, key: str, frame: FrameType) -> str:
         registry = frame.f_locals['registry']
         hint = did_you_mean(kind.rpartition('.')[2], _registered(registry))
         return f'{key}.type: no {kind!r} in {registry.scope}, among what is registered as {registry.name}{hint}'
+    # The argument's name, and what is said of it, are in the text alone.
     named = [word for word in str(error).split("'")[1::2] if word in settings]
     hint = did_you_mean(named[0], _arguments(known)) if named else ''
     says = one_line(error).partition(': ')[2].partition('. Did you mean')[0]  # Python 3.13's own guess

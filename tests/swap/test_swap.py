@@ -146,7 +146,7 @@ def test_a_backbone_without_a_head_has_the_outputs_of_the_old_one():
     assert new.default_scope == 'mmpretrain'
     model, _ = try_model(new)
     assert [x.shape for x in model(torch.rand(1, 3, 64, 64))] == [(1, 256)]
-    with pytest.raises(SwapError, match='default_scope: is missing; set it to the toolbox'):
+    with pytest.raises(SwapError, match='default_scope: names no toolbox'):
         swap_backbone(cfg, 'xtiny')
 
 

@@ -78,7 +78,7 @@ def test_a_logger_that_asks_for_a_login(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Visualizer, 'add_config', Mock(side_effect=Unknown('no key')))
     cfg = changed('work_dir', str(tmp_path))
-    with quiet_toolboxes(), pytest.raises(UserError, match=r'^wandb .*Unknown: no key.*wandb login.*MODE=offline$'):
+    with quiet_toolboxes(), pytest.raises(UserError, match=r'^wandb .*Unknown: no key .*wandb login.*MODE=offline'):
         build_runner(cfg)
 
 
