@@ -1,19 +1,17 @@
 """Whether necks and heads take the channels of the maps that they get."""
 
 import copy
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..apis.model import backbone_of
-from ..utils.errors import UserError, one_line
+from ..utils.errors import UserError
 from ..utils.randomness import random_state_kept
 from ..utils.wrappers import unwrap
-from .findings import Finding
+from .findings import Finding, log_unchecked
 
 
 def check_channels(model: nn.Module) -> Iterator[Finding]:
@@ -38,7 +36,7 @@ def check_channels(model: nn.Module) -> Iterator[Finding]:
         try:
             found = list(_try_model(without_data(model).eval()))
         except Exception as error:  # a model that cannot be copied, or is put together in a way of its own
-            print_log(f'The channels were not checked: {one_line(error)}', logger='current', level=logging.DEBUG)
+            log_unchecked('channels', error)
             return
     for finding in found:
         if holder:
@@ -84,7 +82,8 @@ def _run_extractor(model: nn.Module, size: tuple[int, int]) -> tuple[list[Tensor
     first = next(module for module in model.backbone.modules() if isinstance(module, nn.Conv2d))
     try:
         return _as_maps(model.extract_feat(torch.empty(2, first.in_channels, *size, device='meta'))), None
-    except Exception:  # a part that the meta device does not know, or a mismatch, for which the neck is tried alone
+    except Exception as error:  # a part that the meta device does not know, or a mismatch: the neck is tried alone
+        log_unchecked('backbone and neck together', error)
         maps = _as_maps(given.get('neck'))
         return None, _try_part('neck', model.neck, maps, _described(model, 'backbone')) if maps else None
 

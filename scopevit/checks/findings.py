@@ -12,7 +12,7 @@ from typing import Literal
 
 from mmengine.logging import print_log
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 
 SECONDS = 60  # that checks after a failure may take
 TOLERATED = 1e-4  # faults of COCO's own files are about as many
@@ -60,6 +60,11 @@ def faulty(
         yield Finding('note', key, f'{text}; they are passed over in training')
     else:
         yield Finding('error' if is_fatal else 'warning', key, f'{text}: {remedy}')
+
+
+def log_unchecked(what: str, error: Exception) -> None:
+    """Log at debug level why something was not checked, which is no fault of the data."""
+    print_log(f'Not checked: {what}: {one_line(error)}', logger='current', level=logging.DEBUG)
 
 
 def first(items: Sequence, most: int = 3) -> str:

@@ -18,7 +18,7 @@ from ..utils.errors import one_line
 from ..utils.image import read_header
 from ..utils.randomness import random_state_kept
 from .channels import without_data
-from .findings import Finding, first
+from .findings import Finding, first, log_unchecked
 from .images import MOST_HEADERS, spread
 
 MOST_LOADED = 4  # images of different sizes that are put into a batch
@@ -85,7 +85,8 @@ def check_sizes(
         try:
             alike, others = ([dataset[i] for i in numbers] for numbers in ([chosen[0]] * 2, chosen))
             preprocessor(collate(alike), False)  # which may write into the items
-        except Exception:  # which has another reason, and is told when it is loaded
+        except Exception as error:  # which has another reason, and is told when it is loaded
+            log_unchecked(f'sizes of {split}', error)
             return
         try:
             preprocessor(collate(others), False)
@@ -121,7 +122,8 @@ def check_channels_of_images(split: str, dataset: BaseDataset, model: nn.Module 
             inputs = dataset[0]['inputs']
             inputs = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
             found, wanted = inputs.shape[-3], image_channels(model)
-        except Exception:  # a data set of another form, or a fault that is told when it is loaded
+        except Exception as error:  # a data set of another form, or a fault that is told when it is loaded
+            log_unchecked(f'channels of {split}', error)
             return
     if found != wanted and _takes(backbone, wanted) and not _takes(backbone, found):
         text = (
@@ -136,6 +138,7 @@ def _takes(backbone: nn.Module, channels: int) -> bool:
     try:
         with random_state_kept(), torch.no_grad():
             without_data(backbone).eval()(torch.empty(2, channels, 224, 224, device='meta'))
-    except Exception:  # that is what was asked for
+    except Exception as error:  # that is what was asked for
+        log_unchecked(f'{channels} channels', error)
         return False
     return True

@@ -13,7 +13,7 @@ from ..utils.building import wrong_setting
 from ..utils.errors import UserError, one_line, raise_own
 from ..utils.shipped import tool_command
 from .classes import check_class_count, check_labels, classes_of, labels_of
-from .findings import Finding, first, found_in_time, listed
+from .findings import Finding, first, found_in_time, listed, log_unchecked
 from .loaders import check_batches, collate_of
 from .part import Part, build
 from .rules import cannot_be_built, check_split
@@ -71,7 +71,8 @@ def _is_empty(cfg: Config, split: str) -> bool:
     try:
         dataset = build(cfg[f'{split}_dataloader'].dataset, cfg.get('default_scope'), serialize_data=False)
         return not len(dataset)
-    except Exception:  # asked after a failure, which is told whatever comes of this
+    except Exception as error:  # asked after a failure, which is told whatever comes of this
+        log_unchecked(f'whether {split} is empty', error)
         return False
 
 

@@ -33,9 +33,7 @@ from .placed_sampler import Items, PlacedBatchSampler, PlacedItems
 from .preemption import StopHook, start_worker
 from .resume import ScheduleOfConfig, adapt_position, adapt_weights, read_resumable, settle_resume, start_of
 from .saving import CheckpointHook, GoOnHook
-
-# What the content of another run's checkpoint, or of a damaged one, is met with.
-_MISFITS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+from .states import MISFITS
 
 
 class EpochLoop(EpochBasedTrainLoop):
@@ -313,7 +311,7 @@ class QuietRunner(Runner):
             adapt_weights(self, checkpoint, filename)
             schedule.keep_forms(checkpoint['optimizer'])
             super().resume(filename, *args, **options)
-        except _MISFITS as error:
+        except MISFITS as error:
             raise_own(error)
             if isinstance(error, (UserError, OutOfMemoryError)) or not computes(get_device()):
                 raise

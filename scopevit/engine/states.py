@@ -10,6 +10,9 @@ from torch.distributed import ProcessGroup
 
 from ..utils.wrappers import unwrap
 
+MISFITS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What the content of another run's checkpoint, or of a damaged one, is met with."""
+
 
 def random_state() -> dict:
     """The random states of this process, as tensors and plain data."""
@@ -79,7 +82,7 @@ def are_states(value: object) -> bool:
     """Whether something that was read is what :func:`gather_states` returned."""
     try:
         return isinstance(value, list) and all(map(_is_state, value))
-    except Exception:  # whatever the generators say of it
+    except MISFITS:
         return False
 
 

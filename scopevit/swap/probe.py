@@ -53,7 +53,7 @@ def run_shapes(build: Callable, run: Callable) -> Any:
     with torch.no_grad():
         try:
             return run(build().to('meta'), 'meta')
-        except Exception:  # operators of mmcv, or code that reads values
+        except Exception:  # operators of mmcv, or code that reads values; if the CPU fails, too, its traceback has both
             return run(build(), 'cpu')
 
 
