@@ -44,7 +44,7 @@ from scopevit.checks.findings import refuse_errors  # noqa: E402
 from scopevit.checks.training import failures_explained, require_sound_data  # noqa: E402
 from scopevit.engine.launch import build_runner, prepare  # noqa: E402
 from scopevit.utils.arguments import positive, tool_parser  # noqa: E402
-from scopevit.utils.errors import UserError, user_errors  # noqa: E402
+from scopevit.utils.errors import UserError, one_line, user_errors  # noqa: E402
 
 SCENES, CONFIGS = ROOT / 'projects' / 'scenes' / 'configs', ROOT / 'configs'
 TASKS = {
@@ -289,7 +289,7 @@ def start(cfg: Config) -> tuple[str, str]:
 
 def _last_frame(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f'{type(error).__name__}: {error} ({"/".join(Path(frame.filename).parts[-3:])}:{frame.lineno})'
+    return f'{one_line(error)} ({"/".join(Path(frame.filename).parts[-3:])}:{frame.lineno})'
 
 
 def run(number: int, task: str, seed: int, base: Path, seconds: int) -> dict:

@@ -38,7 +38,7 @@ from scopevit.swap.probe import build_uninitialised
 from scopevit.swap.trial import SIZES, small_model, try_model
 from scopevit.utils.arguments import positive, tool_parser
 from scopevit.utils.config import walk
-from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.errors import UserError, one_line, user_errors
 
 TOOLBOXES = ('mmdet', 'mmpose', 'mmpretrain', 'mmseg')
 FOLDER = Path(__file__).resolve().parent
@@ -205,8 +205,8 @@ def fingerprint(cfg: Config) -> str:
 
 
 def short(error: Exception, length: int = 200) -> str:
-    text = re.sub(r"[^\s'\"]*/site-packages/", '', ' '.join(str(error).split()))  # paths are this machine's
-    return text[:length] if isinstance(error, SwapError) else f'{type(error).__name__}: {text}'[:length]
+    text = str(error) if isinstance(error, SwapError) else one_line(error, 10 * length)
+    return re.sub(r"[^\s'\"]*/site-packages/", '', text)[:length]  # paths are this machine's
 
 
 def where(error: Exception) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..utils.arguments import tool_parser
 from ..utils.cores import usable_cores
+from ..utils.errors import one_line
 from ..utils.toolboxes import TOOLBOXES
 from .facts import (
     attention_kernel,
@@ -101,7 +102,7 @@ def check_torch() -> Iterator[Finding]:
             yield Finding('torch is not installed', f'{PIP} install torch torchvision')
     elif error is not None:
         yield Finding(
-            f'torch {version} cannot be imported: {_words(error)}',
+            f'torch {version} cannot be imported: {one_line(error)}',
             f'{PIP} install --force-reinstall --no-deps torch=={_plain(version)}',
         )
     elif numbers(version) < OLDEST_TORCH:
@@ -123,7 +124,7 @@ def check_torchvision() -> Iterator[Finding]:
     error = import_error('torchvision')
     fits = numbers(torchvision) >= (0, 29) if '>' in fitting else fitting == f'=={_dotted(numbers(torchvision))}.*'
     if error is not None:
-        yield Finding(f'torchvision {torchvision} does not work with torch {torch}: {_words(error)}', remedy)
+        yield Finding(f'torchvision {torchvision} does not work with torch {torch}: {one_line(error)}', remedy)
     elif not fits:
         yield Finding(f'torchvision {torchvision} is not made for torch {torch}', remedy, stops=False)
 
@@ -162,7 +163,7 @@ def check_mmcv() -> Iterator[Finding]:
         return
     error = import_error('mmcv._ext')
     if error is not None:
-        found = f"mmcv's operators were compiled for another torch: {_words(error)}"
+        found = f"mmcv's operators were compiled for another torch: {one_line(error)}"
         yield Finding(found, f'{again}, or {COMPILE_MMCV}')
 
 
@@ -210,7 +211,7 @@ def check_evaluation() -> Iterator[Finding]:
     if error is not None:
         numpy = f' beside numpy {version_of("numpy")}' if 'numpy' in str(error) else ''
         yield Finding(
-            f'xtcocotools, which mmpose evaluates with, cannot be imported{numpy}: {_words(error)}',
+            f'xtcocotools, which mmpose evaluates with, cannot be imported{numpy}: {one_line(error)}',
             f'{PYTHON} -m scopevit install-mmpose',
         )
 
@@ -226,7 +227,7 @@ def check_opencv() -> Iterator[Finding]:
     error = import_error('cv2')
     if error is not None and re.search('libGL|libgthread', str(error)):
         yield Finding(
-            f'OpenCV lacks a library of the system: {_words(error)}',
+            f'OpenCV lacks a library of the system: {one_line(error)}',
             f'{PIP} uninstall -y {" ".join(there)} && {PIP} install opencv-python-headless'
             f'=={version_of(there[0]) if there else "4.*"}, or apt-get install -y libgl1 libglib2.0-0 as root',
         )
@@ -336,19 +337,14 @@ def _check_import(what: str, module: str, distribution: str, requirement: str) -
         yield Finding(f'{what} lacks the package {missing}', f'{PIP} install {DISTRIBUTIONS.get(missing, missing)}')
     elif what == 'mmpretrain' and numbers(version_of('transformers') or '0') >= (4, 50):
         versions = f'transformers {version_of("transformers")}'
-        yield Finding(f'{what} does not work with {versions}: {_words(error)}', f"{PIP} install 'transformers<4.50'")
+        yield Finding(f'{what} does not work with {versions}: {one_line(error)}', f"{PIP} install 'transformers<4.50'")
     else:
-        yield Finding(f'{what} cannot be imported: {_words(error)}', again)
+        yield Finding(f'{what} cannot be imported: {one_line(error)}', again)
 
 
 def _plain(version: str) -> str:
     """A version without the build that it names: 2.14.1 for 2.14.1+cpu."""
     return version.partition('+')[0]
-
-
-def _words(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {lines[0] if lines else ""}'
 
 
 def _dotted(version: tuple[int, ...]) -> str:

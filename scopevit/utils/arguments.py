@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .errors import UserError, leave_it_to_the_first, user_errors
+from .errors import UserError, leave_it_to_the_first, one_line, user_errors
 from .shipped import PACKAGE, tool_command
 from .toolboxes import config_path
 
@@ -276,4 +276,4 @@ def require_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {name} cannot be used here: {str(error).splitlines()[0]}') from None
+        raise UserError(f'--device {name} cannot be used here: {one_line(error)}') from error

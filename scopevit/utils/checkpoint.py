@@ -22,7 +22,7 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
 from .archive import Damaged, is_plain, not_finite, read_safetensors, require_bounded, to_safetensors, verify
-from .errors import UserError
+from .errors import UserError, one_line
 from .files import require_new_file, write_whole
 from .wrappers import unwrap
 
@@ -132,7 +132,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f' ({error.strerror})'
     if isinstance(error, (OSError, RuntimeError, ImportError)) or type(error).__name__ == 'SafetensorError':
-        return f' ({str(error).partition(chr(10))[0]})'
+        return f' ({one_line(error)})'
     return ''
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from scopevit.utils.arguments import tool_parser
 from scopevit.utils.errors import UserError, user_errors
+from scopevit.utils.files import write_whole
 from scopevit.utils.metafiles import result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +86,7 @@ def main() -> None:
             f'not as the metafiles have it: {", ".join(outdated)}; run python tools/analysis/readme_tables.py'
         )
     for page in outdated:
-        (ROOT / page).write_text(new[page])
+        write_whole(str(ROOT / page), new[page])
         print(f'{page}: written')
 
 
