@@ -45,9 +45,9 @@ MEMORY = 8 * 2**30  # bytes that a case may take
 ENDS = {
     'trained': 'the setting has a default, or does no harm in two iterations',
     'one line': '`error: ...`',
-    'later': 'a traceback from the training or validation itself, after all was built',
-    'building': "a traceback from building, the toolboxes' code",
-    'ours': 'a traceback from building that ends in the code of this package',
+    'later': 'a traceback from the training or validation itself that ends elsewhere',
+    'building': 'a traceback from building that ends elsewhere',
+    'ours': 'a traceback that ends in the code of this package',
     'limit': 'out of time or memory, or killed',
 }
 
@@ -180,10 +180,11 @@ def classify(status: int, log: str) -> dict:
     if 'Traceback' not in log:
         return dict(end='one line' if says.startswith('error: ') else 'ours', says=says)
     place = f'{"/".join(frames[-1][0].split("/")[-3:])}:{frames[-1][1]}' if frames else ''
-    if any(name in ('run_epoch', 'run_iter', 'run') and 'mmengine' in path for path, _, name in frames):
-        end = 'later'
+    if frames and frames[-1][0].startswith(f'{ROOT}/scopevit/'):
+        end = 'ours'
     else:
-        end = 'ours' if frames and str(ROOT) in frames[-1][0] else 'building'
+        ran = any(name in ('run_epoch', 'run_iter', 'run') and 'mmengine' in path for path, _, name in frames)
+        end = 'later' if ran else 'building'
     return dict(end=end, says=f'{says} ({place})')
 
 

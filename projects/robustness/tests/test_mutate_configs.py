@@ -60,6 +60,13 @@ def test_how_a_training_ended(status, path, function, end):
     assert classify(status, log)['end'] == end
 
 
+def test_what_ends_in_this_package_is_ours_wherever_it_began():
+    frames = (('/env/mmengine/runner/loops.py', 'run_epoch'), (f'{ROOT}/scopevit/engine/saving.py', 'after_train_iter'))
+    lines = [f'  File "{path}", line 3, in {function}\n    x' for path, function in frames]
+    log = '\n'.join(['Traceback (most recent call last):', *lines, 'KeyError: 1'])
+    assert classify(1, log)['end'] == 'ours'
+
+
 @pytest.mark.slow
 def test_a_case_is_not_refused_for_what_the_one_before_left(tmp_path):
     command = [sys.executable, str(ROOT / 'projects/robustness/mutate_configs.py'), '--count', '2']
