@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import nn
 
-from .config import type_name
+from .config import type_name, walk_keys
 from .errors import UserError, chain, did_you_mean, interruptions_kept, one_line, raise_own
 from .shipped import PACKAGE
 
@@ -177,18 +177,8 @@ def _child(node: object, key: str, kind: str) -> tuple[str, dict] | None:
 
 def _find(node: object, key: str, wanted: object) -> tuple[str, object] | None:
     """The settings within others that are equal to some or, if none are, of the same type."""
-    nodes = list(_walk(node, key))
+    nodes = list(walk_keys(node, key))
     same = next((found for found in nodes if type(found[1]) is type(wanted) and found[1] == wanted), None)
     if same is None and type_name(wanted):
         same = next((found for found in nodes if type_name(found[1]) == type_name(wanted)), None)
     return same
-
-
-def _walk(node: object, key: str) -> Iterator[tuple[str, object]]:
-    """Settings within others with their keys, the outer ones first."""
-    queue = [(key, node)]
-    while queue:
-        key, node = queue.pop(0)
-        yield key, node
-        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
-        queue += [(f'{key}.{name}'.lstrip('.'), item) for name, item in items]

@@ -104,6 +104,7 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
     _require_kinds(cfg)
     _require_counts(cfg)
+    _require_numbers(cfg)
     return cfg
 
 
@@ -113,8 +114,9 @@ def _require_kinds(cfg: Config) -> None:
         kinds = _KINDS.get(key)
         if value is not None and kinds is not None and not isinstance(value, kinds):
             raise UserError(f'{key} is {value!r}, but has to be a {" or ".join(kind.__name__ for kind in kinds)}')
-        if key.endswith('_dataloader') and isinstance(value, dict) and not isinstance(value.get('dataset'), dict):
-            raise UserError(f'{key}.dataset is {value.get("dataset")!r}, but has to be a dict with a type')
+        for part in ('dataset', 'sampler') if key.endswith('_dataloader') and isinstance(value, dict) else ():
+            if not (isinstance(value.get(part), dict) or (part == 'sampler' and value.get(part) is None)):
+                raise UserError(f'{key}.{part} is {value.get(part)!r}, but has to be a dict with a type')
 
 
 def _require_known(cfg: Config, cfg_options: dict) -> None:
@@ -138,6 +140,20 @@ def _require_counts(cfg: Config) -> None:
         value = cfg[top].get(name) if isinstance(cfg.get(top), dict) else None
         if isinstance(value, (int, float)) and value < 1:
             raise UserError(f'{top}.{name} is {value}, but has to be at least 1')
+
+
+def _require_numbers(cfg: Config) -> None:
+    """Make sure of numbers that would be met late: as many means as deviations, those of the usual hooks."""
+    for key, settings in walk_keys(cfg._cfg_dict):
+        if not isinstance(settings, dict):
+            continue
+        for one, other in (('mean', 'std'), ('target_means', 'target_stds')):
+            counts = [len(settings[name]) for name in (one, other) if isinstance(settings.get(name), (list, tuple))]
+            if len({*counts} - {1}) > 1:  # one number is for all channels
+                raise UserError(f'{key}.{one} and {key}.{other} have {" and ".join(map(str, counts))} numbers')
+        for name in ('interval', 'max_keep_ckpts') if key.startswith('default_hooks.') else ():
+            if not isinstance(settings.get(name) or 0, (int, float)):
+                raise UserError(f'{key}.{name} is {settings[name]!r}, but has to be a number')
 
 
 def _missing_import(error: Exception) -> str | None:
@@ -193,6 +209,16 @@ def walk(node: object) -> Iterator[dict]:
     if isinstance(node, (list, tuple)):
         for item in node:
             yield from walk(item)
+
+
+def walk_keys(node: object, key: str = '') -> Iterator[tuple[str, object]]:
+    """Settings within others with their keys, the outer ones first."""
+    queue = [(key, node)]
+    while queue:
+        key, node = queue.pop(0)
+        yield key, node
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+        queue += [(f'{key}.{name}'.lstrip('.'), item) for name, item in items]
 
 
 def type_name(settings: object) -> str:

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from helpers import CONFIGS
+from helpers import CONFIGS, TOY
 from scopevit.utils import config
 from scopevit.utils.arguments import add_arguments
 from scopevit.utils.errors import UserError
@@ -101,6 +101,22 @@ def test_override_that_does_not_fit_is_named():
     path = str(CONFIGS / 'scopevit-tiny_8xb128-300e_in1k-256px.py')
     with pytest.raises(UserError, match='--cfg-options does not fit'):
         config.load_config(path, {'model.backbone.arch.depths': 3})
+
+
+@pytest.mark.parametrize(
+    ('changes', 'says'),
+    [
+        (
+            'model.data_preprocessor.mean=[0,0,0] model.data_preprocessor.std=[1,1]',
+            'model.data_preprocessor.mean and .*std have 3 and 2 numbers',
+        ),
+        ('default_hooks.checkpoint.max_keep_ckpts=all', "checkpoint.max_keep_ckpts is 'all', but has to be a number"),
+        ('val_dataloader.sampler=text', "val_dataloader.sampler is 'text', but has to be a dict"),
+    ],
+)
+def test_what_would_be_met_late_is_named(changes, says):
+    with pytest.raises(UserError, match=says):
+        config.load_config(str(TOY), config.parse_pairs(changes.split()))
 
 
 def test_module_that_there_is_not_is_named_with_file_and_line(tmp_path):
