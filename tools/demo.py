@@ -21,7 +21,7 @@ from pathlib import Path
 import scopevit
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.toolboxes import silence_toolboxes
+from scopevit.utils.silence import silence_toolboxes
 
 NEEDED = "'gradio>=6,<7' 'pandas<3.1'"  # as in requirements/optional/demo.txt
 

@@ -38,7 +38,7 @@ import os
 from scopevit.utils.arguments import MOST_PIXELS, add_arguments, positive, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_folder
-from scopevit.utils.toolboxes import silence_toolboxes
+from scopevit.utils.silence import silence_toolboxes
 
 
 def parse_args() -> argparse.Namespace:

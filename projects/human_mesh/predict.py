@@ -29,7 +29,7 @@ from scopevit.utils.config import load_config  # noqa: E402
 from scopevit.utils.errors import UserError, user_errors  # noqa: E402
 from scopevit.utils.files import require_writable_file, write_json  # noqa: E402
 from scopevit.utils.image import write_image  # noqa: E402
-from scopevit.utils.toolboxes import silence_toolboxes  # noqa: E402
+from scopevit.utils.silence import silence_toolboxes  # noqa: E402
 
 HEIGHT = 360  # pixels of a row of the figure
 

@@ -24,7 +24,8 @@ from ..utils.checkpoint import get_meta, read_checkpoint
 from ..utils.config import innermost
 from ..utils.errors import UserError, one_line
 from ..utils.image import MOST_PIXELS, annotated, read_image, to_rgb
-from .model import build_model, count_classes, in_scope, silence
+from ..utils.silence import silence
+from .model import build_model, count_classes, in_scope
 
 
 @dataclass

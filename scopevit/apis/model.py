@@ -1,8 +1,6 @@
 """Models of the toolboxes' configs: building them, finding their parts, running them as plain networks."""
 
-import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +15,7 @@ from ..utils.building import building
 from ..utils.checkpoint import require_fit
 from ..utils.config import first_value, replace_sync_bn, walk, without_weights
 from ..utils.errors import UserError
+from ..utils.silence import silence
 
 Size = tuple[int, int]
 """Height and width."""
@@ -62,19 +61,6 @@ def model_settings(cfg: Config) -> ConfigDict:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
     replace_sync_bn(settings)
     return settings
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keep warnings and what libraries log of themselves from the screen."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(before)
 
 
 def tensor_call(model: nn.Module) -> Callable[[nn.Module, Tensor], object]:

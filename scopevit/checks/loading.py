@@ -1,8 +1,7 @@
 """Loading data as a training does: what is left of them, and what cannot be read."""
 
-import io
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -12,6 +11,7 @@ from torch import nn
 from ..utils.building import wrong_setting
 from ..utils.errors import UserError, one_line, raise_own
 from ..utils.shipped import tool_command
+from ..utils.silence import silence
 from .classes import check_class_count, check_labels, classes_of, labels_of
 from .findings import Finding, first, found_in_time, listed, log_unchecked
 from .loaders import check_batches, collate_of
@@ -103,7 +103,7 @@ def check_loading(part: Part, cfg: Config) -> Iterator[Finding]:
     yield part.info('loading as in training')
     settings = cfg[f'{where}_dataloader'].dataset
     try:
-        with redirect_stdout(io.StringIO()):  # pycocotools says how long it reads
+        with silence(prints=True):  # pycocotools says how long it reads
             dataset = build(settings, cfg.get('default_scope') or 'mmengine')
         count = len(dataset)
     except Exception as error:  # the toolboxes check their data in many ways

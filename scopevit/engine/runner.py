@@ -2,11 +2,10 @@
 
 import copy
 import functools
-import io
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from typing import Any
 
 from mmengine.config import Config
@@ -23,6 +22,7 @@ from ..apis.model import computes
 from ..utils.checkpoint import CheckpointError, get_state_dict, read_checkpoint
 from ..utils.errors import UserError, one_line, other_is_gone, raise_own
 from ..utils.files import whole_file
+from ..utils.silence import silence
 from ..utils.wrappers import unwrap
 from .accumulation import iterations_done
 from .averages import UpdateAtOnceHook
@@ -288,7 +288,7 @@ class QuietRunner(Runner):
             checkpoint = {**checkpoint, 'state_dict': get_state_dict(checkpoint, filename)}
             self.logger.info(f'Load checkpoint from {filename}')
         # What MMEngine prints, every process would.
-        with nullcontext() if is_main_process() else redirect_stdout(io.StringIO()):
+        with nullcontext() if is_main_process() else silence(prints=True):
             if checkpoint is None:  # to be loaded in another way
                 return super().load_checkpoint(filename, *args, **options)
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)

@@ -2,21 +2,19 @@
 
 import contextlib
 import importlib
-import io
 import platform
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
+
+from ..utils.silence import silence
 
 
 def import_error(module: str) -> BaseException | None:
     """What importing a module raises; None if it works."""
     try:
-        silence = io.StringIO()
-        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
+        with silence(prints=True):
             importlib.import_module(module)
     except (Exception, SystemExit) as error:  # whatever a broken package raises, it is what this is about
         return error
@@ -36,8 +34,7 @@ def gpus_of_torch() -> list[str]:
     """Names of the GPUs that torch can use; the driver may know of more."""
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
+    with silence():
         if not torch.cuda.is_available():
             return []
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -7,9 +7,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ..apis.model import Size, build_model, image_channels, in_scope, model_settings, runnable, silence, tensor_call
+from ..apis.model import Size, build_model, image_channels, in_scope, model_settings, runnable, tensor_call
 from ..models.ops import MissingOperator
 from ..utils.config import first_value, walk
+from ..utils.silence import silence
 
 SIZES = (96, 224, 320, 512)  # some heads only run on images as large as those of their recipe
 

@@ -5,7 +5,6 @@ import functools
 import importlib.util
 import os
 import re
-import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -75,14 +74,6 @@ def config_path(name: str) -> str:
     known = here or {path.name: f'{scope}::{path.relative_to(folder).as_posix()}' for path in folder.rglob('*.py')}
     hint = did_you_mean(os.path.basename(name), known, most=3, cutoff=0.6 if is_scoped else 0.4)
     raise UserError(f'config {name} does not exist{hint or ("" if is_scoped else "; check the path")}')
-
-
-def silence_toolboxes() -> None:
-    """Hide what toolboxes say of their own settings, which would drown what a tool says of its inputs."""
-    warnings.filterwarnings('ignore')
-    from mmengine.logging import MMLogger  # the doctor runs without MMEngine, too
-
-    MMLogger.get_instance('scopevit', log_level='ERROR')
 
 
 def tools_of(toolbox: str) -> Path:

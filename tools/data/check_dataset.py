@@ -17,7 +17,7 @@ COCO's own files have some of those, so one in 10,000 is a note, more are a prob
 
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.toolboxes import silence_toolboxes
+from scopevit.utils.silence import silence_toolboxes
 
 
 @user_errors()

@@ -9,7 +9,7 @@ import random
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.errors import user_errors
-from scopevit.utils.toolboxes import silence_toolboxes
+from scopevit.utils.silence import silence_toolboxes
 
 
 @user_errors()

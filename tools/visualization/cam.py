@@ -16,7 +16,7 @@ Classes and joints are given by name or number. Bright is most in each panel: pa
 from scopevit.utils.arguments import CAM_METHODS, add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import save_figure
-from scopevit.utils.toolboxes import silence_toolboxes
+from scopevit.utils.silence import silence_toolboxes
 
 
 @user_errors()

@@ -14,7 +14,7 @@ import argparse
 from scopevit.utils.arguments import add_arguments, tool_parser
 from scopevit.utils.errors import UserError, user_errors
 from scopevit.utils.files import require_writable_file, save_figure, write_json
-from scopevit.utils.toolboxes import silence_toolboxes
+from scopevit.utils.silence import silence_toolboxes
 
 
 def parse_args() -> argparse.Namespace:
