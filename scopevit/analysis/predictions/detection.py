@@ -1,7 +1,5 @@
 """Boxes, and masks with them."""
 
-import contextlib
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ...apis.samples import class_names
 from ...utils.errors import UserError
+from ...utils.silence import silence
 from ...utils.toolboxes import load_tool
 from .common import BACKGROUND, Analysis, Curve, Judged, mean_of, share, taken_for, worst_curves
 
@@ -114,7 +113,7 @@ def _coco(infos: dict[int, dict], names: Sequence[str], annotations: list[dict])
         categories=[dict(id=k, name=name) for k, name in enumerate(names)],
         annotations=[annotation | {'id': i} for i, annotation in enumerate(annotations, 1)],  # 0 means unmatched
     )
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silence(prints=True):
         coco.createIndex()
     return coco
 
@@ -124,7 +123,7 @@ def _evaluate(truth: COCO, predicted: COCO, kind: str) -> COCOeval:
     evaluation = COCOeval(truth, predicted, kind)
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ['all']
     evaluation.params.maxDets = [100]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silence(prints=True):
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
