@@ -1,7 +1,7 @@
 """How what the layers say is computed fast, and mmcv's operators where mmcv was installed without them.
 
-A module for each operator, which layers call: ``attention``, ``dilated_attention``, ``depthwise``, ``linear``, ``rows``,
-``positions``, ``checkpoint``. ``calls`` says when a fast form may be taken, ``gpu`` has those in Triton.
+Layers call ``attention``, ``dilated_attention``, ``depthwise``, ``linear``, ``rows``, ``positions`` and ``checkpoint``;
+``calls`` says when a fast form may be taken, ``gpu`` has those in Triton.
 """
 
 from ...utils.errors import UserError
