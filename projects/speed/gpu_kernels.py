@@ -69,11 +69,11 @@ def attention(x: Tensor, heads: int, speed: float, tune: bool) -> Iterator[tuple
         yield 'as it serves' if setting is None else '{} warps, {} programs'.format(*setting), forward, backward
     side = x.shape[1]
 
-    def plain() -> Tensor:
+    def plain(qkv: Tensor) -> Tensor:
         return attend_in_groups(group(qkv, 8), table, heads, 8, side, side)
 
-    with torch.inference_mode():
-        yield "PyTorch's, with the tokens' permutations", microseconds(plain), float('nan')
+    forward = microseconds(lambda: plain(qkv))
+    yield "PyTorch's, with the tokens' permutations", forward, gradient_microseconds(plain, qkv, table)
 
 
 def rows(x: Tensor, speed: float, tune: bool) -> Iterator[tuple[str, float, float]]:
@@ -88,7 +88,11 @@ def rows(x: Tensor, speed: float, tune: bool) -> Iterator[tuple[str, float, floa
         forward = microseconds(lambda: kernels.layer_norm(wide, weight, bias, 1e-5, x.dtype))
         backward = microseconds(lambda: kernels.layer_norm_backward(x, wide, weight, 1e-5))
         yield 'as it serves' if setting is None else '{} elements, {} warps'.format(*setting), forward, backward
-    yield "PyTorch's, in float32", microseconds(lambda: F.layer_norm(wide, weight.shape, weight, bias)), float('nan')
+
+    def plain(x: Tensor) -> Tensor:
+        return F.layer_norm(x, weight.shape, weight, bias)
+
+    yield "PyTorch's, in float32", microseconds(lambda: plain(wide)), gradient_microseconds(plain, wide, weight, bias)
 
 
 def mlp(x: Tensor, speed: float, tune: bool) -> Iterator[tuple[str, float, float]]:
