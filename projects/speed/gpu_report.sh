@@ -4,12 +4,12 @@
 #   bash projects/speed/gpu_report.sh DIR [STEP...]     no network
 #
 # Steps, all by default, in this order, what no GPU has answered yet before the rest: tests accuracy training inference
-# settings plans detection float32 tools compiled inference_compiled compiled_others.
+# settings plans detection float32 tools compiled inference_compiled compiled_plans compiled_others.
 # DIR/report.md grows with each. The folder has each step's log, tables, figures and measurements. Models of timm stand
 # beside where timm is installed; 'tools' and some tests need the toolboxes.
 #
-# MINUTES   after which nothing runs any more (default: 8): what runs then is ended, with what it has written kept, and
-#           what no longer fits is 'not run'. Name those steps in another call, with the same DIR or another one.
+# MINUTES   after which nothing runs any more (default: 8): what runs then is ended, with what it has written kept (in
+#           its .log and .json), and what no longer fits is 'not run'. Name such steps in another call.
 # PEERS     models of timm to stand beside (default: nine)
 # DEVICE    cuda (default), or cpu with small images: to see that every step runs
 # PYTHON    the Python to use (default: that of tools/env.sh)
@@ -22,7 +22,7 @@ show_help "$@"
 source tools/env.sh
 
 steps=(tests accuracy training inference settings plans detection float32 tools)
-steps+=(compiled inference_compiled compiled_others)
+steps+=(compiled inference_compiled compiled_plans compiled_others)
 out=$1
 case $out in -*) refuse "unknown option $out" ;; esac
 shift
@@ -36,12 +36,12 @@ mkdir -p "$out"
 device=${DEVICE:-cuda}
 if [ "$device" = cuda ]; then
     batch=256 size='' larger=(@800x1344 @800x1088 @512x512) rounds=(--rounds 5)
-    toy=() plans=(--compile) workers=(-n 4)
+    toy=() scale=1 workers=(-n 4)
     peers=(swin_tiny_patch4_window7_224 coat_lite_mini pvt_v2_b1 tiny_vit_11m_224 gcvit_xxtiny
         mobilenetv4_hybrid_medium fastvit_sa12 convnextv2_pico deit_small_patch16_224)
 else
     batch=2 size=@64 larger=(@96x128 @64x96) rounds=(--rounds 3 --calls 1 --warmup 1)
-    toy=(--size 64) plans=(--scale 16) workers=()
+    toy=(--size 64) scale=16 workers=()
     peers=(resnet18)
 fi
 [ -z "${PEERS:-}" ] || read -ra peers <<<"$PEERS"
@@ -57,8 +57,11 @@ for side in "${larger[@]}"; do
 done
 
 left() { echo $((deadline - SECONDS)); }
-# The deadline interrupts what runs, so that it can say how far it came, and ends it 10 s later.
-python() { timeout -s INT -k 10 "$(($(left) > 1 ? $(left) : 1))" "$PYTHON" "$@"; }
+# At the deadline what runs is interrupted, so that it can say how far it came, and ended 10 s later. Tests get half.
+python() {
+    local seconds=$(($(left) / ${share:-1}))
+    timeout -s INT -k 10 $((seconds > 1 ? seconds : 1)) "$PYTHON" "$@"
+}
 
 benchmark() { # benchmark NAME ARGS of benchmark.py; its rounds take half of the time that is left at most
     python tools/analysis/benchmark.py --device "$device" --channels-last "${rounds[@]}" --budget $(($(left) / 2)) \
@@ -66,12 +69,13 @@ benchmark() { # benchmark NAME ARGS of benchmark.py; its rounds take half of the
 }
 mixed() { benchmark "$@" --dtype bfloat16 --autocast; }
 evaluated() { benchmark "$@" --dtype bfloat16; }
+effect() { python projects/speed/gpu_settings_effect.py "$@" --device "$device"; }
 
 run() { # run STEP
     case $1 in
         tests)
-            python -m pytest -q -m 'gpu or triton' "${workers[@]}" -p no:cacheprovider --continue-on-collection-errors \
-                tests/models tests/analysis tests/swap projects/mixing
+            share=2 python -m pytest -q -m 'gpu or triton' "${workers[@]}" -p no:cacheprovider \
+                --continue-on-collection-errors tests/models tests/analysis tests/swap projects/mixing
             ;;
         accuracy) python projects/speed/gpu_accuracy.py --device "$device" "${toy[@]}" >"$out/$1.md" ;;
         training) mixed "$1" --train --batch-size $batch "$tiny" "$xtiny" "$small" "${peers[@]}" ;;
@@ -79,11 +83,8 @@ run() { # run STEP
             evaluated "$1" --batch-size $batch "$tiny" "$xtiny" "$small" \
                 "$(deployed "$tiny")" "$(deployed "$xtiny")" "$(deployed "$small")" "${peers[@]}"
             ;;
-        settings)
-            python projects/speed/gpu_settings_effect.py settings --device "$device" --batch-size $batch "${toy[@]}" \
-                >"$out/$1.md"
-            ;;
-        plans) python projects/speed/gpu_settings_effect.py plans --device "$device" "${plans[@]}" >"$out/$1.md" ;;
+        settings) effect settings --batch-size $batch "${toy[@]}" >"$out/$1.md" ;;
+        plans) effect plans --scale $scale >"$out/$1.md" ;;
         detection)
             mixed "$1" --train --batch-size 2 "${detectors[@]}" &&
                 evaluated "$1-inference" --batch-size 2 "${detectors[@]}"
@@ -95,6 +96,7 @@ run() { # run STEP
         tools) toolboxes ;;
         compiled) mixed "$1" --train --batch-size $batch --compile "$tiny" ;;
         inference_compiled) evaluated "$1" --batch-size $batch --compile "$(deployed "$tiny")" ;;
+        compiled_plans) effect plans --scale $scale --compile >"$out/$1.md" ;;
         compiled_others)
             evaluated "$1-inference" --batch-size $batch --compile "$(deployed "$xtiny")" "$(deployed "$small")" &&
                 mixed "$1" --train --batch-size $batch --compile "$xtiny" "$small"
@@ -106,7 +108,7 @@ least() { # least STEP: seconds without which it is not begun
     [ "$device" = cuda ] || { echo 1 && return; }
     case $1 in
         accuracy | plans | detection | float32) echo 30 ;;
-        compiled | compiled_others) echo 200 ;; # compiling took 157 s on an H100
+        compiled | compiled_plans | compiled_others) echo 200 ;; # compiling took 157 s on an H100
         *) echo 60 ;;
     esac
 }
@@ -155,12 +157,16 @@ for step in "${steps[@]}"; do
     rm -f "$out/$step".{md,log} "$out/$step"-*.md
     if [ "$(left)" -lt "$(least "$step")" ]; then
         result="not run, with $(($(left) > 0 ? $(left) : 0)) s of $MINUTES min left"
-    elif echo "==> $step" && run "$step" >"$out/$step.log" 2>&1; then
-        result="done after $((SECONDS - start)) s"
-    elif [ "$(left)" -le 1 ]; then
-        result="ended at the deadline, after $((SECONDS - start)) s"
     else
-        result="FAILED after $((SECONDS - start)) s" status=1
+        echo "==> $step"
+        code=0
+        run "$step" >"$out/$step.log" 2>&1 || code=$?
+        case $code in
+            0) result=done ;;
+            124 | 137) result='out of time' ;; # says timeout
+            *) if [ "$(left)" -gt 1 ]; then result=FAILED status=1; else result='out of time'; fi ;;
+        esac
+        result+=" after $((SECONDS - start)) s"
     fi
     echo "    $step: $result"
     {

@@ -1,4 +1,4 @@
-"""What the settings of a config's ``gpu`` are worth on this GPU, in training steps of a ScopeViT.
+"""What the settings of a config's ``gpu`` are worth on this GPU, in training steps of ScopeViT-tiny.
 
     python projects/speed/gpu_settings_effect.py settings             # each off and on, in turns
     python projects/speed/gpu_settings_effect.py plans --compile      # first steps at new sizes, as detection has them
@@ -26,12 +26,12 @@ from torch import Tensor
 from scopevit.analysis.profiling import profile
 from scopevit.engine.gpu_settings import settle_gpu
 from scopevit.models import ScopeViT
-from scopevit.utils.arguments import ARCHS, add_arguments, positive, require_device, tool_parser
+from scopevit.utils.arguments import add_arguments, positive, require_device, tool_parser
 from scopevit.utils.config import load_config
 from scopevit.utils.errors import user_errors
 
 ROOT, CALLS = Path(__file__).resolve().parents[2], 5
-DETECTOR = ROOT / 'configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py'
+DETECTOR = str(ROOT / 'configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py')
 LARGEST, WIDTHS = ((800, 1344), (1344, 800)), (992, 1056, 1120, 1184, 1248, 1312)
 """Of padded images: the largest, and widths of others, some 800 high."""
 FUSED = 'fused_optimizer'
@@ -53,9 +53,9 @@ SETTINGS: dict[str, Callable[[bool], None]] = {
 class Training:
     """Steps of a backbone, whose weights stay as they are, under autocast to ``dtype`` unless that is float32."""
 
-    def __init__(self, arch: str, device: str, dtype: torch.dtype, compiled: bool = False) -> None:
+    def __init__(self, device: str, dtype: torch.dtype, compiled: bool = False) -> None:
         self.device, self.dtype = torch.device(device), dtype
-        model = ScopeViT(arch, out_indices=(0, 1, 2, 3), drop_path_rate=0.1).train()
+        model = ScopeViT('tiny', out_indices=(0, 1, 2, 3), drop_path_rate=0.1).train()
         self.model = model.to(device, memory_format=torch.channels_last)
         if compiled:
             self.model.compile(dynamic=True)
@@ -71,13 +71,13 @@ class Training:
         torch.stack([x.float().square().mean() for x in maps]).sum().backward()
         self.optimizers[is_fused].step()
 
-    def milliseconds(self, images: Tensor, is_fused: bool = True, calls: int = 1) -> float:
+    def milliseconds(self, step: Callable[[], None], calls: int = 1) -> float:
         """Mean time of a step, from an idle device until it is idle again."""
         wait = torch.cuda.synchronize if self.device.type == 'cuda' else lambda: None
         wait()
         start = time.perf_counter()
         for _ in range(calls):
-            self.step(images, is_fused)
+            step()
         wait()
         return 1e3 * (time.perf_counter() - start) / calls
 
@@ -91,46 +91,45 @@ def effects(args: argparse.Namespace) -> Iterator[list[str]]:
 
 def effect(name: str, args: argparse.Namespace) -> list[str]:
     """A setting off and on, in turns."""
-    training = Training(args.arch, args.device, torch.float32 if name == 'tf32' else torch.bfloat16)
+    training = Training(args.device, torch.float32 if name == 'tf32' else torch.bfloat16)
     images, times, profiles = training.images(args.batch_size, 3, *args.size), ([], []), []
     for number in range(args.rounds + 1):
         for is_on in (False, True):
             SETTINGS[name](is_on)
-            is_fused = is_on or name != FUSED
-            training.step(images, is_fused)
+            step = partial(training.step, images, is_on or name != FUSED)
+            step()
             if number:
-                times[is_on].append(training.milliseconds(images, is_fused, CALLS))
+                times[is_on].append(training.milliseconds(step, CALLS))
             else:
-                profiles.append(profile(partial(training.step, images, is_fused), training.device))
+                profiles.append(profile(step, training.device))
     SETTINGS[name](False)
     ratios = [off / on for off, on in zip(*times)]
     speeds = [f'{1e3 * args.batch_size / statistics.median(each):,.0f}' for each in times]
-    busy = [f'{1e3 * found.gpu_seconds:.1f}' for found in profiles]
-    memory = [f'{found.memory / 2**30:.2f}' for found in profiles]
-    return [name, *speeds, f'{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})', *busy, *memory]
+    more = [f'{1e3 * found.gpu_seconds:.1f}' for found in profiles]
+    more += [f'{found.memory / 2**30:.2f}' for found in profiles]
+    return [name, *speeds, f'{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})', *more]
 
 
 def plans(args: argparse.Namespace) -> Iterator[list[str]]:
     """The rows of a table, one for each way."""
     yield ['Attention', 'Very first, ms', 'First, ms', 'At most', 'Second', 'First - second', 'Extra GiB at most']
     yield ['---', *['---:'] * 6]
-    settle_gpu(load_config(str(DETECTOR)))
+    settle_gpu(load_config(DETECTOR))
     chosen = torch.backends.cuda.cudnn_sdp_enabled()
     ways = [('as set for a detector', chosen, False), ("with cuDNN's attention", True, False)]
     ways += [('as set, compiled for all sizes', chosen, True)] * args.compile
     for number, (name, uses_cudnn, compiled) in enumerate(ways):
         torch.backends.cuda.enable_cudnn_sdp(uses_cudnn)
         dtype = torch.float16 if args.device.startswith('cuda') else torch.bfloat16
-        training = Training(args.arch, args.device, dtype, compiled)
-        times = []  # from the largest on, after which memory and kernels are there
+        training = Training(args.device, dtype, compiled)
+        steps, times = [], []  # from the largest on, after which memory and kernels are there
         for size in (*LARGEST, *((800 - 32 * number, width) for width in WIDTHS)):
-            images = training.images(2, 3, *(side // args.scale for side in size))
-            times.append((training.milliseconds(images), training.milliseconds(images)))
+            steps.append(partial(training.step, training.images(2, 3, *(side // args.scale for side in size))))
+            times.append((training.milliseconds(steps[-1]), training.milliseconds(steps[-1])))
         first, second = zip(*times[len(LARGEST) :])
         planning = statistics.median(map(operator.sub, first, second))
         shown = (times[0][0], statistics.median(first), max(first), statistics.median(second), planning)
-        largest = training.images(2, 3, *(side // args.scale for side in LARGEST[0]))
-        memory = profile(partial(training.step, largest), training.device).memory
+        memory = profile(steps[0], training.device).memory
         yield [name, *(f'{milliseconds:.1f}' for milliseconds in shown), f'{memory / 2**30:.2f}']
 
 
@@ -138,7 +137,6 @@ def plans(args: argparse.Namespace) -> Iterator[list[str]]:
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument('what', choices=('settings', 'plans'), metavar='WHAT', help='settings or plans, see above')
-    parser.add_argument('--arch', choices=ARCHS, default='tiny', help='variant (default: %(default)s)')
     add_arguments(parser, '--batch-size', default=256, help="of 'settings': images in a batch (default: %(default)s)")
     add_arguments(parser, '--size', default=(256, 256), help="of 'settings': one number for a square (default: 256)")
     add_arguments(parser, '--rounds', default=5, help="of 'settings' (default: %(default)s)")
@@ -148,7 +146,7 @@ def main() -> None:
     args = parser.parse_args()
     require_device(args.device)
     where = torch.cuda.get_device_name(args.device) if args.device.startswith('cuda') else 'CPU'
-    print(f'ScopeViT-{args.arch}, training steps; {where}, torch {torch.__version__}\n')
+    print(f'ScopeViT-tiny, training steps; {where}, torch {torch.__version__}\n')
     for row in plans(args) if args.what == 'plans' else effects(args):
         print('| ' + ' | '.join(row) + ' |', flush=True)  # at once: the next one may take minutes
 

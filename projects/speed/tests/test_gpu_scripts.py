@@ -41,7 +41,7 @@ def test_each_setting_is_measured_off_and_on(monkeypatch):
     monkeypatch.setattr(effect, 'ScopeViT', lambda *args, **options: OneMap())
     switched = []
     monkeypatch.setitem(effect.SETTINGS, 'cudnn_benchmark', switched.append)
-    args = SimpleNamespace(arch='tiny', device='cpu', batch_size=2, size=(8, 8), rounds=2)
+    args = SimpleNamespace(device='cpu', batch_size=2, size=(8, 8), rounds=2)
     row = effect.effect('cudnn_benchmark', args)
     assert switched == [False, True] * 3 + [False]
     assert row[0] == 'cudnn_benchmark'
@@ -52,9 +52,9 @@ def test_each_setting_is_measured_off_and_on(monkeypatch):
 def test_no_way_to_plan_sees_a_size_of_another(monkeypatch, capsys):
     sizes = []
     monkeypatch.setattr(effect, 'ScopeViT', lambda *args, **options: OneMap())
-    monkeypatch.setattr(effect.Training, 'milliseconds', lambda self, images: sizes.append(images.shape[2:]) or 1.0)
+    monkeypatch.setattr(effect.Training, 'milliseconds', lambda self, step: sizes.append(step.args[0].shape[2:]) or 1.0)
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    rows = list(effect.plans(SimpleNamespace(arch='tiny', device='cpu', scale=8, compile=False)))
+    rows = list(effect.plans(SimpleNamespace(device='cpu', scale=8, compile=False)))
     torch.backends.cuda.enable_cudnn_sdp(before)
     assert [row[0] for row in rows[2:]] == ['as set for a detector', "with cuDNN's attention"]
     assert {len(row) for row in rows} == {7}
@@ -86,6 +86,6 @@ def test_what_does_not_fit_is_recorded_and_what_runs_too_long_is_ended(tmp_path)
     )
     assert result.returncode == 0, result.stderr
     report = (tmp_path / 'out' / 'report.md').read_text()
-    assert '## accuracy: ended at the deadline' in report
+    assert '## accuracy: out of time after' in report
     assert 'one row' in report
     assert '## training: not run' in report
