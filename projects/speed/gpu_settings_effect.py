@@ -32,8 +32,7 @@ from scopevit.utils.errors import user_errors
 
 ROOT, CALLS = Path(__file__).resolve().parents[2], 5
 DETECTOR = str(ROOT / 'configs/detection/retinanet_scopevit-tiny_fpn_1x_coco.py')
-LARGEST, WIDTHS = ((800, 1344), (1344, 800)), (992, 1056, 1120, 1184, 1248, 1312)
-"""Of padded images: the largest, and widths of others, some 800 high."""
+LARGEST, WIDTHS = ((800, 1344), (1344, 800)), (992, 1056, 1120, 1184, 1248, 1312)  # of padded images
 FUSED = 'fused_optimizer'
 
 
@@ -114,7 +113,6 @@ def plans(args: argparse.Namespace) -> Iterator[list[str]]:
     """The rows of a table, one for each way."""
     yield ['Attention', 'Very first, ms', 'First, ms', 'At most', 'Second', 'First - second', 'Extra GiB at most']
     yield ['---', *['---:'] * 6]
-    settle_gpu(load_config(DETECTOR))
     chosen = torch.backends.cuda.cudnn_sdp_enabled()
     ways = [('as set for a detector', chosen, False), ("with cuDNN's attention", True, False)]
     ways += [('as set, compiled for all sizes', chosen, True)] * args.compile
@@ -145,8 +143,10 @@ def main() -> None:
     add_arguments(parser, '--device', default='cuda', help='for example cuda:1 (default: %(default)s)')
     args = parser.parse_args()
     require_device(args.device)
+    if args.what == 'plans':
+        settle_gpu(load_config(DETECTOR))  # with lines of log
     where = torch.cuda.get_device_name(args.device) if args.device.startswith('cuda') else 'CPU'
-    print(f'ScopeViT-tiny, training steps; {where}, torch {torch.__version__}\n')
+    print(f'\nScopeViT-tiny, training steps; {where}, torch {torch.__version__}\n')
     for row in plans(args) if args.what == 'plans' else effects(args):
         print('| ' + ' | '.join(row) + ' |', flush=True)  # at once: the next one may take minutes
 
