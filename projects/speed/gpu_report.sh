@@ -89,7 +89,7 @@ run() { # run STEP
             mixed "$1" --train --batch-size 2 "${detectors[@]}" &&
                 evaluated "$1-inference" --batch-size 2 "${detectors[@]}"
             ;;
-        float32)
+        float32) # convolutions may be in TF32 in both, which is PyTorch's default; 'settings' has them without
             benchmark "$1" --train --batch-size $((batch / 2)) "$tiny" &&
                 benchmark "$1-tf32" --train --batch-size $((batch / 2)) --tf32 "$tiny"
             ;;
@@ -172,7 +172,7 @@ for step in "${steps[@]}"; do
     {
         printf '\n## %s: %s\n\n' "$step" "$result"
         pages=("$out/$step"[.]md "$out/$step"-*.md)
-        [ ${#pages[@]} -eq 0 ] || cat "${pages[@]}"
+        for page in "${pages[@]}"; do cat "$page" && echo; done
         if [ ${#pages[@]} -eq 0 ] || [[ $result != done* ]]; then
             tail -qn 15 "$out/$step"[.]log /dev/null | sed 's/^/    /'
         fi
