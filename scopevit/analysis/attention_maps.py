@@ -19,7 +19,7 @@ from ..apis.view import View
 from ..models.backbones import ScopeViT
 from ..models.layers import SCOPES, GlobalScaleDilatedAttention, MultiScaleSelfAttention
 from ..models.layers.gsda import group
-from ..models.layers.mssa import limit_keys
+from ..models.ops.keys import limit_keys
 from ..models.ops.positions import layout, padded_keys, position_index
 from ..utils.errors import UserError
 

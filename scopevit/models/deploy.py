@@ -20,9 +20,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from . import layers
+from .ops import gpu
 from .ops.calls import is_plain_call, is_plain_layer
 from .ops.linear import linear
-from .ops.rows import fuses_mlp, layer_norm, mlp_branch
+from .ops.rows import fused_mlp, fuses_mlp, layer_norm
 
 GELU = nn.GELU()
 """That of an MLP's branch, where its first layer computes it."""
@@ -58,10 +59,11 @@ class FoldedMlpBranch(FoldedBranch):
 
     def forward(self, x: Tensor) -> Tensor:
         mlp = self.body
-        if not torch.is_grad_enabled() and is_plain_layer(mlp, layers.Mlp) and is_plain_layer(mlp.fc1, ActivatedLinear):
+        is_served = gpu.serves(x) and not torch.is_grad_enabled()
+        if is_served and is_plain_layer(mlp, layers.Mlp) and is_plain_layer(mlp.fc1, ActivatedLinear):
             first = mlp.fc1.linear
             if fuses_mlp(x, self.norm, first, GELU, self.last):
-                return mlp_branch(x, self.norm, first, self.last)
+                return fused_mlp(x, self.norm, first, self.last)
         return super().forward(x)
 
 

@@ -3,16 +3,16 @@
 Shape legend: B batch, C channels, H W height and width of a stage's map. Blocks work on tokens
 (B, H, W, C); convolutions see them as maps (B, C, H, W), a channels-last view of the same memory.
 
-``linear(layer, x)``, ``convolution``, ``relu`` and ``layer_norm`` are ``layer(x)``, computed faster where
-there is a way.
+``linear(layer, x)``, ``convolution``, ``relu`` and ``layer_norm`` are ``layer(x)``, ``close_branch`` is
+``x + drop_path(branch * gamma)`` and ``mlp_branch`` ``scale(x, mlp(norm(x)))``, computed faster where there is a way
+and the layers are of the classes named last.
 """
 
 import torch
 from torch import Tensor, nn
 
-from ..ops.calls import is_plain_layer
 from ..ops.linear import convolution, linear, relu
-from ..ops.rows import close_branch, fuses_mlp, layer_norm, mlp_branch
+from ..ops.rows import close_branch, layer_norm, mlp_branch
 
 
 class PatchEmbed(nn.Sequential):
@@ -81,12 +81,8 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), init_value))
         self.drop_path = DropPath(drop_path)
 
-    def factors(self, x: Tensor) -> Tensor | None:
-        """What stochastic depth multiplies each sample of ``x`` by, (B,), of the type of weights; None for 1."""
-        return self.drop_path.factors(self.gamma.expand(x.shape[0], -1))
-
     def forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        return close_branch(x, branch, self.gamma, self.factors(x))
+        return close_branch(x, branch, self.gamma, self.drop_path, DropPath)
 
 
 class Mlp(nn.Module):
@@ -119,8 +115,4 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.ls1(x, self.attn(layer_norm(self.norm1, x)))
-        norm, mlp, scale = self.norm2, self.mlp, self.ls2
-        is_plain = is_plain_layer(mlp, Mlp) and is_plain_layer(scale, LayerScale)
-        if is_plain and fuses_mlp(x, norm, mlp.fc1, mlp.act, mlp.fc2):
-            return mlp_branch(x, norm, mlp.fc1, mlp.fc2, scale.gamma, scale.factors(x))
-        return scale(x, mlp(layer_norm(norm, x)))
+        return mlp_branch(x, self.norm2, self.mlp, self.ls2, kinds=(Mlp, LayerScale, DropPath))

@@ -5,19 +5,17 @@ dimension, g largest grid side. A group is a grid of tokens spread evenly over t
 map: ``rows x cols`` of them, ``sh`` (``sw``) tokens apart, so there are G = sh*sw groups of
 T = rows*cols tokens.
 
-``linear(layer, x)`` is ``layer(x)``, computed faster where there is a way.
+``linear(layer, x)`` is ``layer(x)`` and ``dilated_attention(function, ...)`` is ``function(...)``, computed faster
+where there is a way.
 """
 
-from contextlib import nullcontext
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ..ops.attention import attention
-from ..ops.dilated_attention import dilated_attention, takes_map
+from ..ops.dilated_attention import dilated_attention
 from ..ops.linear import linear
-from ..ops.positions import layout, log_offsets, padded_keys, position_index
+from ..ops.positions import layout, log_offsets, padded_keys, position_index, without_autocast
 
 fx.wrap('log_offsets')  # a step of a symbolic trace, as are the functions below
 
@@ -48,9 +46,7 @@ class RelativePositionBias(nn.Module):
         """Bias of each offset, ((2g-1)**2, h), for tokens ``x``."""
         dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
         coordinates = log_offsets(x, self.grid_size, dtype)
-        # In float32 on GPUs under autocast, too: for so few numbers each cast is a launch more.
-        is_cast = torch.is_autocast_enabled('cuda') and x.device.type == 'cuda'
-        with torch.autocast('cuda', enabled=False) if is_cast else nullcontext():
+        with without_autocast(x):
             return self.fc2(self.drop(self.act(self.fc1(coordinates))))
 
 
@@ -76,13 +72,14 @@ class GlobalScaleDilatedAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        table = self.rel_pos(x.detach())  # it depends on the map's device and type alone
-        if takes_map(x, self.num_heads, self.grid_size):  # the same without groups: on GPUs and in exported graphs
-            x = dilated_attention(linear(self.qkv, x), table, self.num_heads, self.grid_size)
-        else:
-            qkv = linear(self.qkv, group(x, self.grid_size))
-            x = attend_in_groups(qkv, table, self.num_heads, self.grid_size, x.shape[1], x.shape[2])
+        table = self.rel_pos(x.detach())  # which asks x for nothing but its device and type
+        x = dilated_attention(grouped_attention, x, self.qkv, table, self.num_heads, self.grid_size)
         return linear(self.proj, x)
+
+
+def grouped_attention(x: Tensor, qkv: nn.Module, table: Tensor, heads: int, grid: int) -> Tensor:
+    """Attention of each token of a map to those of its group. (B, H, W, C) -> (B, H, W, C)."""
+    return attend_in_groups(linear(qkv, group(x, grid)), table, heads, grid, x.shape[1], x.shape[2])
 
 
 @fx.wrap
@@ -105,8 +102,8 @@ def attend_in_groups(qkv: Tensor, table: Tensor, heads: int, grid: int, H: int, 
     h, d = heads, C // 3 // heads
     # ((2g-1)**2, h) -> (T, T, h) -> (1, h, T, T)
     bias = table[position_index(qkv, rows, cols, grid)].to(qkv.dtype).permute(2, 0, 1)[None]
-    # Groups that share one bias are batch entries; groups with a bias of their own are
-    # heads, so that the batch still shares it. Of entries GPUs take any number, see ops/attention.py.
+    # attention() takes one bias for the whole batch, but one for each head. Without padding all groups have the same
+    # bias: groups are entries of the batch. With padding each group keeps keys of its own out: groups are heads.
     entries, heads = B * G, h
     is_padded = (rows * sh, cols * sw) != (H, W)
     if is_padded:

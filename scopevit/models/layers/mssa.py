@@ -4,22 +4,22 @@ Shape legend: B batch, C channels, H W height and width of the map, h heads, d =
 dimension, N = H*W queries, M keys. Maps (B, C, H, W) are channels-last views of tokens
 (B, H, W, C), so changing between them moves no data.
 
-``linear(layer, x)`` is ``layer(x)``, computed faster where there is a way.
+``linear(layer, x)`` is ``layer(x)``, and ``depthwise(layers, x)`` each of them on its part of the channels, computed
+faster where there is a way.
 """
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ..ops.attention import attention
-from ..ops.calls import is_exporting
 from ..ops.depthwise import depthwise
+from ..ops.keys import limit_keys
 from ..ops.linear import linear
 from .common import ConvNormAct
 
-fx.wrap('attention')  # a step of a symbolic trace
+fx.wrap('attention')  # a step of a symbolic trace, as is the next
+fx.wrap('limit_keys')
 
 SCOPES = (7, 5, 3)
 """Kernel sizes of the large, medium and small scope, in channel order."""
@@ -77,7 +77,8 @@ class MultiScaleSelfAttention(nn.Module):
 
     def embed_scopes(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W'), each channel seen by the kernel of its head's scope."""
-        # The first heads' channels through 7x7, the next ones' through 5x5, the last ones' through 3x3.
+        # The first heads' channels through the 7x7 convolution, the next ones' through 5x5, the last ones' through 3x3;
+        # in the deploy form all through one.
         x = depthwise(tuple(self.scopes.values()), x)
         return x if self.max_keys is None else limit_keys(x, self.max_keys)
 
@@ -97,17 +98,3 @@ class MultiScaleSelfAttention(nn.Module):
         x = attention(q, k, v)
         # (B, h, N, d) -> (B, H, W, C)
         return linear(self.proj, x.transpose(1, 2).reshape(B, H, W, C))
-
-
-@fx.wrap
-def limit_keys(x: Tensor, max_keys: int) -> Tensor:
-    """Average neighbours, in squares or nearly so, until at most so many are left. (B, C, H, W) -> (B, C, H', W')."""
-    if any(isinstance(side, torch.SymInt) for side in x.shape[2:]) and is_exporting():
-        raise ValueError('max_keys needs a graph for each image size: export with a fixed height and width')
-    rows = cols = 1
-    while -(-x.shape[2] // rows) * -(-x.shape[3] // cols) > max_keys:
-        if rows < cols or (rows == cols and x.shape[2] > x.shape[3]):
-            rows += 1
-        else:
-            cols += 1
-    return F.avg_pool2d(x, (rows, cols), ceil_mode=True) if rows * cols > 1 else x

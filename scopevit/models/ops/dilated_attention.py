@@ -1,26 +1,28 @@
-"""GSDA's attention by operators that take the map as it is: the GPU's kernel, and the form of exported graphs.
+"""GSDA's attention in the form that serves best: in groups, or by operators that take the map as it is.
 
 Shape legend: as in layers/gsda.py.
 """
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import gpu
 from .calls import is_exporting
+from .linear import linear
 from .positions import position_index
 
 
-def takes_map(x: Tensor, heads: int, grid: int) -> bool:
-    """Whether :func:`dilated_attention` is to attend on the map ``x``, (B, H, W, C); else it is grouped before."""
-    return gpu.serves_attention(x, heads, grid) or _serves_any_size(x)
-
-
-def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tensor:
-    """Attention inside each group of tokens, with a relative position bias.
+def dilated_attention(
+    in_groups: Callable[..., Tensor], x: Tensor, qkv: nn.Module, table: Tensor, heads: int, grid: int
+) -> Tensor:
+    """``in_groups(x, qkv, table, heads, grid)``, but without groups on GPUs and in graphs for maps of any size.
 
     Args:
-        qkv: (B, H, W, 3C), of each token query, key and value of all heads.
+        in_groups: Attention inside each group of tokens, with a relative position bias.
+        x: (B, H, W, C).
+        qkv: Linear layer, C -> 3C: of each token query, key and value of all heads.
         table: ((2g-1)**2, h), the bias of each offset between query and key, row by row.
         heads: h.
         grid: g.
@@ -28,8 +30,11 @@ def dilated_attention(qkv: Tensor, table: Tensor, heads: int, grid: int) -> Tens
     Returns:
         (B, H, W, C).
     """
-    by_kernel = gpu.serves_attention(qkv, 3 * heads, grid)  # which has the channels of 3h heads
-    return (torch.ops.scopevit.dilated_attention if by_kernel else _for_any_size)(qkv, table, heads, grid)
+    if not (gpu.serves_attention(x, heads, grid) or _serves_any_size(x)):
+        return in_groups(x, qkv, table, heads, grid)
+    x = linear(qkv, x)
+    by_kernel = gpu.serves_attention(x, 3 * heads, grid)  # which has the channels of 3h heads
+    return (torch.ops.scopevit.dilated_attention if by_kernel else _for_any_size)(x, table, heads, grid)
 
 
 def _serves_any_size(x: Tensor) -> bool:

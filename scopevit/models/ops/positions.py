@@ -3,6 +3,8 @@
 Shape legend: as in layers/gsda.py.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,15 @@ def log_offsets(x: Tensor, grid: int, dtype: torch.dtype) -> Tensor:
     t = torch.arange(1 - grid, grid, device=x.device).to(dtype)
     t = t.sign() * t.abs().log1p()
     return torch.stack(torch.meshgrid(t, t, indexing='ij'), dim=-1).flatten(0, 1)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Keep the MLP of the position bias in the type of its weights where ``x`` is on a GPU, under autocast, too.
+
+    For so few numbers each cast is a launch more.
+    """
+    is_cast = torch.is_autocast_enabled('cuda') and x.device.type == 'cuda'
+    return torch.autocast('cuda', enabled=False) if is_cast else nullcontext()
 
 
 @constant

@@ -1,6 +1,6 @@
 """What is computed row by row, channels of one token at a time: layer norm, MLP, the closing of a residual branch."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +17,59 @@ def layer_norm(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x)
 
 
-def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, keep: Tensor | None) -> Tensor:
-    """x + branch * gamma, each image's branch times a factor (stochastic depth).
+def close_branch(x: Tensor, branch: Tensor, gamma: Tensor, drop_path: nn.Module, kind: type[nn.Module]) -> Tensor:
+    """x + drop_path(branch * gamma), by two factors of the branch.
 
     Args:
         x: (B, H, W, C).
         branch: (B, H, W, C).
         gamma: (C,).
-        keep: (B,), a further factor of each image; None: 1.
+        drop_path: Stochastic depth; called as it is where a tool has replaced it or has hooks on it.
+        kind: Its class, whose ``factors`` say what it multiplies each image's branch by.
 
     Returns:
         (B, H, W, C) of the wider type of ``x`` and ``gamma``.
     """
+    if not is_plain_layer(drop_path, kind):
+        return x + drop_path(branch * gamma)
+    keep = _factors(drop_path, x, gamma)
     if gpu.serves_rows(x):
         return torch.ops.scopevit.close_branch(x, branch, gamma, gamma.new_empty(0) if keep is None else keep)
     scale = gamma if keep is None else gamma * keep.view(-1, 1, 1, 1)
     return torch.addcmul(x, branch, scale)
 
 
-def fuses_mlp(x: Tensor, norm: nn.Module, fc1: nn.Module, act: nn.Module, fc2: nn.Module) -> bool:
-    """Whether :func:`mlp_branch` computes what these layers do on ``x``: in half types on GPUs."""
-    return (
+def _factors(drop_path: nn.Module, x: Tensor, gamma: Tensor) -> Tensor | None:
+    """What stochastic depth multiplies each image of ``x`` by, (B,), of the type of weights; None for 1."""
+    return cast(Any, drop_path).factors(gamma.expand(x.shape[0], -1))
+
+
+def mlp_branch(x: Tensor, norm: nn.Module, mlp: Any, scale: Any, kinds: tuple[Any, ...]) -> Tensor:
+    """scale(x, mlp(norm(x))), in half types on GPUs by one kernel. (B, H, W, C) -> (B, H, W, C).
+
+    Args:
+        x: (B, H, W, C).
+        norm: Layer norm.
+        mlp: Linear ``fc1``, activation ``act``, linear ``fc2``.
+        scale: Closes the branch by its ``gamma`` and ``drop_path``.
+        kinds: The classes of ``mlp``, ``scale`` and ``scale.drop_path``. Where a tool has replaced one of these or has
+            hooks on it, they are called as they are.
+    """
+    if (
         gpu.serves(x)
-        and is_plain_layer(norm, nn.LayerNorm)
+        and is_plain_layer(mlp, kinds[0])
+        and is_plain_layer(scale, kinds[1])
+        and is_plain_layer(scale.drop_path, kinds[2])
+        and fuses_mlp(x, norm, mlp.fc1, mlp.act, mlp.fc2)
+    ):
+        return fused_mlp(x, norm, mlp.fc1, mlp.fc2, scale.gamma, _factors(scale.drop_path, x, scale.gamma))
+    return scale(x, mlp(layer_norm(norm, x)))
+
+
+def fuses_mlp(x: Tensor, norm: nn.Module, fc1: nn.Module, act: nn.Module, fc2: nn.Module) -> bool:
+    """Whether :func:`fused_mlp` computes what these layers do on ``x``, which GPU operators serve: in half types."""
+    return (
+        is_plain_layer(norm, nn.LayerNorm)
         and is_plain_layer(fc1, nn.Linear)
         and is_plain_layer(act, nn.GELU)
         and is_plain_layer(fc2, nn.Linear)
@@ -60,7 +90,7 @@ def _is_usual(norm: nn.LayerNorm, x: Tensor) -> bool:
     return norm.normalized_shape == (x.shape[-1],) and norm.weight is not None and norm.bias is not None
 
 
-def mlp_branch(
+def fused_mlp(
     x: Tensor,
     norm: nn.Module,
     fc1: nn.Module,
@@ -68,7 +98,7 @@ def mlp_branch(
     gamma: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> Tensor:
-    """x + fc2(GELU(fc1(norm(x)))) * gamma by one kernel; see :func:`close_branch`.
+    """x + fc2(GELU(fc1(norm(x)))) * gamma by one kernel, each image's branch times ``keep``, (B,).
 
     (B, H, W, C) -> (B, H, W, C); without gamma, where no gradient is wanted, of the type of ``x`` and the products.
     """
