@@ -24,6 +24,7 @@ from ..layers import GlobalScaleDilatedAttention, MultiScaleSelfAttention, Patch
 from ..ops.checkpoint import checkpointed
 from ..ops.gpu import require_known_switch
 from .arch import Arch
+from .options import parse_out_indices, require_images, require_options
 
 
 class ScopeViTBlock(nn.Module):
@@ -130,15 +131,11 @@ class ScopeViT(BaseModule):
         self.arch = self.parse_arch(arch)
         dims, depths = self.arch.embed_dims, self.arch.depths
         self.in_channels = in_channels
-        self.out_indices = _parse_out_indices(out_indices, num_stages=len(depths))
+        self.out_indices = parse_out_indices(out_indices, num_stages=len(depths))
+        require_options(
+            self.out_indices, frozen_stages, max_keys, drop_path_rate=drop_path_rate, rel_pos_drop=rel_pos_drop
+        )
         self.depths = depths[: self.out_indices[-1] + 1]
-        _require(0 <= drop_path_rate < 1, 'drop_path_rate must be at least 0 and less than 1', drop_path_rate)
-        _require(0 <= rel_pos_drop < 1, 'rel_pos_drop must be at least 0 and less than 1', rel_pos_drop)
-        is_limit = max_keys is None or (isinstance(max_keys, int) and max_keys >= 1)
-        _require(is_limit, 'max_keys must be a whole number of at least 1 or None', max_keys)
-        built = f'{len(self.depths)}, the number of stages that out_indices={self.out_indices} builds'
-        is_built = -1 <= frozen_stages <= len(self.depths)
-        _require(is_built, f'frozen_stages must lie between -1 and {built}', frozen_stages)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.feature_channels = tuple(dims[i] for i in self.out_indices)
@@ -146,11 +143,13 @@ class ScopeViT(BaseModule):
 
         # Rates run over all stages of the arch, built or not: a stage does not depend on
         # which others are wanted.
-        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist())
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
         self.stages = nn.ModuleList()
         for i, depth in enumerate(self.depths):
             patch_embed = PatchEmbed(dims[i - 1] if i else in_channels, dims[i], stem=i == 0)
-            blocks = [ScopeViTBlock(self.arch, i, next(drop_paths), rel_pos_drop, max_keys) for _ in range(depth)]
+            before = sum(depths[:i])
+            own_rates = rates[before : before + depth]
+            blocks = [ScopeViTBlock(self.arch, i, rate, rel_pos_drop, max_keys) for rate in own_rates]
             self.stages.append(ScopeViTStage(patch_embed, blocks, dims[i], with_cp))
         self.apply(self._init_layer)
         self._freeze_stages()
@@ -180,9 +179,11 @@ class ScopeViT(BaseModule):
 
     def forward_stages(self, x: Tensor, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """The maps of the stages ``indices``, ascending; stages after the last of them do not run."""
-        x = _lay_out(x, self.in_channels, trains_deploy=self.deploy and self.training)
+        x = _to_channels_last(x, self.in_channels, trains_deploy=self.deploy and self.training)
         features = []
-        for i, stage in zip(range(indices[-1] + 1), self.stages):
+        for i, stage in enumerate(self.stages):
+            if i > indices[-1]:
+                break
             x = stage(x)
             if i in indices:
                 # mmcv's operators (RoIAlign, deformable convolutions) read memory as (B, C, H, W)
@@ -266,26 +267,8 @@ class ScopeViT(BaseModule):
 
 
 @fx.wrap
-def _lay_out(x: Tensor, channels: int, trains_deploy: bool) -> Tensor:
-    """Images (B, C, H, W), checked, channels last in memory; a transform knows no such layout."""
-    if trains_deploy:
-        raise RuntimeError('the deploy form of ScopeViT is for inference; train the ordinary form (deploy=False)')
-    is_batch = torch.jit.is_tracing() or (x.ndim == 4 and x.shape[1] == channels and 0 not in x.shape[2:])
-    _require(is_batch, f'ScopeViT takes a batch of images (B, {channels}, H, W) with H, W >= 1', tuple(x.shape))
+def _to_channels_last(x: Tensor, channels: int, trains_deploy: bool) -> Tensor:
+    """Images (B, C, H, W) in the memory layout of tokens; one step of a symbolic trace, which checks them, too."""
+    require_images(x, channels, trains_deploy)
+    # Inside vmap PyTorch refuses memory formats, which decide about speed alone.
     return x if torch._C._are_functorch_transforms_active() else x.contiguous(memory_format=torch.channels_last)
-
-
-def _parse_out_indices(out_indices: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
-    """Out indices as non-negative numbers, checked."""
-    given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-    is_whole = all(isinstance(i, int) and not isinstance(i, bool) for i in given)
-    indices = tuple(i + num_stages if i < 0 else i for i in given) if is_whole else ()
-    is_fit = indices and all(0 <= i < num_stages for i in indices) and list(indices) == sorted(set(indices))
-    bounds = f'between {-num_stages} and {num_stages - 1} for {num_stages} stages'
-    _require(is_fit, f'out_indices must be ascending, unique and {bounds}', out_indices)
-    return indices
-
-
-def _require(is_met: object, rule: str, value: object) -> None:
-    if not is_met:
-        raise ValueError(f'{rule}, but got {value}')
