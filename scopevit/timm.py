@@ -6,7 +6,7 @@
     model = timm.create_model('scopevit_tiny', num_classes=10)
 
 There are no published weights, so ``pretrained=True`` takes a file of one's own, in
-``pretrained_cfg_overlay=dict(file=...)``. ``torch.jit.script`` cannot compile the attention; ``torch.jit.trace`` works.
+``pretrained_cfg_overlay=dict(file=...)``. ``torch.jit.script`` is refused; ``torch.jit.trace`` works.
 """
 
 from collections.abc import Sequence

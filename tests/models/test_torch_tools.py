@@ -16,6 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from reference.weights import fill, formula_image
 from scopevit.models import ScopeViT
+from scopevit.utils.errors import UserError
 
 COUNTS = json.loads((Path(__file__).parents[1] / 'data' / 'counts.json').read_text())
 NARROW = dict(embed_dims=(16, 32, 64), depths=(1, 1, 1), num_heads=(1, 2, 4))
@@ -128,6 +129,15 @@ def test_jit_trace(deploy, grad_mode):
     with torch.set_grad_enabled(grad_mode):
         graph = torch.jit.trace(model, IMAGES)
         assert_equal(graph(IMAGES.flip(0)), model(IMAGES.flip(0)))
+
+
+@FORMS
+@pytest.mark.filterwarnings('ignore:`torch.jit.script` is deprecated')
+def test_jit_script_is_refused(deploy):
+    """As part of a model, too, with what to use instead."""
+    for model in (build(deploy), nn.Sequential(build(deploy), nn.Identity())):
+        with pytest.raises(UserError, match=r'torch\.export or torch\.jit\.trace'):
+            torch.jit.script(model)
 
 
 @pytest.mark.slow

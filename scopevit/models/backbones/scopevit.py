@@ -7,7 +7,7 @@ view of the same memory.
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from mmengine.logging import MMLogger
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...registry import MODELS
 from ...utils.checkpoint import load_backbone
 from ...utils.config import as_list, is_checkpoint
+from ...utils.errors import UserError
 from ..deploy import fold
 from ..layers import GlobalScaleDilatedAttention, MultiScaleSelfAttention, PatchEmbed, TransformerBlock
 from ..ops.checkpoint import checkpointed
@@ -235,6 +236,10 @@ class ScopeViT(BaseModule):
         if part == 'norm':
             return before + self.depths[stage], num_layers
         return (before + 1 if stage else 0), num_layers
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script calls first."""
+        raise UserError('torch.jit.script, deprecated, cannot compile ScopeViT: use torch.export or torch.jit.trace')
 
     def _freeze_stages(self) -> None:
         for stage in self.stages[: max(self.frozen_stages, 0)]:
