@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim
 from torch.func import functional_call, grad, vmap
@@ -140,6 +141,23 @@ def test_jit_script_is_refused(deploy):
             torch.jit.script(model)
 
 
+def assert_layers_are_steps(program, model):
+    """Each layer is an operator of PyTorch, as tools that quantize graphs look for them."""
+    operators = [str(node.target) for node in program.graph.nodes]
+    for name, kind in (('linear', nn.Linear), ('conv2d', nn.Conv2d)):
+        assert operators.count(f'aten.{name}.default') == sum(isinstance(m, kind) for m in model.modules())
+    assert not any('scopevit' in name or 'mkldnn' in name for name in operators)
+
+
+@pytest.mark.slow
+@FORMS
+def test_export_for_one_size(deploy):
+    model = build(deploy)
+    program = torch.export.export(model, (IMAGES,))
+    assert_equal(program.module()(IMAGES.flip(0)), model(IMAGES.flip(0)))
+    assert_layers_are_steps(program, model)
+
+
 @pytest.mark.slow
 @FORMS
 @pytest.mark.parametrize('way', ['named', 'auto'])
@@ -151,10 +169,7 @@ def test_export_with_dynamic_sizes(deploy, way):
     program = torch.export.export(model, (torch.zeros(2, 3, 200, 333),), dynamic_shapes=(dims,))
     for images in (IMAGES, formula_image(64, 333, batch=3).float()):
         assert_equal(program.module()(images), model(images))
-    operators = [str(node.target) for node in program.graph.nodes]
-    linears = sum(isinstance(m, nn.Linear) for m in model.modules())
-    assert operators.count('aten.linear.default') == linears
-    assert not any('scopevit' in name or 'mkldnn' in name for name in operators)
+    assert_layers_are_steps(program, model)
 
 
 # Transforms
@@ -218,6 +233,54 @@ def test_dynamic_quantization(deploy):
     assert any((a - b).abs().max() > 1e-6 for a, b in zip(features, expected))
 
 
+class Int8Weight(torch.Tensor):
+    """A weight as torchao's quantization for weights alone leaves it: whole numbers that only F.linear can read."""
+
+    @staticmethod
+    def __new__(cls, weight):
+        return torch.Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)
+
+    def __init__(self, weight):
+        self.scale = weight.abs().amax(dim=1, keepdim=True) / 127
+        self.numbers = (weight / self.scale).round().to(torch.int8)
+        self.times_used = 0
+
+    def values(self):
+        return self.numbers * self.scale
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is F.linear:
+            x, weight, bias = args
+            weight.times_used += 1
+            return F.linear(x, weight.values(), bias)
+        return super().__torch_function__(function, types, args, kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.detach.default:  # of nn.Parameter
+            return args[0]
+        raise NotImplementedError(f'{function} of an Int8Weight')
+
+
+@FORMS
+@torch.no_grad()
+def test_weights_of_a_tensor_subclass(deploy):
+    """Each linear layer multiplies by its own, and nothing else reads them."""
+    model, plain = build(deploy), build(deploy)
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    for name, layer in layers.items():
+        weight = Int8Weight(layer.weight)
+        plain.get_submodule(name).weight.copy_(weight.values())
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+    features = model(IMAGES)
+    assert all(layer.weight.times_used == 1 for layer in layers.values())
+    assert_equal(features, plain(IMAGES))
+    before = build(deploy)(IMAGES)
+    assert all((a - b).abs().max() > 1e-4 * b.std() for a, b in zip(features, before))
+    assert_equal(features, before, 0.5)
+
+
 class Adapter(nn.Module):
     """A low-rank adapter around a linear layer, which has no weight of its own."""
 
@@ -265,14 +328,37 @@ def test_hooks_see_every_layer(deploy):
     assert set(seen) == set(layers)
 
 
-@pytest.mark.parametrize('with_grad', [False, True])
-def test_flops_as_pytorch_counts_them(with_grad):
-    """To the digit, with the paper's head: 2 x 1.955 GMACs for tiny at 256x256."""
-    macs = COUNTS['tiny']['macs_256']
-    backbone, head = ScopeViT('tiny').eval(), nn.Linear(256, 1000)
+class TokenMean(nn.Module):
+    def forward(self, features):
+        return features[0].mean((2, 3))
+
+
+def macs_of_layers(model, images):
+    """Of linear layers and convolutions, as tools count them that have hooks on layers."""
+    macs = []
+
+    def count(layer, inputs, output):
+        of_an_element = layer.in_features if isinstance(layer, nn.Linear) else layer.weight[0].numel()
+        macs.append(output.numel() * of_an_element)
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    return sum(macs)
+
+
+@pytest.mark.parametrize(('deploy', 'with_grad'), [(False, False), (False, True), (True, False)])
+def test_flops_as_pytorch_counts_them(deploy, with_grad):
+    """To the digit, with the paper's head: 2 x 1.955 GMACs for tiny at 256x256. Hooks see all but attention's."""
+    macs, images = COUNTS['tiny']['macs_256'], torch.zeros(1, 3, 256, 256)
+    model = nn.Sequential(ScopeViT('tiny', deploy=deploy), TokenMean(), nn.Linear(256, 1000)).eval()
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(with_grad):
-        head(backbone(torch.zeros(1, 3, 256, 256))[0].mean((2, 3)))
-    assert counter.get_total_flops() == 2 * (macs['conv'] + macs['linear'] + macs['matmul'])
+        model(images)
+    of_layers = macs_of_layers(model, images)
+    assert counter.get_total_flops() == 2 * (of_layers + macs['matmul'])
+    if not deploy:
+        assert of_layers == macs['conv'] + macs['linear']
 
 
 def test_full_backward_hooks():
