@@ -64,22 +64,29 @@ def read_as_loaded(part: Part, path: str) -> np.ndarray | Finding:
 
 def check_depth(part: Part, paths: Sequence[str]) -> Iterator[Finding]:
     """8 bits hold the images: of 16 bits the toolboxes keep the upper 8, of fractions nothing."""
-    losses = []
+    dark: list[str] = []
+    fractions: list[str] = []
+    bright = 0
     for path in spread([path for path in paths if not path.lower().endswith(SHALLOW)], MOST_DECODED):
         try:
             image = read_image(path, channels=None, any_depth=True)
         except UserError:  # which other rules and the training tell
             continue
         loss = lost_depth(image)
-        if loss is None and image.dtype != np.uint8 and image.any():
-            return  # a dark image among others is no fault
         if loss is not None:
-            losses.append(f'{path} {loss}')
-    if losses:
-        yield part.error(
-            f'{losses[0]}: convert the images of all splits, and those to be predicted, to 8 bits by one scale, or '
-            "read them as stored with color_type='unchanged', to_float32=True in LoadImageFromFile and mean and std "
-            'to fit'
+            (dark if image.dtype == np.uint16 else fractions).append(f'{path} {loss}')
+        elif image.dtype != np.uint8 and image.any():
+            bright += 1
+    remedy = (
+        'convert the images of all splits, and those to be predicted, to 8 bits by one scale, or read them as stored '
+        "with color_type='unchanged', to_float32=True in LoadImageFromFile and mean and std to fit"
+    )
+    if fractions or (dark and not bright):
+        yield part.error(f'{(fractions or dark)[0]}: {remedy}')
+    elif len(dark) > bright:  # a few dark images among others are no fault
+        yield part.warning(
+            f'{dark[0]} ({len(dark)} of the {len(dark) + bright} images of 16 bits looked at): if they are not just '
+            f'dark, {remedy}'
         )
 
 

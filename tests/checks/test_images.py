@@ -79,12 +79,41 @@ def test_images_of_more_than_8_bits(values, says, tmp_path):
     np.testing.assert_array_equal(read_image(path, 1, as_stored=True)[::8, ::8], values)
 
 
+@pytest.mark.parametrize('bits', [10, 12, 14])
+def test_a_hot_pixel_does_not_make_16_bits_of_fewer(bits, tmp_path):
+    for i in range(3):
+        values = np.random.default_rng(i).integers(0, 2**bits, (40, 50), dtype=np.uint16)
+        values[i, 7] = 65535
+        cv2.imwrite(str(tmp_path / f'{i}.tif'), values)
+    items = [dict(img_path=str(tmp_path / f'{i}.tif')) for i in range(3)]
+    ((severity, text),) = found(items)
+    assert severity == 'error'
+    assert 'up to 65535 of 16 bits, but 99 % of them go up to' in text
+    with pytest.raises(UserError, match=f'becomes {2 ** (bits - 8) - 1}: convert it to 8 bits'):
+        read_image(items[0]['img_path'])
+
+
+def test_small_bright_objects_on_black_need_no_other_depth(tmp_path):
+    values = np.zeros((100, 100), np.uint16)
+    values[:5, :5] = 50000
+    cv2.imwrite(str(tmp_path / 'x.tif'), values)
+    assert found([dict(img_path=str(tmp_path / 'x.tif'))]) == []
+    assert read_image(str(tmp_path / 'x.tif')).max() == 50000 >> 8
+
+
 def test_a_dark_image_among_others_is_no_fault(tmp_path):
-    for name, highest in (('dark', 300), ('bright', 60000)):
+    for name, highest in (('dark', 300), ('dusk', 400), ('bright', 60000)):
         cv2.imwrite(str(tmp_path / f'{name}.png'), np.full((4, 4), highest, np.uint16))
     cv2.imwrite(str(tmp_path / 'other.png'), np.full((4, 4), 200, np.uint8))
-    assert found([dict(img_path=str(tmp_path / f'{name}.png')) for name in ('dark', 'bright')]) == []
-    assert len(found([dict(img_path=str(tmp_path / f'{name}.png')) for name in ('dark', 'other')])) == 1
+
+    def of(*names):
+        return found([dict(img_path=str(tmp_path / f'{name}.png')) for name in names])
+
+    assert of('bright', 'dark') == of('dark', 'bright') == []
+    assert [severity for severity, _ in of('dark', 'other')] == ['error']
+    ((severity, text),) = of('bright', 'dark', 'dusk')  # images of two kinds of cameras, maybe
+    assert severity == 'warning'
+    assert '2 of the 3 images of 16 bits' in text
 
 
 def test_files_that_are_passed_over_are_counted(tmp_path):
