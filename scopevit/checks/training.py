@@ -91,11 +91,18 @@ def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> 
         yield from check_labels(split, labels_of(dataset), classes_of(dataset), model)
 
 
-def loaded_parts(split: str, dataset: object, model: nn.Module) -> list[Part]:
+def loaded_parts(split: str, dataset: object, model: nn.Module | None) -> list[Part]:
     """The data sets that are joined in a loaded one, as the rules look at them."""
     found = list(innermost_datasets(dataset))
     names = [f'{split}[{i}]' for i in range(len(found))] if len(found) > 1 else [split]
     return [Part(name, f'{split}_dataloader.dataset', inner, model) for name, inner in zip(names, found)]
+
+
+def check_chosen(split: str, dataset: object, chosen: Sequence[int]) -> Iterator[Finding]:
+    """What becomes of the images of some items when they are read; of data sets that are joined, of as many of each."""
+    for part in loaded_parts(split, dataset, None):
+        numbers = chosen if part.dataset is dataset else spread(range(len(part.dataset)), len(chosen))
+        yield from check_files(part, [part.dataset.get_data_info(i) for i in numbers])
 
 
 def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:

@@ -341,6 +341,20 @@ def test_classifier_with_too_few_classes(tmp_path):
     fails_cleanly(result, 'label 2, but model.head.num_classes is 2', 'class_0, class_1, class_2')
 
 
+def test_who_looks_at_images_of_12_bits_is_told(tmp_path):
+    for split in ('train', 'val'):
+        for c in range(3):
+            values = np.random.default_rng(c).integers(0, 4096, (40, 50), dtype=np.uint16)
+            values[0, 0] = 65535
+            (tmp_path / 'data/custom' / split / f'class_{c}').mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / 'data/custom' / split / f'class_{c}' / '0.tif'), values)
+    (tmp_path / 'own.py').write_text(CLASSIFIER)
+    looked = tool_here('visualization/browse_dataset.py', tmp_path / 'own.py', cwd=tmp_path, check=True)
+    assert 'warning: train: ' in looked.stderr
+    assert 'class_0/0.tif has values up to 65535 of 16 bits' in looked.stderr
+    assert (tmp_path / 'samples.png').is_file()
+
+
 def test_label_maps_with_unknown_classes(maps):
     write_labels(maps, 'train', 1, np.full((6, 8), 7, dtype=np.uint8))
     says = 'masks/train/1.png has the values 7, but the classes of the config go from 0 to 1'

@@ -2,10 +2,12 @@
 
     python tools/visualization/browse_dataset.py CONFIG --out samples.png
 
-Works with configs of any task (a class is written into its image); look here before a long training.
+Works with configs of any task (a class is written into its image); look here before a long training. Of images that
+are turned or lose depth when they are read that is said.
 """
 
 import random
+import sys
 
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
 from scopevit.utils.errors import user_errors
@@ -29,6 +31,7 @@ def main() -> None:
 
     from scopevit.apis.painter import Painter, require_writable_figure, save_grid
     from scopevit.checks.loading import build_dataset
+    from scopevit.checks.training import check_chosen
     from scopevit.utils.config import load_config
     from scopevit.utils.image import unreadable_files_named
 
@@ -38,6 +41,8 @@ def main() -> None:
     dataset = build_dataset(cfg, args.split, args.config)
     painter = Painter(cfg, dataset)
     chosen = sorted(random.Random(args.seed).sample(range(len(dataset)), min(args.count, len(dataset))))
+    for finding in check_chosen(args.split, dataset, chosen):
+        print(f'{"warning" if finding.is_problem else "note"}: {finding}', file=sys.stderr)
     with unreadable_files_named():
         items = [painter.sample(i) for i in chosen]
     save_grid(items, args.cols or 4 // len(items[0]), args.out)
