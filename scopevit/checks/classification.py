@@ -69,7 +69,7 @@ def class_folders(part: Part) -> list[str]:
 
 def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
     """All splits have the same class folders: labels follow their order."""
-    those = [part for part in those if _is_of_folders(part)]
+    those = [part for part in those if is_of_folders(part)]
     for i, part in enumerate(those):
         for other in those[:i]:
             differing = set(class_folders(part)) ^ set(class_folders(other))
@@ -82,7 +82,7 @@ def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
                 break
 
 
-def _is_of_folders(part: Part) -> bool:
+def is_of_folders(part: Part) -> bool:
     """Whether a data set's labels are the order of its class folders."""
     is_custom = is_a(part.dataset, 'CustomDataset', 'load_data_list')
     return is_custom and not part.dataset.ann_file and part.dataset.with_label and exists(part.dataset.img_prefix)

@@ -27,7 +27,7 @@ from .classes import (
     classes_of,
     labels_of,
 )
-from .classification import check_hidden, check_same_folders, check_suffixes, class_folders
+from .classification import check_hidden, check_same_folders, check_suffixes, class_folders, is_of_folders
 from .coco import QUICK_RULES, check_categories, check_coco
 from .findings import Finding, found_in_time, listed, refuse_errors
 from .images import check_files, spread
@@ -79,8 +79,13 @@ def check_loaded(cfg: Config, split: str, dataset: object, model: nn.Module) -> 
         if not len(inner):
             yield from why_empty(cfg, split)
             return
+        part = Part(split, '', inner, model)
+        hidden = list(check_hidden(part, class_folders(part))) if is_of_folders(part) else []
+        if hidden:  # the numbers that follow would be wrong
+            yield from hidden
+            return
         if _has_other_categories(inner) and not _is_short(inner.ann_file):
-            yield from check_coco(Part(split, '', inner, model), (check_categories,))
+            yield from check_coco(part, (check_categories,))
         if not hasattr(inner, 'cat_ids'):  # of others the annotation file is read
             yield from check_names_are_listed(split, classes_of(inner))
         if split == 'train' and getattr(inner, 'cat_ids', True):  # without categories there are other words for it
@@ -119,8 +124,7 @@ def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:
             yield from check_folder(part)
             yield from check_forms(part, items)
             yield from check_map_sizes(part, items)
-        elif kind == 'classes' and not dataset.ann_file and dataset.with_label:
-            yield from check_hidden(part, class_folders(part))
+        elif is_of_folders(part):
             yield from check_suffixes(part)
     yield from check_same_folders(those)
     yield from check_same_labels(those)

@@ -341,6 +341,14 @@ def test_classifier_with_too_few_classes(tmp_path):
     fails_cleanly(result, 'label 2, but model.head.num_classes is 2', 'class_0, class_1, class_2')
 
 
+def test_a_hidden_folder_among_the_classes_is_named_and_no_class(tmp_path):
+    image_folders(tmp_path / 'data/custom')
+    write_image(tmp_path / 'data/custom/train/.ipynb_checkpoints/0.jpg')
+    result = train(CLASSIFIER, tmp_path)
+    fails_cleanly(result, 'has the hidden folders .ipynb_checkpoints, which would be classes: remove them')
+    assert 'num_classes' not in result.stderr
+
+
 def test_who_looks_at_images_of_12_bits_is_told(tmp_path):
     for split in ('train', 'val'):
         for c in range(3):
