@@ -19,6 +19,7 @@ MOST_CLASSES = 255  # that 8 bits hold beside 255, which is ignored
 MOST_FORMS = 2000  # label maps whose first bytes are read
 OF_8_BITS = ('1', 'L', 'P')  # modes of Pillow's
 MOST_MAPS = 500  # label maps that are opened to find classes that the sample does not have
+MOST_MAPS_AT_START = 16  # label maps that are opened before a training
 
 
 def check_segmentation(part: Part) -> Iterator[Finding]:
@@ -144,14 +145,34 @@ def check_occurring(part: Part, items: Sequence[dict], seen: set[int]) -> Iterat
     # One class alone is most often a mask of 0 and 255, of which 255 is ignored.
     if len(there) == 1:
         text += f': one class is all there is to learn; the maps have the values {first(sorted(seen))}'
-        yield Finding(
-            'warning', part.where, f'{text}, classes are 0, 1, ... (and {dataset.ignore_index} for ignored pixels)'
-        )
+        yield part.warning(f'{text}, {_counting(dataset)}')
     # Of a toolbox's own classes, or where not all maps were opened, a rare one may well be elsewhere.
     elif classes == list(type(dataset).METAINFO.get('classes', ())) or len(paths) == MOST_MAPS:
         yield part.note(text)
     else:
         yield part.warning(f'{text}: leave them out of metainfo.classes, or label them')
+
+
+def check_one_class(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
+    """A few label maps have more than one class: the loss of one alone falls, too, and nothing is learnt."""
+    dataset, numbers = part.dataset, _numbers(part.dataset)
+    paths = spread([item['seg_map_path'] for item in items if item.get('seg_map_path')], MOST_MAPS_AT_START)
+    found = [values for values in map(_values, paths) if values is not None] if part.is_learnt else []
+    seen = set().union(*found)
+    there = {new for old, new in numbers.items() if old in seen}
+    if found and len(numbers) > 1 and len(there) < 2:
+        what = f'no other class than {dataset.metainfo["classes"][there.pop()]}' if there else 'none of the classes'
+        yield part.warning(
+            f'{len(found)} label maps that were looked at have {what}, so that nothing is learnt from them: their '
+            f'values are {first(sorted(seen))}, {_counting(dataset)}; check_dataset.py looks at more of them'
+        )
+
+
+def _counting(dataset: BaseDataset) -> str:
+    """Which values the classes have."""
+    if dataset.reduce_zero_label:
+        return 'classes are 1, 2, ... (0 and 255 are ignored, by reduce_zero_label)'
+    return f'classes are 0, 1, ... (and {dataset.ignore_index} for ignored pixels)'
 
 
 def _numbers(dataset: BaseDataset) -> dict[int, int]:

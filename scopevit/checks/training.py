@@ -36,7 +36,7 @@ from .loading import advice, check_objects, loading_explained, why_empty
 from .part import Part, innermost_datasets, is_a
 from .pose import QUICK_PERSON_RULES
 from .rules import check_split, kind_of
-from .segmentation import MOST_FORMS, check_folder, check_forms, check_map_sizes
+from .segmentation import MOST_FORMS, check_folder, check_forms, check_map_sizes, check_one_class
 
 READ_AT_START = 100e6  # bytes of an annotation file; that of COCO's training images has 470 million
 
@@ -124,6 +124,7 @@ def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:
             yield from check_folder(part)
             yield from check_forms(part, items)
             yield from check_map_sizes(part, items)
+            yield from check_one_class(part, items)
         elif is_of_folders(part):
             yield from check_suffixes(part)
     yield from check_same_folders(those)

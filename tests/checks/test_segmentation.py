@@ -8,6 +8,7 @@ from PIL import Image
 from helpers import write_image
 from scopevit.checks.part import Part
 from scopevit.checks.segmentation import check_segmentation
+from scopevit.checks.training import check_quickly
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def write_map(folder, i, labels):
     cv2.imwrite(str(folder / 'maps' / f'{i}.png'), labels.astype(np.uint8))
 
 
-def check(folder, classes=('other', 'road', 'car'), where='train', backend='pillow', **settings):
+def check(folder, classes=('other', 'road', 'car'), where='train', backend='pillow', quickly=False, **settings):
     from mmseg.datasets import BaseSegDataset
 
     steps = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations', imdecode_backend=backend)]
@@ -34,7 +35,11 @@ def check(folder, classes=('other', 'road', 'car'), where='train', backend='pill
         lazy_init=True,
         **settings,
     )
-    return [finding for finding in check_segmentation(Part(where, '', dataset)) if finding.severity != 'info']
+    part = Part(where, '', dataset)
+    if quickly:
+        dataset.full_init()
+    found = check_quickly([part]) if quickly else check_segmentation(part)
+    return [finding for finding in found if finding.severity != 'info']
 
 
 def test_sound_label_maps_pass(maps):
@@ -62,6 +67,25 @@ def test_objects_that_are_255_are_ignored_and_said(maps):
     (finding,) = check(maps, ('other', 'nucleus'))
     assert 'occur in none of 3 label maps (nucleus): one class is all there is to learn' in finding.text
     assert 'the values 0, 255' in finding.text
+
+
+@pytest.mark.parametrize(
+    ('values', 'settings', 'says'),
+    [
+        ((0, 0), {}, 'no other class than other'),
+        ((0, 255), {}, 'no other class than other, so that nothing is learnt from them: their values are 0, 255'),
+        ((0, 255), dict(reduce_zero_label=True), 'none of the classes'),
+        ((0, 1), {}, None),
+        ((1, 2), dict(reduce_zero_label=True), None),
+    ],
+)
+def test_label_maps_of_one_class_are_told_before_a_training(values, settings, says, maps):
+    for i in range(3):
+        write_map(maps, i, np.where(np.arange(12 * 16).reshape(12, 16) % 2, values[1], values[0]))
+    found = check(maps, ('other', 'nucleus'), quickly=True, **settings)
+    assert check(maps, ('other', 'nucleus'), where='val', quickly=True, **settings) == []
+    assert [finding.severity for finding in found] == ['warning'] * bool(says)
+    assert all(says in finding.text for finding in found)
 
 
 def test_label_maps_of_16_bits_with_values_that_8_do_not_hold(maps):
