@@ -11,12 +11,13 @@ from ..utils.errors import UserError
 from ..utils.image import SUFFIXES, lost_depth, read_header, read_image
 from .findings import Finding, faulty, first
 from .part import Part
-from .paths import is_odd
+from .paths import exists, is_odd
 
 MOST_HEADERS = 200  # files whose first bytes are read
 MOST_DECODED = 16  # images that are decoded, of formats that hold more than 8 bits
 MOST_LISTED = 20_000  # files of a folder that are looked at for their names
 TURNED = ('color', 'grayscale')  # ways of reading, as mmcv calls them, that turn an image as its EXIF says
+READ = (('LoadImageFromFile', 'img_path', 'images'), ('LoadAnnotations', 'seg_map_path', 'label maps'))
 SHALLOW = ('.jpg', '.jpeg', '.webp', '.gif')  # have 8 bits
 
 Item = TypeVar('Item')
@@ -35,6 +36,26 @@ def color_type(part: Part) -> str | None:
         if any(kind.__name__ == 'LoadImageFromFile' for kind in type(transform).__mro__):
             return getattr(transform, 'color_type', 'color')
     return None
+
+
+def check_there(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
+    """The images and label maps of some items exist, if the data set's pipeline reads them from the file system."""
+    for name, key, what in READ:
+        loader = next((t for t in part.transforms if any(kind.__name__ == name for kind in type(t).__mro__)), None)
+        if loader is None or not _reads_files(loader):
+            continue
+        paths = list(dict.fromkeys(item[key] for item in items if isinstance(item.get(key), str)))
+        missing = [path for path in paths if not exists(path) and '\\' not in path and not is_odd(path)]
+        remedy = 'unpack them again, or take out what names them'
+        yield from faulty(part.where, missing, len(paths), f'{what} looked for do not exist', remedy, is_fatal=True)
+
+
+def _reads_files(loader: object) -> bool:
+    """Whether a transform reads the file that a path names, not from a store elsewhere, and fails without it."""
+    stores = [
+        (getattr(loader, key, None) or {}).get('backend', 'local') for key in ('backend_args', 'file_client_args')
+    ]
+    return set(stores) == {'local'} and not getattr(loader, 'ignore_empty', False)
 
 
 def check_files(part: Part, items: Sequence[dict]) -> Iterator[Finding]:

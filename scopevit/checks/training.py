@@ -30,7 +30,7 @@ from .classes import (
 from .classification import check_hidden, check_same_folders, check_suffixes, class_folders, is_of_folders
 from .coco import QUICK_RULES, check_categories, check_coco
 from .findings import Finding, found_in_time, listed, refuse_errors
-from .images import check_files, spread
+from .images import check_files, check_there, spread
 from .loaders import check_batches, check_settings
 from .loading import advice, check_objects, loading_explained, why_empty
 from .part import Part, innermost_datasets, is_a
@@ -114,11 +114,12 @@ def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:
     """The rules that read annotation files of no great length, the headers of some images, and names of files."""
     for part in those:
         dataset, kind = part.dataset, kind_of(part.dataset)
+        items = [dataset.get_data_info(i) for i in spread(range(len(dataset)), MOST_FORMS)]
+        yield from check_there(part, items)
         if kind in ('people', 'objects'):
             if _is_short(dataset.ann_file):
                 yield from check_coco(part, QUICK_PERSON_RULES if kind == 'people' else QUICK_RULES)
             continue
-        items = [dataset.get_data_info(i) for i in spread(range(len(dataset)), MOST_FORMS)]
         yield from check_files(part, items)
         if kind == 'label maps':
             yield from check_folder(part)

@@ -24,10 +24,19 @@ def write_map(folder, i, labels):
     cv2.imwrite(str(folder / 'maps' / f'{i}.png'), labels.astype(np.uint8))
 
 
-def check(folder, classes=('other', 'road', 'car'), where='train', backend='pillow', quickly=False, **settings):
+def check(
+    folder,
+    classes=('other', 'road', 'car'),
+    where='train',
+    backend='pillow',
+    quickly=False,
+    backend_args=None,
+    **settings,
+):
     from mmseg.datasets import BaseSegDataset
 
-    steps = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations', imdecode_backend=backend)]
+    loads = dict(imdecode_backend=backend, backend_args=backend_args)
+    steps = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations', **loads)]
     dataset = BaseSegDataset(
         data_prefix=dict(img_path=str(folder / 'images'), seg_map_path=str(folder / 'maps')),
         metainfo=dict(classes=classes),
@@ -67,6 +76,15 @@ def test_objects_that_are_255_are_ignored_and_said(maps):
     (finding,) = check(maps, ('other', 'nucleus'))
     assert 'occur in none of 3 label maps (nucleus): one class is all there is to learn' in finding.text
     assert 'the values 0, 255' in finding.text
+
+
+def test_label_maps_that_are_missing_are_told_before_a_training(maps):
+    (maps / 'maps' / '1.png').unlink()
+    found = check(maps, quickly=True)
+    assert [finding.severity for finding in found] == ['error']
+    assert '1 of 3 label maps looked for do not exist' in found[0].text
+    # What is kept in a store has no path of this machine.
+    assert check(maps, quickly=True, backend_args=dict(backend='memcached')) == []
 
 
 @pytest.mark.parametrize(

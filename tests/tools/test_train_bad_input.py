@@ -187,14 +187,16 @@ def test_file_that_is_no_annotation_file(coco):
 def test_missing_image_and_missing_folder(coco):
     (coco / 'data/custom/train/2.jpg').unlink()
     for config in (MASK_RCNN, POSE):
-        fails_cleanly(train(config, coco), 'image data/custom/train/2.jpg does not exist')
+        fails_cleanly(train(config, coco), '1 of 4 images looked for do not exist (data/custom/train/2.jpg)')
     (coco / 'data/custom/train').rename(coco / 'data/elsewhere')
-    fails_cleanly(train(MASK_RCNN, coco), 'image data/custom/train/', 'does not exist')
+    fails_cleanly(train(MASK_RCNN, coco), '4 of 4 images looked for do not exist (data/custom/train/')
 
 
 def test_missing_label_map_and_missing_folders(maps):
     (maps / 'data/custom/masks/train/1.png').unlink()
-    fails_cleanly(train(SEMANTIC_FPN, maps), 'label map data/custom/masks/train/1.png does not exist')
+    fails_cleanly(
+        train(SEMANTIC_FPN, maps), '1 of 4 label maps looked for do not exist (data/custom/masks/train/1.png)'
+    )
     # From a process of the loader the message comes within a traceback, and names the file all the same.
     (maps / 'data/custom/masks/train/1.png').write_bytes(b'not an image')
     result = train(SEMANTIC_FPN, maps, 'train_dataloader.num_workers=1')

@@ -5,11 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
 from helpers import write_image
 from scopevit.utils.errors import UserError
-from scopevit.utils.image import annotated, read_header, read_image, text_width
+from scopevit.utils.image import annotated, read_header, read_image, text_width, unreadable_files_named
 from scopevit.utils.image import write_image as write
 
 
@@ -18,6 +19,11 @@ def test_what_is_no_file_is_not_read(tmp_path):
         with pytest.raises(UserError):
             read_image(path)
         assert read_header(path) is None
+
+
+def test_an_image_that_is_gone_is_named():
+    with pytest.raises(UserError, match='image no.jpg does not exist; check the data set'), unreadable_files_named():
+        LoadImageFromFile()(dict(img_path='no.jpg'))
 
 
 def test_pixels_are_counted_before_they_are_decoded(tmp_path):
