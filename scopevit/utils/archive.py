@@ -1,10 +1,11 @@
 """Files with weights, before and after they are read: whether they are whole, and no larger than they look."""
 
+import functools
 import hashlib
 import json
 import os
 import re
-import warnings
+import sys
 import zipfile
 
 import torch
@@ -26,17 +27,18 @@ def verify(path: str, name: str) -> None:
     """Compare a file with the checksums that it carries, which torch does not do.
 
     A published name holds the beginning of the file's SHA-256, OpenMMLab's and PyTorch's as well. Where it does not
-    fit, there is a warning: some tools hash something else. Of a safetensors file, which carries no checksum, it is all
-    that tells of damage.
+    fit, a line on the screen says so, once for each name: some tools hash something else. Of files that carry no
+    checksum, safetensors and torch's format before 1.6, it is all that tells of damage.
 
     Args:
         path: The file.
         name: The name that it was published under.
 
     Raises:
-        Damaged: If its content does not fit the checksums inside, or it is compressed, so that it could fill the
-            memory when it is read.
+        Damaged: If its content does not fit the checksums inside, or that of its name if there are none, or it is
+            compressed, so that it could fill the memory when it is read.
     """
+    has_checksums = zipfile.is_zipfile(path)
     stated = _HASH.search(os.path.basename(name))
     if stated:
         digest = hashlib.sha256()
@@ -45,12 +47,10 @@ def verify(path: str, name: str) -> None:
                 digest.update(part)
         if not digest.hexdigest().startswith(stated[1]):
             unlike = f'its SHA-256 begins with {digest.hexdigest()[:8]}, not with {stated[1]} as its name says'
-            if name.endswith('.safetensors'):
+            if not has_checksums:
                 raise Damaged(f'{unlike}: it was changed (or renamed; then take these eight characters out)')
-            warnings.warn(
-                f'{name}: {unlike}: it was changed, or named by a tool that hashes something else', stacklevel=3
-            )
-    if not zipfile.is_zipfile(path):  # torch's older format has no checksums
+            _warn_once(f'{name}: {unlike}: it was changed, or named by a tool that hashes something else')
+    if not has_checksums:
         return
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -58,6 +58,13 @@ def verify(path: str, name: str) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise Damaged(f'the checksum of its part {damaged} is wrong: it is damaged')
+
+
+@functools.cache  # a file may be read several times
+def _warn_once(text: str) -> None:
+    """Tell it on the screen, also where tools keep warnings to themselves, by the first of several processes."""
+    if os.environ.get('RANK', '0') == '0':
+        print(f'warning: {text}', file=sys.stderr)
 
 
 def require_bounded(content: object) -> None:

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import sys
+import warnings
 import zipfile
 
 import pytest
@@ -301,7 +302,7 @@ def test_compressed_file_is_refused_before_it_fills_the_memory(tmp_path):
         read_checkpoint(tmp_path / 'bomb.pth')
 
 
-def test_changed_bit_and_wrong_hash_are_noticed(tmp_path):
+def test_changed_bit_and_wrong_hash_are_noticed(tmp_path, capsys):
     torch.save(dict(w=torch.ones(1000)), tmp_path / 'c.pth')
     content = bytearray((tmp_path / 'c.pth').read_bytes())
     published = tmp_path / f'c-{hashlib.sha256(content).hexdigest()[:8]}.pth'
@@ -309,14 +310,37 @@ def test_changed_bit_and_wrong_hash_are_noticed(tmp_path):
     assert read_checkpoint(published)['w'].sum() == 1000
     content[content.index(bytes.fromhex('0000803f') * 8) + 2] ^= 1
     published.write_bytes(content)
-    with pytest.warns(match='as its name says'), pytest.raises(CheckpointError, match='is damaged'):
+    with pytest.raises(CheckpointError, match='is damaged'):
         read_checkpoint(published)
+    assert 'as its name says' in capsys.readouterr().err
     (tmp_path / 'c.pth').write_bytes(content)
     with pytest.raises(CheckpointError, match='checksum of its part .* is wrong'):
         read_checkpoint(tmp_path / 'c.pth')
     save_checkpoint(dict(state_dict=dict(w=torch.ones(1000)), meta={}), tmp_path / 'c-01234567.safetensors')
     with pytest.raises(CheckpointError, match='as its name says: it was changed'):  # it has no other checksum
         read_checkpoint(tmp_path / 'c-01234567.safetensors')
+
+
+def test_a_name_with_another_hash_is_told_once_also_where_warnings_are_not_shown(tmp_path, capsys):
+    path = tmp_path / 'c-01234567.pth'
+    torch.save(dict(w=torch.ones(4)), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert all(read_checkpoint(path)['w'].sum() == 4 for _ in range(2))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'warning: {path}: its SHA-256 begins with')
+
+
+def test_a_file_without_checksums_is_refused_if_the_hash_of_its_name_is_another(tmp_path):
+    torch.save(dict(w=torch.ones(1000)), tmp_path / 'c.pth', _use_new_zipfile_serialization=False)
+    content = bytearray((tmp_path / 'c.pth').read_bytes())
+    published = tmp_path / f'c-{hashlib.sha256(content).hexdigest()[:8]}.pth'
+    published.write_bytes(content)
+    assert read_checkpoint(published)['w'].sum() == 1000
+    content[-100] ^= 1
+    published.write_bytes(content)
+    with pytest.raises(CheckpointError, match='as its name says: it was changed'):
+        read_checkpoint(published)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
