@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mmengine.config import Config
@@ -29,6 +29,7 @@ from .accumulation import adapt_to_accumulation, other_accumulation
 from .console import log_first
 from .gpu_settings import require_loss_scale
 from .states import are_states
+from .work_dir import last_checkpoint, saved_checkpoints
 
 LARGEST = 2**31
 """Epochs and iterations beyond this are taken for damage."""
@@ -38,7 +39,7 @@ OF_SCHEDULE = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr')
 FORMS = ('fused', 'foreach', 'capturable', 'differentiable')
 """How an optimizer computes, without a difference in what."""
 MOST_NAMED = 8
-_NUMBERED = re.compile(r'(epoch|iter|interrupted_iter)_(\d+)\.pth')
+_NUMBERED = re.compile(r'(.*?)(\d+)(\D*)')  # the last number of a name
 
 
 @dataclass
@@ -56,15 +57,18 @@ class Found:
     passed_over: list[tuple[str, str]] = field(default_factory=list)
 
 
-def find_checkpoint(work_dir: str) -> Found:
+def find_checkpoint(work_dir: str, saved: Sequence[str] = ()) -> Found:
     """The last whole checkpoint of a run.
 
     It is the one that ``last_checkpoint`` names, wherever the folder has been moved or copied since, or a later one
     of the same kind or that a signal caused, if the run was killed before it could name it. If that file is missing
     or empty or the checkpoint is not whole, it is the newest other one.
+
+    Args:
+        saved: Those of the run that may have other names or lie in other folders.
     """
     found = Found()
-    for path in _candidates(work_dir):
+    for path in _candidates(work_dir, saved):
         try:
             found.path, found.checkpoint = path, read_resumable(path)
             break
@@ -73,14 +77,10 @@ def find_checkpoint(work_dir: str) -> Found:
     return found
 
 
-def _candidates(work_dir: str) -> Iterator[str]:
-    saved = [path for path in glob.glob(os.path.join(glob.escape(work_dir), '*.pth')) if os.path.isfile(path)]
-    saved.sort(key=os.path.getmtime, reverse=True)
-    try:
-        with open(os.path.join(work_dir, 'last_checkpoint')) as file:
-            named = file.read().strip()
-    except (OSError, UnicodeDecodeError):
-        named = ''
+def _candidates(work_dir: str, elsewhere: Sequence[str]) -> Iterator[str]:
+    here = [path for path in glob.glob(os.path.join(glob.escape(work_dir), '*.pth')) if os.path.isfile(path)]
+    saved = sorted({*here, *elsewhere}, key=os.path.getmtime, reverse=True)
+    named = last_checkpoint(work_dir)
     for path in (os.path.join(work_dir, os.path.basename(named)), named):
         if '://' in path or (named and os.path.isfile(path)):
             first = [other for other in saved if _is_later(other, path)] + [path]
@@ -96,7 +96,7 @@ def _is_later(path: str, named: str) -> bool:
     number, of_named = (_NUMBERED.fullmatch(os.path.basename(name)) for name in (path, named))
     if '://' in named or number is None or of_named is None:
         return False
-    if number[1] != of_named[1]:
+    if number.group(1, 3) != of_named.group(1, 3):
         return number[1].startswith('interrupted') and os.path.getmtime(path) > os.path.getmtime(named)
     return int(number[2]) > int(of_named[2]) and os.path.getmtime(path) >= os.path.getmtime(named)
 
@@ -123,7 +123,7 @@ def settle_resume(cfg: Config, automatic: bool = False) -> dict | None:
         return None
     checkpoint = None
     if automatic or not cfg.get('load_from'):
-        found = find_checkpoint(cfg.work_dir)
+        found = find_checkpoint(cfg.work_dir, saved_checkpoints(cfg))
         for _, reason in found.passed_over:
             log_first(f'Passed over: {reason}', logging.WARNING)
         if found.path is None and found.passed_over:

@@ -154,6 +154,22 @@ def test_checkpoint_is_found_whatever_last_checkpoint_says(content, tmp_path):
     assert find_checkpoint(tmp_path).path == str(tmp_path / f'epoch_{2 if "epoch_2" in content else 3}.pth')
 
 
+@pytest.mark.parametrize('name', ['last_checkpoint', 'ck_2.pth'])
+def test_checkpoints_in_a_folder_and_under_names_of_the_configs_own_are_found(name, tmp_path):
+    for folder in ('run', 'out/run'):
+        (tmp_path / folder).mkdir(parents=True)
+    write_run(tmp_path / 'out' / 'run', 1, 2)
+    for step in (1, 2):
+        (tmp_path / f'out/run/epoch_{step}.pth').rename(tmp_path / f'out/run/ck_{step}.pth')
+    (tmp_path / 'run/last_checkpoint').write_text(str(tmp_path / 'out/run/ck_1.pth'))
+    if name == 'last_checkpoint':  # else a later one is there, which the run was killed before it could name
+        (tmp_path / 'run/last_checkpoint').unlink()
+    hook = dict(type='CheckpointHook', out_dir=str(tmp_path / 'out'), filename_tmpl='ck_{}.pth')
+    cfg = Config(dict(work_dir=str(tmp_path / 'run'), resume=True, default_hooks=dict(checkpoint=hook)))
+    assert settle_resume(cfg)['meta']['epoch'] == 2
+    assert cfg.load_from == str(tmp_path / 'out/run/ck_2.pth')
+
+
 def test_folder_without_checkpoints_and_one_without_whole_ones(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), resume=True))
     settle_resume(cfg)
