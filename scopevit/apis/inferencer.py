@@ -24,6 +24,7 @@ from ..utils.checkpoint import get_meta, read_checkpoint
 from ..utils.config import innermost
 from ..utils.errors import UserError, one_line
 from ..utils.image import MOST_PIXELS, annotated, read_image, to_rgb
+from ..utils.memory import available_memory
 from ..utils.silence import silence
 from .model import build_model, count_classes, in_scope
 
@@ -224,6 +225,22 @@ class Segmenter(Predictor):
     """mmseg: the class of each pixel."""
 
     scope = 'mmseg'
+
+    def run(self, image: np.ndarray, *infos: dict) -> list[BaseDataElement]:
+        """As for all models, if there is room: mmseg holds a score of each class for each pixel of the image.
+
+        Raises:
+            UserError: If there is not.
+        """
+        classes, free = getattr(self.model, 'out_channels', 1), available_memory(self.device)
+        height, width = image.shape[:2]
+        if free is not None and 4 * classes * height * width > free:
+            raise UserError(
+                f'has {width}x{height} pixels, for which the scores of {classes} classes take '
+                f'{4 * classes * height * width / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free: shrink it to less '
+                f'than {free // (4 * classes):,} pixels, or cut it into parts'
+            )
+        return super().run(image, *infos)
 
     def predict(self, image: np.ndarray, path: str) -> Prediction:
         (sample,) = self.run(image, {})

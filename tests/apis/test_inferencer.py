@@ -3,11 +3,14 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from scopevit.apis.inferencer import Predictor
+from scopevit.apis import inferencer
+from scopevit.apis.inferencer import Predictor, Segmenter
+from scopevit.utils.errors import UserError
 
 
 def test_logits_of_each_pixel_stay_where_they_are(monkeypatch):
@@ -21,3 +24,19 @@ def test_logits_of_each_pixel_stay_where_they_are(monkeypatch):
     (result,) = predictor.run(np.zeros((4, 5, 3), np.uint8), {})
     assert copied == [(1, 4, 5)]
     assert 'seg_logits' not in result
+
+
+def test_an_image_whose_scores_do_not_fit_into_memory_is_refused_before_they_are_computed(monkeypatch):
+    computed = []
+    predictor = object.__new__(Segmenter)
+    predictor.device = 'cpu'
+    predictor.model = SimpleNamespace(out_channels=150, test_step=lambda batch: computed.append(batch) or [])
+    predictor.prepare = lambda image, info: dict(inputs=torch.zeros(3, 4, 5))
+    monkeypatch.setattr(inferencer, 'available_memory', lambda device: 10**9)
+    predictor.run(np.zeros((1000, 1600, 3), np.uint8), {})
+    assert len(computed) == 1
+    with pytest.raises(
+        UserError, match='has 2000x1000 pixels, .* 150 classes take 1.2 GB, .* less than 1,666,666 pixels'
+    ):
+        predictor.run(np.zeros((1000, 2000, 3), np.uint8), {})
+    assert len(computed) == 1
