@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from scopevit.models import ScopeViT
+from scopevit.models.layers import TransformerBlock
+from scopevit.models.ops import gpu, rows
 from scopevit.models.ops.linear import product as linear
 
 
@@ -35,3 +37,21 @@ def test_training_after_an_evaluation_in_inference_mode():
     with torch.inference_mode():
         model.eval()(torch.rand(1, 3, 32, 32))
     model.train()(torch.rand(2, 3, 32, 32))[0].sum().backward()
+
+
+@pytest.mark.parametrize('watched', ['mlp', 'mlp.fc1', 'ls2', 'ls2.drop_path', 'norm2'])
+def test_layers_with_hooks_are_not_fused(watched, monkeypatch):
+    """Where the kernel of an MLP's branch serves, it leaves out none of the layers that a hook is to see."""
+    block = TransformerBlock(torch.nn.Identity(), dim=16, mlp_ratio=4, drop_path=0.5)
+    x, fused, seen = torch.rand(2, 3, 5, 16), [], []
+    monkeypatch.setattr(gpu, 'serves', lambda x: True)
+    monkeypatch.setattr(gpu, 'serves_mlp', lambda x, hidden: True)
+    monkeypatch.setattr(gpu, 'serves_rows', lambda x: False)
+    monkeypatch.setattr(rows, 'fused_mlp', lambda x, *_: fused.append(True) or x)
+    block(x)
+    assert fused
+    fused.clear()
+    block.get_submodule(watched).register_forward_hook(lambda *_: seen.append(True))
+    block(x)
+    assert seen
+    assert not fused
