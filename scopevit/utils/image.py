@@ -59,10 +59,10 @@ def read_header(path: str) -> Header | None:
     if not os.path.isfile(path):
         return None
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
+        with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter('ignore')
-            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-            return Header(picture.size, orientation if orientation in range(1, 9) else 1, picture.mode)
+            orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
+            return Header(opened.size, orientation if orientation in range(1, 9) else 1, opened.mode)
     except Exception:  # whatever a decoder says of damaged data, which is told when they are read
         return None
 
@@ -146,8 +146,8 @@ def _read_with_opencv(data: np.ndarray, channels: int | None, turned: bool, as_s
 
 
 def _read_with_pillow(path: str, channels: int | None, turned: bool) -> np.ndarray:
-    with Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture) if turned else picture
+    with Image.open(path) as opened:
+        upright = ImageOps.exif_transpose(opened) if turned else opened
         image = np.asarray(upright.convert('L' if channels == 1 else 'RGB'))
     return image if channels == 1 else np.ascontiguousarray(image[..., ::-1])
 
@@ -163,10 +163,10 @@ def _cut(image: np.ndarray) -> np.ndarray:
 def _try_with_pillow(path: str, most_pixels: int) -> bool:
     """Whether Pillow decodes an image; OpenCV fills what is missing of a truncated file with grey and says nothing."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
+        with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter('ignore')
-            _require_few(*picture.size, most_pixels)
-            picture.load()
+            _require_few(*opened.size, most_pixels)
+            opened.load()
     except UserError:
         raise
     except Image.DecompressionBombError as error:
@@ -267,9 +267,9 @@ def write_text(image: np.ndarray, text: str, corner: tuple[int, int], size: int,
         corner: Column and row where it begins, at its top.
         size: Of its font, in pixels.
     """
-    picture = Image.fromarray(image)
-    ImageDraw.Draw(picture).text(corner, text, fill=colour, font=_font(size))
-    image[:] = np.asarray(picture)
+    drawn = Image.fromarray(image)
+    ImageDraw.Draw(drawn).text(corner, text, fill=colour, font=_font(size))
+    image[:] = np.asarray(drawn)
 
 
 def annotated(image: np.ndarray, text: str) -> np.ndarray:

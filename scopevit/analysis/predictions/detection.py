@@ -118,9 +118,9 @@ def _coco(infos: dict[int, dict], names: Sequence[str], annotations: list[dict])
     return coco
 
 
-def _evaluate(truth: COCO, predicted: COCO, kind: str) -> COCOeval:
+def _evaluate(ground_truth: COCO, predicted: COCO, kind: str) -> COCOeval:
     """COCO's evaluation of objects of all sizes."""
-    evaluation = COCOeval(truth, predicted, kind)
+    evaluation = COCOeval(ground_truth, predicted, kind)
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ['all']
     evaluation.params.maxDets = [100]
     with silence(prints=True):
