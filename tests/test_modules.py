@@ -24,7 +24,6 @@ SERVED_BY = {
     'analysis/reporting.py': 'analysis/test_measuring.py',
     'apis/export.py': 'tools/test_deploy_and_export.py',
     'apis/people.py': 'tools/test_predict.py',
-    'apis/prediction.py': 'tools/test_predict.py',
     'apis/prediction_files.py': 'tools/test_predict.py',
     'apis/renaming.py': 'tools/test_rename_weights.py',
     'apis/samples.py': 'analysis/test_predictions.py',
