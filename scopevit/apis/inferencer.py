@@ -236,7 +236,7 @@ class Segmenter(Predictor):
         height, width = image.shape[:2]
         if free is not None and 4 * classes * height * width > free:
             raise UserError(
-                f'has {width}x{height} pixels, for which the scores of {classes} classes take '
+                f'the image has {width}x{height} pixels, for which the scores of {classes} classes take '
                 f'{4 * classes * height * width / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free: shrink it to less '
                 f'than {free // (4 * classes):,} pixels, or cut it into parts'
             )

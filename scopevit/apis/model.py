@@ -209,6 +209,8 @@ def computes(device: str | torch.device) -> bool:
     """Whether a device computes: after an error of CUDA's own, of which not all have a type, none does any more."""
     try:
         torch.zeros(1, device=device).item()
+    except torch.OutOfMemoryError:
+        return True
     except RuntimeError:
         return False
     return True

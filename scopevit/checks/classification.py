@@ -85,7 +85,9 @@ def check_same_folders(those: Sequence[Part]) -> Iterator[Finding]:
 def is_of_folders(part: Part) -> bool:
     """Whether a data set's labels are the order of its class folders."""
     is_custom = is_a(part.dataset, 'CustomDataset', 'load_data_list')
-    return is_custom and not part.dataset.ann_file and part.dataset.with_label and exists(part.dataset.img_prefix)
+    return (
+        is_custom and not part.dataset.ann_file and part.dataset.with_label and os.path.isdir(part.dataset.img_prefix)
+    )
 
 
 def check_list(part: Part) -> Iterator[Finding]:

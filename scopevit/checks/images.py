@@ -18,6 +18,7 @@ MOST_DECODED = 16  # images that are decoded, of formats that hold more than 8 b
 MOST_LISTED = 20_000  # files of a folder that are looked at for their names
 TURNED = ('color', 'grayscale')  # ways of reading, as mmcv calls them, that turn an image as its EXIF says
 READ = (('LoadImageFromFile', 'img_path', 'images'), ('LoadAnnotations', 'seg_map_path', 'label maps'))
+TOOLBOXES = ('mmcv.', 'mmdet.', 'mmpose.', 'mmpretrain.', 'mmseg.')
 SHALLOW = ('.jpg', '.jpeg', '.webp', '.gif')  # have 8 bits
 
 Item = TypeVar('Item')
@@ -32,21 +33,31 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
 
 def color_type(part: Part) -> str | None:
     """How a data set's pipeline reads images, as mmcv calls it; None if it is done in another way."""
+    loader = _toolbox_loader(part, 'LoadImageFromFile')
+    if loader is None or getattr(loader, 'imdecode_backend', 'cv2') == 'tifffile':
+        return None
+    return getattr(loader, 'color_type', 'color')
+
+
+def _toolbox_loader(part: Part, name: str) -> object | None:
+    """The transform of a data set's pipeline that reads files as the toolboxes' ``name`` does, if one does."""
     for transform in part.transforms:
-        if any(kind.__name__ == 'LoadImageFromFile' for kind in type(transform).__mro__):
-            return getattr(transform, 'color_type', 'color')
+        kind = type(transform)
+        if any(base.__name__ == name for base in kind.__mro__):
+            return transform if kind.transform.__module__.startswith(TOOLBOXES) else None
     return None
 
 
 def check_there(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
     """The images and label maps of some items exist, if the data set's pipeline reads them from the file system."""
     for name, key, what in READ:
-        loader = next((t for t in part.transforms if any(kind.__name__ == name for kind in type(t).__mro__)), None)
+        loader = _toolbox_loader(part, name)
         if loader is None or not _reads_files(loader):
             continue
         paths = list(dict.fromkeys(item[key] for item in items if isinstance(item.get(key), str)))
+        # Names that other rules are about are left to them.
         missing = [path for path in paths if not exists(path) and '\\' not in path and not is_odd(path)]
-        remedy = 'unpack them again, or take out what names them'
+        remedy = 'correct data_root or data_prefix, unpack them again, or take out what names them'
         yield from faulty(part.where, missing, len(paths), f'{what} looked for do not exist', remedy, is_fatal=True)
 
 
@@ -55,7 +66,7 @@ def _reads_files(loader: object) -> bool:
     stores = [
         (getattr(loader, key, None) or {}).get('backend', 'local') for key in ('backend_args', 'file_client_args')
     ]
-    return set(stores) == {'local'} and not getattr(loader, 'ignore_empty', False)
+    return set(stores) == {'local'} and getattr(loader, 'with_seg', True) and not getattr(loader, 'ignore_empty', False)
 
 
 def check_files(part: Part, items: Sequence[dict]) -> Iterator[Finding]:

@@ -154,7 +154,7 @@ def check_occurring(part: Part, items: Sequence[dict], seen: set[int]) -> Iterat
 
 
 def check_one_class(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
-    """A few label maps have more than one class: the loss of one alone falls, too, and nothing is learnt."""
+    """A few label maps have two classes or more; of one alone nothing is learnt, though the loss falls."""
     dataset, numbers = part.dataset, _numbers(part.dataset)
     paths = spread([item['seg_map_path'] for item in items if item.get('seg_map_path')], MOST_MAPS_AT_START)
     found = [values for values in map(_values, paths) if values is not None] if part.is_learnt else []
@@ -163,7 +163,7 @@ def check_one_class(part: Part, items: Sequence[dict]) -> Iterator[Finding]:
     if found and len(numbers) > 1 and len(there) < 2:
         what = f'no other class than {dataset.metainfo["classes"][there.pop()]}' if there else 'none of the classes'
         yield part.warning(
-            f'{len(found)} label maps that were looked at have {what}, so that nothing is learnt from them: their '
+            f'{len(found)} label maps that were looked at have {what}; if all are so, nothing is learnt: their '
             f'values are {first(sorted(seen))}, {_counting(dataset)}; check_dataset.py looks at more of them'
         )
 

@@ -30,7 +30,7 @@ from .classes import (
 from .classification import check_hidden, check_same_folders, check_suffixes, class_folders, is_of_folders
 from .coco import QUICK_RULES, check_categories, check_coco
 from .findings import Finding, found_in_time, listed, refuse_errors
-from .images import check_files, check_there, spread
+from .images import MOST_HEADERS, check_files, check_there, spread
 from .loaders import check_batches, check_settings
 from .loading import advice, check_objects, loading_explained, why_empty
 from .part import Part, innermost_datasets, is_a
@@ -115,7 +115,7 @@ def check_quickly(those: Sequence[Part]) -> Iterator[Finding]:
     for part in those:
         dataset, kind = part.dataset, kind_of(part.dataset)
         items = [dataset.get_data_info(i) for i in spread(range(len(dataset)), MOST_FORMS)]
-        yield from check_there(part, items)
+        yield from check_there(part, spread(items, MOST_HEADERS))
         if kind in ('people', 'objects'):
             if _is_short(dataset.ann_file):
                 yield from check_coco(part, QUICK_PERSON_RULES if kind == 'people' else QUICK_RULES)
@@ -183,7 +183,7 @@ def lost_worker(error: Exception) -> str | None:
         return None
     shared = ''
     with suppress(OSError):  # where the system has none
-        shared = f'; /dev/shm, through which batches come, has {shutil.disk_usage("/dev/shm").free >> 20} MiB free'
+        shared = f'; /dev/shm, through which batches come, has {shutil.disk_usage("/dev/shm").free >> 20} MiB free now'
     return (
         f'a process of the data loader was ended from outside or crashed ({" ".join(said.split())[:100]}){shared}; '
         '*_dataloader.num_workers=0 loads without such processes'

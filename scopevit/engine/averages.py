@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 TREAT_ALL_ALIKE = ('ExponentialMovingAverage', 'MomentumAnnealingEMA', 'ExpMomentumEMA')
-"""Averages of MMEngine and the toolboxes that do one thing with all tensors, by what ``_StandIn`` has."""
+"""Averages of MMEngine, mmdet and mmpose whose ``avg_func`` does the same with each tensor."""
 
 
 class UpdateAtOnceHook(Hook):
@@ -29,7 +29,9 @@ def update_at_once(average: BaseAveragedModel) -> None:
     Args:
         average: One of ``TREAT_ALL_ALIKE``; others stay as they are.
     """
-    if type(average).__name__ in TREAT_ALL_ALIKE:
+    kind = type(average)
+    is_known = kind.__name__ in TREAT_ALL_ALIKE and kind.__module__.startswith(('mmengine.', 'mmdet.', 'mmpose.'))
+    if is_known and 'avg_func' not in vars(average):  # as it is after an earlier call
         together = _Together(average)
         average.avg_func, average.update_parameters = together.collect, together.update
 

@@ -39,7 +39,7 @@ OF_SCHEDULE = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr')
 FORMS = ('fused', 'foreach', 'capturable', 'differentiable')
 """How an optimizer computes, without a difference in what."""
 MOST_NAMED = 8
-_NUMBERED = re.compile(r'(.*?)(\d+)(\D*)')  # the last number of a name
+_NUMBERED = re.compile(r'(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)')  # the last number of a name
 
 
 @dataclass
@@ -96,9 +96,9 @@ def _is_later(path: str, named: str) -> bool:
     number, of_named = (_NUMBERED.fullmatch(os.path.basename(name)) for name in (path, named))
     if '://' in named or number is None or of_named is None:
         return False
-    if number.group(1, 3) != of_named.group(1, 3):
-        return number[1].startswith('interrupted') and os.path.getmtime(path) > os.path.getmtime(named)
-    return int(number[2]) > int(of_named[2]) and os.path.getmtime(path) >= os.path.getmtime(named)
+    if number.group('before', 'after') != of_named.group('before', 'after'):
+        return number['before'].startswith('interrupted') and os.path.getmtime(path) > os.path.getmtime(named)
+    return int(number['number']) > int(of_named['number']) and os.path.getmtime(path) >= os.path.getmtime(named)
 
 
 def start_of(cfg: Config) -> dict:

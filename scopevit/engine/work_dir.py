@@ -37,9 +37,7 @@ def claim_work_dir(cfg: Config) -> None:
     _lock(cfg.work_dir)
     for path in glob.glob(os.path.join(glob.escape(cfg.work_dir), f'{UNFINISHED}*')):
         os.remove(path)  # of a run that was killed
-    saved, named = saved_checkpoints(cfg), last_checkpoint(cfg.work_dir)
-    if os.path.isfile(named):
-        saved.append(named)
+    saved = saved_checkpoints(cfg)
     goes_on_here = cfg.get('resume') and cfg.get('load_from') and any(_same(path, cfg.load_from) for path in saved)
     if saved and not goes_on_here:
         let_go()
@@ -68,11 +66,13 @@ def _places(cfg: Config) -> Iterator[tuple[str, str]]:
     hooks = [(cfg.get('default_hooks') or {}).get('checkpoint'), *(cfg.get('custom_hooks') or [])]
     hooks = [hook for hook in hooks if isinstance(hook, dict) and type_name(hook).endswith('CheckpointHook')]
     work_dir = os.path.abspath(cfg.work_dir)
-    for hook in [{}, *hooks]:
-        folder, own = str(hook.get('out_dir') or work_dir), hook.get('filename_tmpl')
-        if '://' not in folder:
-            folder = cfg.work_dir if folder == work_dir else os.path.join(folder, os.path.basename(work_dir))
-            yield from ((folder, template) for template in (*TEMPLATES, *([own] if own else [])))
+    for hook in [{}, *hooks]:  # the usual places, too: a run may have begun with other hooks
+        folder = str(hook.get('out_dir') or work_dir)
+        if '://' in folder:
+            continue
+        folder = cfg.work_dir if folder == work_dir else os.path.join(folder, os.path.basename(work_dir))
+        for template in {*TEMPLATES, hook.get('filename_tmpl') or TEMPLATES[0]}:
+            yield folder, template
 
 
 def last_checkpoint(work_dir: str) -> str:

@@ -5,8 +5,11 @@ import copy
 import os
 import re
 import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -24,6 +27,11 @@ _KINDS = dict.fromkeys(_DICTS.split(), (dict,)) | {
     'test_evaluator': (dict, list, tuple),
     'param_scheduler': (dict, list, tuple),
     'custom_hooks': (list, tuple),
+}
+_OF_HOOKS = {
+    'interval': (Real, 'a number'),
+    'max_keep_ckpts': (int, 'a whole number'),
+    'filename_tmpl': (str, 'a text with {} for the number'),
 }
 # What a Runner and the tools read at the top of a config beside these.
 _TOP = tuple(_KINDS) + (
@@ -104,7 +112,8 @@ def load_config(name: str, cfg_options: dict | None = None) -> Config:
             raise UserError(f'--cfg-options does not fit config {name}: {error}') from error
     _require_kinds(cfg)
     _require_counts(cfg)
-    _require_numbers(cfg)
+    _require_statistics(cfg)
+    _require_hooks(cfg)
     return cfg
 
 
@@ -114,9 +123,12 @@ def _require_kinds(cfg: Config) -> None:
         kinds = _KINDS.get(key)
         if value is not None and kinds is not None and not isinstance(value, kinds):
             raise UserError(f'{key} is {value!r}, but has to be a {" or ".join(kind.__name__ for kind in kinds)}')
-        for part in ('dataset', 'sampler') if key.endswith('_dataloader') and isinstance(value, dict) else ():
-            if not (isinstance(value.get(part), dict) or (part == 'sampler' and value.get(part) is None)):
-                raise UserError(f'{key}.{part} is {value.get(part)!r}, but has to be a dict with a type')
+        if not key.endswith('_dataloader') or not isinstance(value, dict):
+            continue
+        if not isinstance(value.get('dataset'), dict):
+            raise UserError(f'{key}.dataset is {value.get("dataset")!r}, but has to be a dict with a type')
+        if not isinstance(value.get('sampler'), (dict, NoneType)):
+            raise UserError(f'{key}.sampler is {value.sampler!r}, but has to be a dict with a type, or None')
 
 
 def _require_known(cfg: Config, cfg_options: dict) -> None:
@@ -142,18 +154,27 @@ def _require_counts(cfg: Config) -> None:
             raise UserError(f'{top}.{name} is {value}, but has to be at least 1')
 
 
-def _require_numbers(cfg: Config) -> None:
-    """Make sure of numbers that would be met late: as many means as deviations, those of the usual hooks."""
+def _require_statistics(cfg: Config) -> None:
+    """Make sure that there are as many means as deviations, which a training's first batch would meet."""
     for key, settings in walk_keys(cfg._cfg_dict):
         if not isinstance(settings, dict):
             continue
         for one, other in (('mean', 'std'), ('target_means', 'target_stds')):
             counts = [len(settings[name]) for name in (one, other) if isinstance(settings.get(name), (list, tuple))]
             if len({*counts} - {1}) > 1:  # one number is for all channels
-                raise UserError(f'{key}.{one} and {key}.{other} have {" and ".join(map(str, counts))} numbers')
-        for name in ('interval', 'max_keep_ckpts') if key.startswith('default_hooks.') else ():
-            if not isinstance(settings.get(name) or 0, (int, float)):
-                raise UserError(f'{key}.{name} is {settings[name]!r}, but has to be a number')
+                there = f'{key}.'.lstrip('.')
+                raise UserError(f'{there}{one} and {there}{other} have {" and ".join(map(str, counts))} numbers')
+
+
+def _require_hooks(cfg: Config) -> None:
+    """Make sure of the kinds of the usual hooks' settings, which they would meet when they are first at work."""
+    for name in ('checkpoint', 'logger', 'visualization'):
+        settings = (cfg.get('default_hooks') or {}).get(name)
+        if not isinstance(settings, dict):
+            continue
+        for key, (kind, called) in _OF_HOOKS.items():
+            if not isinstance(settings.get(key), (kind, NoneType)):
+                raise UserError(f'default_hooks.{name}.{key} is {settings[key]!r}, but has to be {called}')
 
 
 def _missing_import(error: Exception) -> str | None:
@@ -213,9 +234,9 @@ def walk(node: object) -> Iterator[dict]:
 
 def walk_keys(node: object, key: str = '') -> Iterator[tuple[str, object]]:
     """Settings within others with their keys, the outer ones first."""
-    queue = [(key, node)]
+    queue = deque([(key, node)])
     while queue:
-        key, node = queue.pop(0)
+        key, node = queue.popleft()
         yield key, node
         items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
         queue += [(f'{key}.{name}'.lstrip('.'), item) for name, item in items]

@@ -224,24 +224,26 @@ def _fault(path: str, error: Exception) -> str:
 def lost_depth(image: np.ndarray) -> str | None:
     """What the toolboxes, which keep the upper 8 bits, would lose of an image (H, W, ...); None if that is little.
 
-    Little is lost where values reach the upper half of 16 bits and at least one of 100 that are not 0 lies above the
-    lowest quarter: a few hot pixels or a scale bar do not make 16 bits of 12, and a black background says nothing.
+    Little is lost where values reach the upper half of 16 bits and at least one of 1,000 that are not 0 lies above the
+    lowest quarter: a few hot pixels do not make 16 bits of 12. A black background and an alpha channel say nothing.
     """
     if image.dtype == np.uint8:
         return None
     if image.dtype != np.uint16:
         return f'has values of {image.dtype}, which are read as whole numbers from 0 to 255'
+    if image.shape[2:] == (4,):
+        image = image[..., :3]
     values = image[image > 0]
     if not values.size:
         return None
     highest = int(values.max())
-    usual = int(np.percentile(values[:: 1 + values.size // 10**6], 99))
+    usual = int(np.percentile(values[:: 1 + values.size // 10**6], 99.9))
     if highest < 2**15:
         return f'has values up to {highest} of 16 bits, of which the upper 8 are read: {highest} becomes {highest >> 8}'
     if usual < 2**14:
         return (
-            f'has values up to {highest} of 16 bits, but 99 % of them go up to {usual}, and the upper 8 bits are read: '
-            f'{usual} becomes {usual >> 8}'
+            f'has values up to {highest} of 16 bits, but 99.9 % of them go up to {usual}, and the upper 8 bits are '
+            f'read: {usual} becomes {usual >> 8}'
         )
     return None
 

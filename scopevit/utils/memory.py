@@ -5,10 +5,16 @@ import re
 
 import torch
 
-# Where a container's or job's limit stands, its use, and of that what the system gives back: cgroups of two versions.
+# Where a container's or job's limit stands, its use, and of that the files in memory, which the system gives back:
+# cgroups of two versions.
 _GROUPS = (
-    ('/sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
-    ('/sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+    ('/sys/fs/cgroup', 'memory.max', 'memory.current', ('inactive_file', 'active_file')),
+    (
+        '/sys/fs/cgroup/memory',
+        'memory.limit_in_bytes',
+        'memory.usage_in_bytes',
+        ('total_inactive_file', 'total_active_file'),
+    ),
 )
 
 
@@ -22,10 +28,11 @@ def available_memory(device: str | torch.device) -> int | None:
         return None
     of_system = _number('/proc/meminfo', 'MemAvailable:')
     found = [] if of_system is None else [1024 * of_system]
-    for folder, limit, usage, reclaimed in _GROUPS:
+    for folder, limit, usage, files in _GROUPS:
         most, used = (_number(os.path.join(folder, name)) for name in (limit, usage))
         if most is not None and used is not None:
-            found.append(most - used + (_number(os.path.join(folder, 'memory.stat'), reclaimed) or 0))
+            in_files = sum(_number(os.path.join(folder, 'memory.stat'), name) or 0 for name in files)
+            found.append(most - used + in_files)
     return max(min(found), 0) if found else None
 
 

@@ -2,10 +2,13 @@
 
 from argparse import Namespace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+import torch
 from rich.console import Console
 
+from scopevit.apis.model import computes
 from scopevit.apis.prediction import predict_all
 from scopevit.apis.prediction_files import Input
 
@@ -23,3 +26,8 @@ def test_an_input_that_fails_leaves_the_others(monkeypatch):
 def test_nothing_goes_on_with_a_device_that_no_longer_computes(monkeypatch):
     with pytest.raises(TypeError, match='len'):
         predict('meta', monkeypatch)  # which has no numbers, as a GPU after an error of CUDA's own
+
+
+def test_a_device_that_is_full_computes(monkeypatch):
+    monkeypatch.setattr(torch, 'zeros', Mock(side_effect=torch.OutOfMemoryError))
+    assert computes('cpu')

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from PIL import Image
 
-from scopevit.checks.images import check_files, check_passed_over, spread
+from scopevit.checks.images import check_files, check_passed_over, check_there, spread
 from scopevit.checks.part import Part
 from scopevit.utils.errors import UserError
-from scopevit.utils.image import read_image
+from scopevit.utils.image import lost_depth, read_image
 
 
 def part(color_type='color'):
@@ -88,9 +88,39 @@ def test_a_hot_pixel_does_not_make_16_bits_of_fewer(bits, tmp_path):
     items = [dict(img_path=str(tmp_path / f'{i}.tif')) for i in range(3)]
     ((severity, text),) = found(items)
     assert severity == 'error'
-    assert 'up to 65535 of 16 bits, but 99 % of them go up to' in text
+    assert 'up to 65535 of 16 bits, but 99.9 % of them go up to' in text
     with pytest.raises(UserError, match=f'becomes {2 ** (bits - 8) - 1}: convert it to 8 bits'):
         read_image(items[0]['img_path'])
+
+
+def test_a_dark_image_of_full_depth_is_one(tmp_path):
+    values = np.random.default_rng(0).exponential(3000, (400, 400)).clip(0, 65535).astype(np.uint16)
+    assert values.max() > 2**15
+    cv2.imwrite(str(tmp_path / 'x.tif'), values)
+    assert found([dict(img_path=str(tmp_path / 'x.tif'))]) == []
+    assert read_image(str(tmp_path / 'x.tif')).max() > 127
+
+
+def test_an_alpha_channel_says_nothing_of_the_depth(tmp_path):
+    values = np.full((4, 4, 4), 4000, np.uint16)
+    values[..., 3] = 65535
+    cv2.imwrite(str(tmp_path / 'x.png'), values)
+    assert '4000 becomes 15' in lost_depth(read_image(str(tmp_path / 'x.png'), None, any_depth=True))
+
+
+def test_loaders_of_ones_own_read_as_they_like(tmp_path):
+    class Loader(LoadImageFromFile):
+        def transform(self, results):
+            return results
+
+    own = Part('train', '', SimpleNamespace(pipeline=SimpleNamespace(transforms=[Loader(), LoadAnnotations()])))
+    cv2.imwrite(str(tmp_path / 'x.tif'), np.full((4, 4), 300, np.uint16))
+    item = dict(img_path=str(tmp_path / 'x.tif'), seg_map_path='not/there.png')  # mmdet names one without reading it
+    assert list(check_files(own, [item])) == []
+    assert list(check_there(own, [dict(item, img_path='in/an/archive.tif')])) == []
+    ((severity, text),) = [(f.severity, f.text) for f in check_there(part(), [dict(img_path='not/there.tif')])]
+    assert severity == 'error'
+    assert '1 of 1 images' in text
 
 
 def test_small_bright_objects_on_black_need_no_other_depth(tmp_path):

@@ -91,7 +91,7 @@ def test_label_maps_that_are_missing_are_told_before_a_training(maps):
     ('values', 'settings', 'says'),
     [
         ((0, 0), {}, 'no other class than other'),
-        ((0, 255), {}, 'no other class than other, so that nothing is learnt from them: their values are 0, 255'),
+        ((0, 255), {}, 'no other class than other; if all are so, nothing is learnt: their values are 0, 255'),
         ((0, 255), dict(reduce_zero_label=True), 'none of the classes'),
         ((0, 1), {}, None),
         ((1, 2), dict(reduce_zero_label=True), None),

@@ -102,3 +102,16 @@ def test_a_training_with_ema_averages_at_once(toy_options, tmp_path, monkeypatch
     tool_here('train.py', TOY, '--ema', '--work-dir', tmp_path, *toy_options, *short, check=True)
     weights = torch.load(tmp_path / 'epoch_1.pth')['state_dict'].values()
     assert tensors == 3 * [sum(value.is_floating_point() for value in weights)]  # the first of 4 steps copies
+
+
+def test_averages_of_ones_own_stay_as_they_are():
+    class ExponentialMovingAverage(StochasticWeightAverage):  # a name of MMEngine's
+        pass
+
+    own, known = ExponentialMovingAverage(Net()), MomentumAnnealingEMA(Net())
+    update_at_once(own)
+    assert 'avg_func' not in vars(own)
+    update_at_once(known)
+    once = known.avg_func
+    update_at_once(known)
+    assert known.avg_func == once

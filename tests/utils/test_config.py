@@ -110,7 +110,11 @@ def test_override_that_does_not_fit_is_named():
             'model.data_preprocessor.mean=[0,0,0] model.data_preprocessor.std=[1,1]',
             'model.data_preprocessor.mean and .*std have 3 and 2 numbers',
         ),
-        ('default_hooks.checkpoint.max_keep_ckpts=all', "checkpoint.max_keep_ckpts is 'all', but has to be a number"),
+        (
+            'default_hooks.checkpoint.max_keep_ckpts=all',
+            "checkpoint.max_keep_ckpts is 'all', but has to be a whole number",
+        ),
+        ('default_hooks.checkpoint.filename_tmpl=5', 'checkpoint.filename_tmpl is 5, but has to be a text'),
         ('val_dataloader.sampler=text', "val_dataloader.sampler is 'text', but has to be a dict"),
     ],
 )
