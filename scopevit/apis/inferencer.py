@@ -236,8 +236,8 @@ class Segmenter(Predictor):
         height, width = image.shape[:2]
         if free is not None and 4 * classes * height * width > free:
             raise UserError(
-                f'the image has {width}x{height} pixels, for which the scores of {classes} classes take '
-                f'{4 * classes * height * width / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free: shrink it to less '
+                f'cannot be predicted: scores of {classes} classes for {width}x{height} pixels take '
+                f'{4 * classes * height * width / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free; shrink it to less '
                 f'than {free // (4 * classes):,} pixels, or cut it into parts'
             )
         return super().run(image, *infos)
