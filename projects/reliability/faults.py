@@ -5,9 +5,10 @@
 Each trial starts a training in a process of its own (some in two), stops it, resumes it to its end and compares the
 last checkpoint bit for bit with that of an undisturbed training. Kinds of trials:
 
-  kill          SIGKILL to all processes at a random moment
-  kill saving   SIGKILL while a checkpoint is being written
+  kill          SIGKILL to all processes at once, at a random moment
+  kill saving   the same at a stage of writing a checkpoint
   launcher      SIGKILL to the launcher alone
+  full disk     the disk is filled up at a random moment (Linux, as root)
   SIGTERM, SIGINT, SIGHUP, SIGUSR1   to the training, or to the launcher of two processes
 
 An interrupted run of this script goes on where it was.
@@ -17,149 +18,290 @@ import argparse
 import json
 import os
 import random
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import torch
+from disturbed_training import ROOT, SmallDisk, Training
 
 from scopevit.analysis.machine import describe_machine, machine_in_words
 from scopevit.utils.arguments import add_arguments, positive, tool_parser
-from scopevit.utils.checkpoint import read_checkpoint
+from scopevit.utils.checkpoint import CheckpointError, read_checkpoint
 from scopevit.utils.errors import UserError, user_errors
-from scopevit.utils.files import whole_file
+from scopevit.utils.files import UNFINISHED, write_whole
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path(__file__).resolve().parent / 'configs' / 'random_classifier.py'
 SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1')
+STAGES = ('its file is begun', 'its file is renamed', 'last_checkpoint names it', 'any moment of the save')
+"""After which a trial kills that does so while a checkpoint is saved."""
+KILLS = ('kill', 'kill saving')
 COMPARED = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
-PATIENCE = 300
 ITERATIONS = 40
 """Of an undisturbed training, divided by the number of processes."""
+MEGABYTE = 10**6
+SHOWN_BY_TESTS = (
+    # Fault, tried, survived, lost, message, file of the tests, and the one that shows it.
+    (
+        'Checkpoints made to do harm, compressed and endlessly nested ones among them, to every tool that takes one',
+        *('over 40', 'all', 0, 'error: CHECKPOINT ...'),
+        *('tools/test_hostile_files.py', 'test_every_tool_refuses_every_hostile_checkpoint'),
+    ),
+    (
+        'A checkpoint that was cut off, or has one bit changed, is the newest',
+        *(2, 2, 'what came after the one before', 'Passed over: ...'),
+        *('engine/test_resume.py', 'test_newest_whole_checkpoint_is_found'),
+    ),
+    (
+        'An image of 30,000 x 30,000 pixels',
+        *(1, 1, 'that image', 'bomb.png has more than 178,956,970 pixels'),
+        *('tools/test_predict.py', 'test_pixels_are_bounded_and_the_bound_is_an_option'),
+    ),
+    (
+        'Names of files that are not UTF-8, or as long as can be',
+        *(4, 4, 0, ''),
+        *('tools/test_predict.py', 'test_names_that_are_not_utf_8_and_those_as_long_as_can_be'),
+    ),
+    (
+        'The disk is full while predictions are written',
+        *(3, 3, 'what there was no room for', 'error: 1 of 3 inputs ...'),
+        *('tools/test_predict.py', 'test_a_disk_that_takes_no_more_costs_one_line_and_not_the_other_inputs'),
+    ),
+    (
+        'A second training in the work dir of one that runs',
+        *(1, 1, 0, 'error: another training runs in WORK_DIR ...'),
+        *('engine/test_resume.py', 'test_a_folder_is_one_runs'),
+    ),
+    (
+        "A start without --resume among another run's checkpoints",
+        *(1, 1, 0, 'error: WORK_DIR has checkpoints of another run ...'),
+        *('engine/test_resume.py', 'test_a_folder_is_one_runs'),
+    ),
+    (
+        "A data loader's process is killed",
+        *(1, 1, 'as by a kill', 'error: a process of the data loader was ended ...'),
+        *('checks/test_training.py', 'test_a_data_loaders_process_that_is_gone_is_explained'),
+    ),
+    (
+        'One of two training processes is killed',
+        *(2, 2, 'as by a kill', 'error: process 1 was ended by SIGKILL; ...'),
+        *('tools/test_train.py', 'test_killed_rank_ends_the_launcher'),
+    ),
+)
 
 
-def trials(kills: int, saving: int, signals: int) -> Iterator[dict]:
+def trials(kills: int, saving: int, signals: int, full: int) -> Iterator[dict]:
     """All trials, by number of processes, kind and a seed."""
-    for kind, count in (('kill', kills), ('kill saving', saving), ('launcher', signals)):
+    for kind, count in (('kill', kills), ('kill saving', saving), ('launcher', signals), ('full disk', full)):
         for seed in range(count):
             processes = 2 if kind == 'launcher' or seed % 5 == 4 else 1
-            yield dict(kind=kind, processes=processes, seed=seed, keep=1 + seed % 2)
+            # Every stage with one checkpoint kept and with two.
+            stage = dict(stage=STAGES[seed // 2 % len(STAGES)]) if kind == 'kill saving' else {}
+            yield dict(kind=kind, processes=processes, seed=seed, keep=1 + seed % 2, **stage)
     for kind in SIGNALS:
         for processes in (1, 2):
             for seed in range(signals):
                 yield dict(kind=kind, processes=processes, seed=seed, keep=1 + seed % 2)
 
 
-class Training:
-    """A training in a folder, and the means to disturb it."""
+class Trial:
+    """One training that is disturbed, and resumed.
 
-    def __init__(self, folder: Path, data: Path, processes: int, keep: int = 1, *words: str) -> None:
-        self.folder = folder
-        self.log = folder.with_suffix('.log')
-        options = [f'{split}_dataloader.dataset.data_root={data}' for split in ('train', 'val', 'test')]
-        options += [f'default_hooks.checkpoint.max_keep_ckpts={keep}']
-        start = [sys.executable, ROOT / 'tools' / 'train.py', CONFIG]
-        if processes > 1:
-            start = ['bash', ROOT / 'tools' / 'dist_train.sh', CONFIG, processes]
-        command = [*start, '--work-dir', folder, *words, '--cfg-options', *options]
-        self.output = open(self.log, 'a')  # noqa: SIM115 - the process writes to it
-        self.process = subprocess.Popen(
-            list(map(str, command)),
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+    Args:
+        trial: What is tried, one of :func:`trials`.
+        folder: Where its work dir is to be.
+        data: The folder of Fashion-MNIST.
+    """
+
+    def __init__(self, trial: dict, folder: Path, data: Path) -> None:
+        self.trial = trial
+        self.draw = random.Random(f'{trial["kind"]} {trial["seed"]}')
+        self.data = data
+        names = (trial[key] for key in ('kind', 'processes', 'seed', 'keep'))
+        self.folder = self.seen = folder / '-'.join(str(name).replace(' ', '_') for name in names)
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a trial that was interrupted
+        self.folder.with_suffix('.log').unlink(missing_ok=True)
+        self.disk: SmallDisk | None = None
+        self.found: str | None = None
+        """What a kill while saving left."""
+        self.moment = 0.0
+        """When the fault was."""
+        if trial['kind'] == 'full disk':  # with room for the checkpoints that are kept, the new one and logs
+            self.disk = SmallDisk(self.folder, (5 * trial['keep'] + 5 + 2) * MEGABYTE)
+            self.seen = self.disk.folder
+
+    def start(self, *words: str) -> Training:
+        """Begin the training, or go on with it."""
+        inside = self.disk.inside if self.disk else ()
+        options = options_of(self.data, self.trial['keep'])
+        return Training(CONFIG, self.folder, self.trial['processes'], [*words, *options], inside)
+
+    def disturb(self, training: Training) -> None:
+        """Stop the training in the way of the trial, at a moment that its seed says."""
+        if self.trial['kind'] == 'kill saving':
+            self.kill_saving(training)
+            return
+        iteration = self.draw.randrange(1, ITERATIONS // self.trial['processes'])
+        training.wait_until(lambda: training.iterations() >= iteration)
+        time.sleep(self.draw.uniform(0, 0.1))
+        if training.process.poll() is not None:
+            return
+        processes = training.running()  # those that a launcher leaves behind are known by this
+        self.moment = time.monotonic()
+        if self.trial['kind'] == 'kill':
+            training.kill(processes)
+        elif self.trial['kind'] == 'launcher':
+            training.process.kill()
+        elif self.disk:
+            # Down to the last byte, so that not even a log can be written, or to less than a checkpoint.
+            self.disk.fill(self.draw.choice([0, self.draw.randrange(4 * MEGABYTE)]))
+        else:
+            training.process.send_signal(getattr(signal, self.trial['kind']))
+
+    def kill_saving(self, training: Training) -> None:
+        """Kill the training when the checkpoint that it saves has come to the trial's stage."""
+        epoch = self.draw.randrange(2, 9)
+        share, stage = self.draw.random(), self.trial['stage']
+
+        def begun(share: float | None = None) -> bool:
+            sizes = [size_of(path) for path in self.seen.glob(f'{UNFINISHED}*.pth')]
+            return any(share is None or size > share * size_of(before) for size in sizes)
+
+        def named(path: Path) -> bool:
+            return self.named() == path.name
+
+        # How long the one before takes says which moments there are.
+        before, path = (self.seen / f'epoch_{number}.pth' for number in (epoch, epoch + 1))
+        training.wait_until((self.seen / f'epoch_{epoch - 1}.pth').exists)
+        training.wait_until(begun)
+        moment = time.monotonic()
+        training.wait_until(lambda: named(before))
+        lasted = time.monotonic() - moment
+        processes = training.running()
+        training.wait_until(begun, pause=0.0002)
+        if stage == STAGES[0]:
+            training.wait_until(lambda: path.exists() or begun(share), pause=0.0002)
+        elif stage == STAGES[1]:
+            training.wait_until(path.exists, pause=0.0002)
+        elif stage == STAGES[2]:
+            training.wait_until(lambda: named(path), pause=0.0002)
+        else:
+            time.sleep(share * lasted)
+        self.moment = time.monotonic()
+        if training.process.poll() is None:
+            training.kill(processes)
+            self.found = self.left_by_kill(epoch + 1)
+
+    def named(self) -> str:
+        """The name of the last checkpoint, as the run has noted it."""
+        last = self.seen / 'last_checkpoint'
+        return os.path.basename(last.read_text()) if last.exists() else ''
+
+    def left_by_kill(self, epoch: int) -> str:
+        """In which state the checkpoint of an epoch and its folder are."""
+        path = self.seen / f'epoch_{epoch}.pth'
+        old = self.seen / f'epoch_{epoch - self.trial["keep"]}.pth'
+        for unfinished in self.seen.glob(f'{UNFINISHED}*.pth'):
+            if not size_of(unfinished):
+                return 'empty file'
+            return 'whole file, not renamed' if is_whole(unfinished) else 'half-written file'
+        if not path.exists():
+            return 'no file'
+        if self.named() != path.name:
+            return 'whole file, not named'
+        return 'whole file, named, the old one there' if old.exists() else 'whole file, named, the old one removed'
+
+    def run(self, expected: dict) -> dict:
+        """The trial; returns it with what happened.
+
+        Args:
+            expected: The last checkpoint of a training that was not disturbed.
+        """
+        training = self.start()
+        self.disturb(training)
+        status = training.wait()
+        # A full disk ends nothing at once, and some trainings are faster than their fault.
+        is_ended_by_it = self.moment and not self.disk
+        left, seconds = training.left_after(self.moment if is_ended_by_it else time.monotonic())
+        done, before = training.iterations(), training.log.read_text(errors='replace')
+        saved = [path for path in self.seen.glob('*.pth') if not path.name.startswith(UNFINISHED)]
+        damaged = [path for path in saved if not is_whole(path)]
+        if self.trial['kind'] not in KILLS:
+            damaged += self.seen.glob(f'{UNFINISHED}*')
+        if self.disk:
+            self.disk.make_room()
+        resumed = self.start('--resume')
+        again = resumed.wait()
+        left += resumed.left_after(time.monotonic())[0]
+        after = training.log.read_text(errors='replace')[len(before) :]
+        start = re.search(r'goes on from epoch \d+, iteration (\d+)', after)
+        final = self.seen / 'epoch_10.pth'
+        says = told(before) if self.trial['kind'] not in KILLS else told(after, 'goes on from')
+        row = dict(
+            self.trial,
+            status=status,
+            left_running=left,
+            seconds=round(seconds, 1),
+            resumed=again == 0,
+            lost=max(done - int(start[1] if start else 0), 0),
+            equal=is_whole(final) and is_as_expected(final, expected),
+            traceback='Traceback' in before + after,
+            saved=len(re.findall(r'SIG\w+: saved ', before)),
+            other=len([line for line in told(before) if not re.search(r'SIG\w+: saved ', line)]),
+            files=len(saved),
+            damaged=len(damaged),
+            message=says[-1].replace(f'{self.folder}{os.sep}', '') if says else '',
+            found=self.found,
         )
-
-    def wait(self) -> int:
-        """Exit status; 124 if it does not end."""
-        try:
-            return self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return 124
-        finally:
-            self.output.close()
-
-    def kill(self) -> None:
-        """SIGKILL to all its processes."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-
-    def wait_until(self, is_met: Callable[[], object]) -> None:
-        """Return as soon as something is so, or the training has ended."""
-        while not is_met() and self.process.poll() is None:
-            time.sleep(0.002)
-
-    def iterations(self) -> int:
-        """How many were logged."""
-        return self.log.read_text(errors='replace').count('Epoch(train)')
+        if self.disk:
+            self.disk.close()
+        if survived(row):  # of others the folder stays, to be looked into
+            shutil.rmtree(self.folder)
+        return row
 
 
-def disturb(training: Training, trial: dict) -> None:
-    """Stop a training in the way of a trial, at a moment that its seed says."""
-    draw = random.Random(f'{trial["kind"]} {trial["seed"]}')
-    if trial['kind'] == 'kill saving':
-        epoch = draw.randrange(2, 9)
-        training.wait_until(lambda: (training.folder / f'epoch_{epoch}.pth').exists())
-        training.wait_until(lambda: list(training.folder.glob('.unfinished_*.pth')))
-        time.sleep(draw.uniform(0, 0.02))
-        training.kill()
-        return
-    iteration = draw.randrange(1, ITERATIONS // trial['processes'])
-    training.wait_until(lambda: training.iterations() >= iteration)
-    time.sleep(draw.uniform(0, 0.1))
-    if training.process.poll() is not None:
-        return
-    if trial['kind'] == 'kill':
-        training.kill()
-    elif trial['kind'] == 'launcher':
-        training.process.kill()
-    else:
-        training.process.send_signal(getattr(signal, trial['kind']))
+def options_of(data: Path, keep: int) -> list[str]:
+    """The last words of all trainings."""
+    roots = [f'{split}_dataloader.dataset.data_root={data}' for split in ('train', 'val', 'test')]
+    return ['--cfg-options', *roots, f'default_hooks.checkpoint.max_keep_ckpts={keep}']
 
 
-def left_running(session: int) -> int:
-    """Processes of a training that are still there."""
-    count = 0
-    for process in psutil.process_iter():
-        try:
-            count += os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return count
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 if it is gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
-def run(trial: dict, folder: Path, data: Path, expected: dict) -> dict:
-    """One trial; returns it with what happened."""
-    work_dir = folder / '-'.join(str(value).replace(' ', '_') for value in trial.values())
-    training = Training(work_dir, data, trial['processes'], trial['keep'])
-    disturb(training, trial)
-    status = training.wait()
-    deadline = time.monotonic() + 60
-    while left_running(training.process.pid) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    left, done = left_running(training.process.pid), training.iterations()
-    before = training.log.read_text(errors='replace')
-    resumed = Training(work_dir, data, trial['processes'], trial['keep'], '--resume')
-    again = resumed.wait()
-    after = training.log.read_text(errors='replace')[len(before) :]
-    start = after.partition('iteration ')[2].partition('\n')[0] if 'goes on from' in after else '0'
-    final = sorted(work_dir.glob('epoch_10.pth'))
-    return dict(
-        trial,
-        status=status,
-        left_running=left,
-        resumed=again == 0,
-        lost=max(done - int(start.strip() or 0), 0),
-        equal=bool(final) and all(equal(read_checkpoint(str(final[0]))[key], expected[key]) for key in COMPARED),
-        traceback='Traceback' in before,
-    )
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is there and as its checksums say."""
+    try:
+        read_checkpoint(str(path))
+    except CheckpointError:
+        return False
+    return True
+
+
+def told(log: str, *words: str) -> list[str]:
+    """What a training said beyond its progress, and its lines with some words, without dates."""
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith('  ')]
+    said = [line for line in lines if ' - INFO -' not in line or any(word in line for word in words)]
+    return [re.sub(r'^.* - (INFO|WARNING|ERROR) - ', '', line) for line in said]
+
+
+def is_as_expected(path: Path, expected: dict) -> bool:
+    """Whether a checkpoint is to the bit the one that was to come out."""
+    found = read_checkpoint(str(path))
+    return all(equal(found[key], expected[key]) for key in COMPARED)
 
 
 def equal(a: object, b: object) -> bool:
@@ -173,37 +315,123 @@ def equal(a: object, b: object) -> bool:
 
 def expected_status(kind: str) -> int:
     """How a training that is disturbed so ends: only SIGKILL ends it at once."""
+    if kind == 'full disk':
+        return 1
     return 128 + getattr(signal, kind) if kind in SIGNALS else -signal.SIGKILL
+
+
+def survived(row: dict) -> bool:
+    """Whether all was as promised in a trial."""
+    ended = row['status'] in (0, expected_status(row['kind']))
+    says = row['saved'] == (row['kind'] in SIGNALS or row['kind'] == 'launcher') if row['status'] else True
+    clean = not (row['left_running'] or row['traceback'] or row['damaged'])
+    quiet = row['kind'] == 'full disk' or not row['other']
+    return ended and says and clean and quiet and row['resumed'] and row['equal']
+
+
+def by_fault(rows: list[dict]) -> Iterator[tuple[str, int, list[dict]]]:
+    """The trials by fault and number of processes."""
+    labels = [(row['kind'] + (f', {row["stage"]}' if 'stage' in row else ''), row['processes']) for row in rows]
+    for label in sorted(set(labels)):
+        yield *label, [row for row, own in zip(rows, labels) if own == label]
+
+
+def columns(rows: list[dict]) -> dict[str, object]:
+    """What happened in trials of one kind, by the heads of the table."""
+    told = [row['saved'] for row in rows if row['status']]
+    return {
+        'Tried': len(rows),
+        'Was faster': sum(row['status'] == 0 for row in rows),
+        'Ended as it should': sum(row['status'] == expected_status(row['kind']) for row in rows),
+        'Resumed': sum(row['resumed'] for row in rows),
+        'Bit-equal': sum(row['equal'] for row in rows),
+        'Lines of a saving': span(told),
+        'Other lines': span([row['other'] for row in rows]),
+        'Damaged files': sum(row['damaged'] for row in rows),
+        'Left running': sum(row['left_running'] for row in rows),
+        'Seconds until gone': max(row['seconds'] for row in rows),
+        'Tracebacks': sum(row['traceback'] for row in rows),
+    }
+
+
+def span(numbers: list[int]) -> str:
+    """Least and most of some numbers."""
+    return ' to '.join(dict.fromkeys(f'{number}' for number in (min(numbers), max(numbers)))) if numbers else ''
 
 
 def table(rows: list[dict]) -> str:
     """What happened by kind and number of processes, in Markdown."""
-    heads = (
-        'Fault',
-        'Processes',
-        'Tried',
-        'Was faster',
-        'Ended as it should',
-        'Resumed',
-        'Bit-equal',
-        'Most iterations lost',
-        'Left running',
-        'Tracebacks',
-    )
-    lines = [f'| {" | ".join(heads)} |', '| --- |' + ' ---: |' * (len(heads) - 1)]
-    for kind, processes in sorted({(row['kind'], row['processes']) for row in rows}):
-        some = [row for row in rows if (row['kind'], row['processes']) == (kind, processes)]
-        counts = (
-            sum(row['status'] == 0 for row in some),
-            sum(row['status'] == expected_status(kind) for row in some),
-            sum(row['resumed'] for row in some),
-            sum(row['equal'] for row in some),
-            max(row['lost'] for row in some),
-            sum(row['left_running'] for row in some),
-            sum(row['traceback'] for row in some),
-        )
-        lines.append(f'| {kind} | {processes} | {len(some)} | ' + ' | '.join(map(str, counts)) + ' |')
+    faults = [(fault, processes, columns(some)) for fault, processes, some in by_fault(rows)]
+    heads = ['Fault', 'Processes', *faults[0][2]]
+    lines = [line(heads), '| --- |' + ' ---: |' * (len(heads) - 1)]
+    return '\n'.join([*lines, *(line([fault, processes, *values.values()]) for fault, processes, values in faults)])
+
+
+def line(values: Iterable[object]) -> str:
+    """A row of a table in Markdown."""
+    return f'| {" | ".join(str(value).replace("|", chr(92) + "|") for value in values)} |'
+
+
+def flat_table(rows: list[dict]) -> str:
+    """What was tried, survived and lost, and what a user reads of it, in Markdown."""
+    lines = [line(['Fault', 'Tried', 'Survived', 'Lost at most', 'Message', 'Shown by'])]
+    lines += ['| --- | ---: | ---: | --- | --- | --- |']
+    for fault, processes, some in by_fault(rows):
+        messages = Counter(re.sub(r'\d+', 'N', row['message']) for row in some if row['message'])
+        lost = max(row['lost'] for row in some)
+        said = next((f'`{message}`' for message, _ in messages.most_common(1)), '')
+        values = (len(some), sum(map(survived, some)), f'{lost} iterations' if lost else 0, said)
+        lines.append(line([f'{fault}; {processes} process{"es" * (processes > 1)}', *values, 'faults.py']))
+    for fault, tried, passed, lost, message, file, name in SHOWN_BY_TESTS:
+        lines.append(line([fault, tried, passed, lost, f'`{message}`' if message else '', f'tests/{file}: {name}']))
     return '\n'.join(lines)
+
+
+def found_table(rows: list[dict]) -> str:
+    """What kills while saving have left, in Markdown."""
+    counts = Counter((row['stage'], row['found'] or 'the training was faster') for row in rows if 'stage' in row)
+    lines = [line([stage, found, count]) for (stage, found), count in sorted(counts.items())]
+    return '\n'.join([line(['Killed when', 'What was there', 'Trials']), '| --- | --- | ---: |', *lines])
+
+
+def page(rows: list[dict], command: str, note: str) -> str:
+    """The results, in Markdown."""
+    machine = machine_in_words(describe_machine('cpu'))
+    parts = [
+        '# What trainings survived',
+        f'    {command}',
+        f'{machine} A training of one process has 40 iterations and saves every fourth, one of two has 20 and saves '
+        'every second. Survived: it ended with the status and the lines that are promised, nothing was left running or '
+        'damaged, and what was resumed ended bit for bit as the training that was never stopped.' + note,
+        flat_table(rows),
+        "The kills' message is what `--resume` says, that of a full disk what the training ends with; N stands for "
+        'numbers. In detail, `Lines of a saving` being those as `SIGTERM: saved`:',
+        table(rows),
+        'Kills while a checkpoint was saved:',
+        found_table(rows),
+    ]
+    return '\n\n'.join(parts) + '\n'
+
+
+def undisturbed(folder: Path, data: Path) -> dict[int, dict]:
+    """The last checkpoints of undisturbed trainings, by number of processes."""
+    expected = {}
+    for processes in (1, 2):
+        work_dir = folder / f'undisturbed_{processes}'
+        words = ['--resume', *options_of(data, 1)]
+        if not (work_dir / 'epoch_10.pth').exists() and Training(CONFIG, work_dir, processes, words).wait():
+            raise UserError(f'the undisturbed training failed: see {work_dir}.log')
+        expected[processes] = read_checkpoint(str(work_dir / 'epoch_10.pth'))
+    return expected
+
+
+def why_no_disk(folder: Path) -> str | None:
+    """Why no disk can be filled up on this machine, if so."""
+    try:
+        SmallDisk(folder / 'disk', MEGABYTE).close()
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def faults(args: argparse.Namespace) -> None:
@@ -214,49 +442,39 @@ def faults(args: argparse.Namespace) -> None:
     if not data.exists():
         unpack = [sys.executable, ROOT / 'tools' / 'data' / 'fashion_mnist.py', 'unpack', '--out-dir', data]
         subprocess.run(list(map(str, unpack)), check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
-    expected = {}
-    for processes in (1, 2):
-        work_dir = folder / f'undisturbed_{processes}'
-        if not (work_dir / 'epoch_10.pth').exists() and Training(work_dir, data, processes, 1, '--resume').wait():
-            raise UserError(f'the undisturbed training failed: see {work_dir}.log')
-        expected[processes] = read_checkpoint(str(work_dir / 'epoch_10.pth'))
-    results = folder / 'results.jsonl'
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    expected = undisturbed(folder, data)
+    results = folder / 'trials.jsonl'
+    rows = [json.loads(text) for text in results.read_text().splitlines()] if results.exists() else []
     known = {(row['kind'], row['processes'], row['seed']) for row in rows}
     # What is started in the background ignores these, as would the trainings.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    todo = list(trials(args.kills, args.saving, args.signals))
+    skipped = why_no_disk(folder)
+    note = f' Full disks were skipped: {skipped}.' if skipped else ''
+    print(note.strip(), end='\n' if note else '')
+    todo = list(trials(args.kills, args.saving, args.signals, 0 if skipped else args.full))
     left = [trial for trial in todo if (trial['kind'], trial['processes'], trial['seed']) not in known]
     with ThreadPoolExecutor(args.jobs) as pool:
-        for row in pool.map(lambda trial: run(trial, folder, data, expected[trial['processes']]), left):
+        for row in pool.map(lambda trial: Trial(trial, folder, data).run(expected[trial['processes']]), left):
             rows.append(row)
             with open(results, 'a') as file:
                 file.write(json.dumps(row) + '\n')
-            print(f'[{len(rows)}/{len(todo)}] {row}', flush=True)
+            print(f'[{len(rows)}/{len(todo)}] {"survived" if survived(row) else "NOT SURVIVED"} {row}', flush=True)
     if args.table:
         command = shlex.join(['python', os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
-        with whole_file(args.table) as temporary:
-            Path(temporary).write_text(
-                f'# What trainings survived\n\n    {command}\n\n{machine_in_words(describe_machine("cpu"))} '
-                'A training of one process has 40 iterations and saves every fourth, one of two has 20 and saves every '
-                'second.\n\n'
-                f'{table(rows)}\n'
-            )
+        write_whole(args.table, page(rows, command, note))
 
 
 def main() -> None:
     parser = tool_parser(__doc__)
-    parser.add_argument(
-        '--kills', type=positive, default=30, metavar='N', help='trials of that kind (default: %(default)s)'
-    )
-    parser.add_argument(
-        '--saving', type=positive, default=20, metavar='N', help='trials of kill saving (default: %(default)s)'
-    )
-    parser.add_argument(
-        '--signals', type=positive, default=10, metavar='N', help='trials of each other kind (default: %(default)s)'
-    )
-    parser.add_argument('--jobs', type=positive, default=1, metavar='N', help='trials at a time (default: %(default)s)')
+    for option, default, help in (
+        ('--kills', 30, 'trials of that kind'),
+        ('--saving', 20, 'trials of kill saving'),
+        ('--signals', 10, 'trials of each signal and of launcher'),
+        ('--full', 10, 'trials of full disk'),
+        ('--jobs', 1, 'trials at a time'),
+    ):
+        parser.add_argument(option, type=positive, default=default, metavar='N', help=f'{help} (default: %(default)s)')
     add_arguments(parser, '--work-dir', default='work_dirs/faults')
     add_arguments(parser, '--table', help='write a table of all results, in Markdown (default: none)')
     with user_errors():
