@@ -65,7 +65,7 @@ class SmallDisk:
 
     def make_room(self) -> None:
         """Remove what :meth:`fill` wrote."""
-        (self.folder / 'something_else').unlink()
+        (self.folder / 'something_else').unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let it go, with all that it holds."""

@@ -151,6 +151,8 @@ class Trial:
             return
         iteration = self.draw.randrange(1, ITERATIONS // self.trial['processes'])
         training.wait_until(lambda: training.iterations() >= iteration)
+        if self.disk:  # there is something to keep
+            training.wait_until(lambda: list(self.seen.glob('epoch_*.pth')))
         time.sleep(self.draw.uniform(0, 0.1))
         if training.process.poll() is not None:
             return
@@ -325,8 +327,8 @@ def survived(row: dict) -> bool:
     ended = row['status'] in (0, expected_status(row['kind']))
     says = row['saved'] == (row['kind'] in SIGNALS or row['kind'] == 'launcher') if row['status'] else True
     clean = not (row['left_running'] or row['traceback'] or row['damaged'])
-    quiet = row['kind'] == 'full disk' or not row['other']
-    return ended and says and clean and quiet and row['resumed'] and row['equal']
+    quiet = row['files'] if row['kind'] == 'full disk' else not row['other']  # a disk leaves what was saved before
+    return bool(ended and says and clean and quiet and row['resumed'] and row['equal'])
 
 
 def by_fault(rows: list[dict]) -> Iterator[tuple[str, int, list[dict]]]:
@@ -377,7 +379,7 @@ def flat_table(rows: list[dict]) -> str:
     lines = [line(['Fault', 'Tried', 'Survived', 'Lost at most', 'Message', 'Shown by'])]
     lines += ['| --- | ---: | ---: | --- | --- | --- |']
     for fault, processes, some in by_fault(rows):
-        messages = Counter(re.sub(r'\d+', 'N', row['message']) for row in some if row['message'])
+        messages = Counter(re.sub(r'(?<![A-Za-z])\d+', 'N', row['message']) for row in some if row['message'])
         lost = max(row['lost'] for row in some)
         said = next((f'`{message}`' for message, _ in messages.most_common(1)), '')
         values = (len(some), sum(map(survived, some)), f'{lost} iterations' if lost else 0, said)

@@ -113,6 +113,9 @@ def test_only_what_is_as_promised_has_survived(change, row):
     assert faults.survived(row)
     assert faults.survived(dict(row, status=0, saved=0))  # the training had ended
     assert not faults.survived(dict(row, **change))
+    disk = dict(row, kind='full disk', status=1, saved=0, other=7, files=1)
+    assert faults.survived(disk)
+    assert not faults.survived(dict(disk, files=0))
 
 
 def test_tables_count_by_kind(row):
