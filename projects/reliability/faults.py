@@ -469,14 +469,14 @@ def faults(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = tool_parser(__doc__)
-    for option, default, help in (
-        ('--kills', 30, 'trials of that kind'),
-        ('--saving', 20, 'trials of kill saving'),
-        ('--signals', 10, 'trials of each signal and of launcher'),
-        ('--full', 10, 'trials of full disk'),
-        ('--jobs', 1, 'trials at a time'),
-    ):
-        parser.add_argument(option, type=positive, default=default, metavar='N', help=f'{help} (default: %(default)s)')
+    number = dict(type=positive, metavar='N')
+    parser.add_argument('--kills', **number, default=30, help='trials of that kind (default: %(default)s)')
+    parser.add_argument('--saving', **number, default=20, help='trials of kill saving (default: %(default)s)')
+    parser.add_argument(
+        '--signals', **number, default=10, help='trials of each signal and of launcher (default: %(default)s)'
+    )
+    parser.add_argument('--full', **number, default=10, help='trials of full disk (default: %(default)s)')
+    parser.add_argument('--jobs', **number, default=1, help='trials at a time (default: %(default)s)')
     add_arguments(parser, '--work-dir', default='work_dirs/faults')
     add_arguments(parser, '--table', help='write a table of all results, in Markdown (default: none)')
     with user_errors():
