@@ -128,7 +128,7 @@ def _require_kinds(cfg: Config) -> None:
         if not isinstance(value.get('dataset'), dict):
             raise UserError(f'{key}.dataset is {value.get("dataset")!r}, but has to be a dict with a type')
         if not isinstance(value.get('sampler'), (dict, NoneType)):
-            raise UserError(f'{key}.sampler is {value.sampler!r}, but has to be a dict with a type, or None')
+            raise UserError(f'{key}.sampler is {value["sampler"]!r}, but has to be a dict with a type, or None')
 
 
 def _require_known(cfg: Config, cfg_options: dict) -> None:
